@@ -1,0 +1,138 @@
+//! `BrokerConnection`: a message broker, and which namespaces may own which topics there.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Environment, NamespaceSelector, SecretReference};
+
+/// A message broker that accounts and grants are applied to.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[kube(
+    group = "credence.dev",
+    version = "v1alpha1",
+    kind = "BrokerConnection",
+    plural = "brokerconnections",
+    shortname = "brk",
+    category = "credence",
+    status = "BrokerConnectionStatus",
+    doc = "A message broker that accounts and grants are applied to, and which namespaces may own which topics there.",
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63").message("metadata.name names Secrets: use a DNS label of at most 63 characters (lower-case letters, digits and '-')"),
+    printcolumn(name = "Environment", type_ = "string", json_path = ".spec.environment"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Applied", type_ = "integer", json_path = ".status.appliedBindings"),
+    printcolumn(name = "Unmanaged", type_ = "integer", json_path = ".status.unmanaged.count"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerConnectionSpec {
+    /// Environment of the broker, such as `production`. Identities and policies must agree. Cannot be changed.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("environment is immutable: create another BrokerConnection for the other environment instead"))]
+    pub environment: Environment,
+
+    /// A Kafka cluster.
+    pub kafka: Kafka,
+
+    /// Which namespaces may own which topics. What no entry gives, nobody can grant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub access: Vec<TopicAccess>,
+
+    /// `Enforce` applies policies; `Observe` shows what they would change, and changes nothing. Default: `Enforce`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+}
+
+/// How to reach a Kafka cluster.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Kafka {
+    /// Servers to start from, each as `host:port`. Clients are given the same list.
+    #[schemars(
+        length(min = 1, max = 32),
+        inner(length(min = 3, max = 260), regex(pattern = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"))
+    )]
+    pub bootstrap_servers: Vec<String>,
+
+    /// Secret in the operator's namespace with the operator's own client certificate (`tls.crt`, `tls.key`) and the
+    /// authorities of the brokers' certificates (`ca.crt`, which clients are given too). Its principal needs `Alter`
+    /// and `Describe` on the cluster, and nothing else.
+    pub admin_secret_ref: SecretReference,
+
+    /// How clients prove who they are.
+    pub client_authentication: ClientAuthentication,
+}
+
+/// How clients prove who they are to a broker.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum ClientAuthentication {
+    /// By their certificate. The broker must trust the bundle of the trust domain and derive the principal from the
+    /// whole subject, which is Kafka's default.
+    MutualTLS,
+}
+
+/// Whether a plan is carried out.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum Mode {
+    /// Changes are made.
+    #[default]
+    Enforce,
+    /// Changes are only shown in status.
+    Observe,
+}
+
+/// Topics that some namespaces may own.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicAccess {
+    /// Namespaces that the prefixes are given to; `{}` selects every namespace.
+    pub namespace_selector: NamespaceSelector,
+
+    /// Prefixes of the names of topics, such as `shop.`.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$")))]
+    pub topic_prefixes: Vec<String>,
+}
+
+/// What the operator knows of a broker.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerConnectionStatus {
+    /// Conditions in the order of the work: `Accepted`, `Connected`, `InSync`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// ID that the cluster gives itself.
+    #[serde(rename = "clusterID", default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+
+    /// How many brokers the cluster has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brokers: Option<u32>,
+
+    /// How many ACLs of the cluster were made for topic policies.
+    #[serde(default)]
+    pub applied_bindings: u32,
+
+    /// ACLs that are not Credence's. They are left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmanaged: Option<BindingList>,
+
+    /// ACLs that policies applied and the broker does not hold; in `Enforce` they are put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<BindingList>,
+}
+
+/// A bounded list of ACLs.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BindingList {
+    /// How many there are.
+    pub count: u32,
+    /// The first fifty, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first: Vec<String>,
+}

@@ -1,0 +1,274 @@
+//! Condition types and reasons. Every reason that a status can carry is a variant of [`Reason`].
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// A positive condition: `True` is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// The spec agrees with the other objects that it names.
+    Accepted,
+    /// The signing authority of a trust domain can issue.
+    AuthorityReady,
+    /// Every selected namespace carries the trust bundle.
+    BundlePublished,
+    /// The Secrets of an identity hold valid certificates.
+    CredentialsIssued,
+    /// The brokers accept the credentials of an identity.
+    BrokerAccess,
+    /// The broker answers the operator.
+    Connected,
+    /// The broker holds what was applied.
+    InSync,
+    /// The grants of a policy are in force on the broker.
+    Applied,
+    /// Everything above holds; the last of the chain.
+    Ready,
+}
+
+impl ConditionType {
+    /// The name in `status.conditions[].type`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::AuthorityReady => "AuthorityReady",
+            Self::BundlePublished => "BundlePublished",
+            Self::CredentialsIssued => "CredentialsIssued",
+            Self::BrokerAccess => "BrokerAccess",
+            Self::Connected => "Connected",
+            Self::InSync => "InSync",
+            Self::Applied => "Applied",
+            Self::Ready => "Ready",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Why a condition has its value; also the reason of events.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[$doc])* $name,)+ }
+
+        impl Reason {
+            /// Every reason that the operator can give.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name in `status.conditions[].reason`.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Nothing is wrong.
+    Valid,
+    /// The whole object is in force.
+    Ready,
+    /// The signing authority is in place.
+    AuthorityActive,
+    /// Every selected namespace has the bundle.
+    Published,
+    /// Some selected namespaces do not have the bundle yet.
+    PublishFailed,
+    /// All certificates are stored and valid.
+    Issued,
+    /// A certificate was renewed.
+    Renewed,
+    /// A certificate has to be renewed and is not yet.
+    RenewalPending,
+    /// Issuing failed; it is tried again.
+    IssueFailed,
+    /// The identity is carried by a gateway, until the date given.
+    GatewayOnly,
+    /// The date until which a gateway could be trusted has passed.
+    GatewayTrustExpired,
+    /// A gateway may not be trusted for longer than a year after the object was created.
+    GatewayTrustTooLong,
+    /// The trust domain does not exist.
+    TrustDomainNotFound,
+    /// The trust domain has no authority that can sign.
+    TrustDomainNotReady,
+    /// The Secret with the authority does not exist.
+    IssuerSecretNotFound,
+    /// The Secret with the authority cannot be used.
+    IssuerSecretInvalid,
+    /// The broker connection does not exist.
+    BrokerNotFound,
+    /// The broker has not been reached yet.
+    BrokerNotReady,
+    /// The broker answers.
+    BrokerConnected,
+    /// The broker does not answer.
+    BrokerUnreachable,
+    /// The Secret with the operator's broker credential does not exist.
+    AdminSecretNotFound,
+    /// The Secret with the operator's broker credential cannot be used.
+    AdminSecretInvalid,
+    /// The broker refused the operator's credential or its rights.
+    BrokerRefused,
+    /// The broker refused the login of a principal.
+    LoginRefused,
+    /// The broker let the principal in.
+    LoginVerified,
+    /// The identity asks for no broker.
+    NoBrokers,
+    /// The broker holds everything that was applied.
+    Synced,
+    /// The broker lacks what was applied.
+    Drifted,
+    /// What the broker had lost was put back.
+    DriftRepaired,
+    /// Two objects declare different environments.
+    EnvironmentMismatch,
+    /// The topic is outside of the prefixes that the broker gives to this namespace.
+    TopicNotAllowed,
+    /// A consumer group is in use by another namespace.
+    ConsumerGroupClaimed,
+    /// An identity that a grant names does not exist.
+    IdentityNotFound,
+    /// An identity that a grant names is not in force.
+    IdentityNotReady,
+    /// An identity that a grant names asks for no account on this broker.
+    IdentityHasNoAccount,
+    /// A DNS name is outside of what the namespace may claim.
+    DnsNameNotAllowed,
+    /// Another identity holds the DNS name already.
+    DnsNameClaimed,
+    /// Another object holds the same claim already.
+    Conflict,
+    /// An object of the target name exists and belongs to someone else.
+    NotOwned,
+    /// The grants are in force.
+    GrantsApplied,
+    /// The grants are on their way to the broker.
+    GrantsPending,
+    /// The broker refused a part of the grants.
+    GrantsFailed,
+    /// The policy or the broker only observes.
+    ObserveOnly,
+    /// The object is being deleted, and what it granted cannot be revoked yet.
+    CleanupPending,
+    /// The object is being deleted while others still use it.
+    InUse,
+    /// The rotation is stopped by its policy.
+    Suspended,
+    /// A condition further up is not met.
+    Blocked,
+}
+
+/// One condition as decided; time and transition are added by [`Conditions::merge`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Decided {
+    kind: ConditionType,
+    met: bool,
+    reason: Reason,
+    message: String,
+}
+
+/// The conditions of one object, in the order in which a reader should meet them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions(Vec<Decided>);
+
+impl Conditions {
+    /// No conditions yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a condition that is met.
+    pub fn met(&mut self, kind: ConditionType, reason: Reason, message: impl Into<String>) {
+        self.set(kind, true, reason, message);
+    }
+
+    /// Adds a condition that is not met.
+    pub fn unmet(&mut self, kind: ConditionType, reason: Reason, message: impl Into<String>) {
+        self.set(kind, false, reason, message);
+    }
+
+    fn set(&mut self, kind: ConditionType, met: bool, reason: Reason, message: impl Into<String>) {
+        self.0.retain(|decided| decided.kind != kind);
+        self.0.push(Decided { kind, met, reason, message: message.into() });
+    }
+
+    /// Closes the chain: `Ready` is met when all others are, and otherwise repeats the first that is not.
+    pub fn conclude(&mut self, message: impl Into<String>) {
+        match self.0.iter().find(|decided| !decided.met).cloned() {
+            None => self.met(ConditionType::Ready, Reason::Ready, message),
+            Some(first) => self.unmet(ConditionType::Ready, first.reason, first.message),
+        }
+    }
+
+    /// Whether `Ready` is met.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.0.iter().any(|decided| decided.kind == ConditionType::Ready && decided.met)
+    }
+
+    /// The reason of `Ready`.
+    #[must_use]
+    pub fn verdict(&self) -> Option<(Reason, &str)> {
+        let ready = self.0.iter().find(|decided| decided.kind == ConditionType::Ready)?;
+        Some((ready.reason, &ready.message))
+    }
+
+    /// The conditions as stored: `lastTransitionTime` moves only when the value changes.
+    #[must_use]
+    pub fn merge(&self, previous: &[Condition], generation: Option<i64>, now: jiff::Timestamp) -> Vec<Condition> {
+        self.0
+            .iter()
+            .map(|decided| {
+                let status = if decided.met { "True" } else { "False" };
+                let unchanged = previous.iter().find(|old| old.type_ == decided.kind.as_str() && old.status == status);
+                Condition {
+                    type_: decided.kind.as_str().to_owned(),
+                    status: status.to_owned(),
+                    reason: decided.reason.as_str().to_owned(),
+                    message: decided.message.clone(),
+                    observed_generation: generation,
+                    last_transition_time: unchanged
+                        .map_or_else(|| Time(whole_seconds(now)), |old| old.last_transition_time.clone()),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Kubernetes stores times in whole seconds (RFC 3339, `metav1.Time`).
+#[must_use]
+pub fn whole_seconds(time: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_repeats_the_first_condition_that_is_not_met() {
+        let mut conditions = Conditions::new();
+        conditions.met(ConditionType::Accepted, Reason::Valid, "fine");
+        conditions.unmet(ConditionType::Connected, Reason::BrokerUnreachable, "no route");
+        conditions.unmet(ConditionType::InSync, Reason::Blocked, "waits");
+        conditions.conclude("all is well");
+        assert_eq!(conditions.verdict(), Some((Reason::BrokerUnreachable, "no route")));
+        assert!(!conditions.ready());
+    }
+
+    #[test]
+    fn the_transition_time_stays_while_the_value_stays() {
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let mut conditions = Conditions::new();
+        conditions.met(ConditionType::Accepted, Reason::Valid, "one");
+        let first = conditions.merge(&[], Some(1), at(100));
+        conditions.met(ConditionType::Accepted, Reason::Valid, "two");
+        let second = conditions.merge(&first, Some(2), at(200));
+        assert_eq!(second[0].last_transition_time.0, at(100));
+        assert_eq!(second[0].message, "two");
+        conditions.unmet(ConditionType::Accepted, Reason::Conflict, "three");
+        assert_eq!(conditions.merge(&second, Some(2), at(300))[0].last_transition_time.0, at(300));
+    }
+}

@@ -1,0 +1,44 @@
+//! The custom resources of Credence: schema, validation rules and printed columns. No I/O here.
+//!
+//! What an object alone can show to be wrong is refused by the API server through the CEL rules
+//! declared here; everything that needs a second object is decided in [`crate::domain`].
+
+mod broker_connection;
+mod conditions;
+mod crds;
+mod rotation_policy;
+mod service_identity;
+mod topic_policy;
+mod trust_domain;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+pub use broker_connection::*;
+pub use conditions::*;
+pub use crds::crds;
+pub use rotation_policy::*;
+pub use service_identity::*;
+pub use topic_policy::*;
+pub use trust_domain::*;
+
+/// The API group of every kind.
+pub const GROUP: &str = "credence.dev";
+
+/// A Secret in the namespace of the operator.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+pub struct SecretReference {
+    /// Name of the Secret, in the namespace that the operator runs in. Objects of the whole cluster never read Secrets
+    /// of other namespaces.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Where the environment of an object is declared, so that development and production never meet.
+pub type Environment = String;
+
+/// Which namespaces a rule covers.
+///
+/// `{}` covers every namespace.
+pub type NamespaceSelector = LabelSelector;

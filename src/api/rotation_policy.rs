@@ -1,0 +1,160 @@
+//! `RotationPolicy`: when and how fast certificates are renewed, decided apart from what they are for.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// When and how fast the certificates of the matching identities are renewed.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[kube(
+    group = "credence.dev",
+    version = "v1alpha1",
+    kind = "RotationPolicy",
+    plural = "rotationpolicies",
+    shortname = "rp",
+    category = "credence",
+    namespaced,
+    status = "RotationPolicyStatus",
+    doc = "When and how fast the certificates of the matching identities are renewed. Attached from outside: rotating never changes a functional object. The most specific policy wins: one that names the identity, then one that selects it by labels, then one for the whole namespace, then those in the operator's namespace, then the built-in values (24h, renewed after 66 percent).",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Targets", type_ = "integer", json_path = ".status.targets"),
+    printcolumn(name = "Outstanding", type_ = "integer", json_path = ".status.outstanding"),
+    printcolumn(name = "Issued-Before", type_ = "string", json_path = ".spec.issuedBefore", priority = 1),
+    printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspend", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationPolicySpec {
+    /// What the policy applies to. In the operator's namespace: identities of all namespaces, as a default.
+    #[schemars(length(min = 1, max = 64))]
+    pub targets: Vec<RotationTarget>,
+
+    /// Lifetime and renewal point of certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificateRotation>,
+
+    /// Times at which renewals may take place. Without any: at all times. A window never delays a renewal past the
+    /// safety margin, which is half of the time between the renewal point and the expiry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub windows: Vec<RotationWindow>,
+
+    /// How many identities may be in the middle of a renewal at once; one that does not become Ready again keeps its
+    /// place, so a bad rotation stops by itself. Default: 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_concurrent: Option<u32>,
+
+    /// Renew everything that was issued before this time, now and regardless of windows. A time in the future takes
+    /// effect when it comes. This is the emergency lever, and it can stay in Git.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_before: Option<Time>,
+
+    /// Stop all renewals except those that keep a certificate from expiring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}
+
+/// What a policy applies to.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.name) && has(self.selector))").message("targets: set name or selector, not both"))]
+pub struct RotationTarget {
+    /// Kind of the objects.
+    pub kind: RotationTargetKind,
+
+    /// Name of one object. In the operator's namespace it matches that name in every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub name: Option<String>,
+
+    /// Labels of the objects. Without name and selector: all of the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// Kinds that hold rotating material.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum RotationTargetKind {
+    /// Certificates and broker credentials of a `ServiceIdentity`.
+    ServiceIdentity,
+}
+
+/// Lifetime and renewal point of certificates.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateRotation {
+    /// How long a certificate is valid, such as `24h` or `90m`: between 5 minutes and 397 days. Default: `24h`. An
+    /// authority that ends earlier ends its certificates too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('5m') && duration(self) <= duration('9528h')").message("lifetime: write a duration such as 24h or 90m, at least 5m and at most 9528h (397 days)"))]
+    pub lifetime: Option<String>,
+
+    /// Part of the lifetime after which a certificate is renewed, in percent. Default: 66. Each identity renews up to
+    /// a tenth of the lifetime earlier, always by the same amount, so that renewals spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 20, max = 90))]
+    pub renew_after_percent: Option<u32>,
+}
+
+/// A time of the week at which renewals may take place.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationWindow {
+    /// Days on which the window opens. Default: every day.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 7))]
+    pub days: Vec<Day>,
+
+    /// When it opens, as `HH:MM` in its time zone.
+    #[schemars(regex(pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub start: String,
+
+    /// How long it stays open, such as `3h`: between 1 minute and 24 hours.
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1m') && duration(self) <= duration('24h')").message("duration: write a duration such as 3h or 90m, at least 1m and at most 24h"))]
+    pub duration: String,
+
+    /// IANA name of the time zone, such as `Europe/Berlin`. Default: `UTC`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+}
+
+/// A day of the week.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Day {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+/// What a `RotationPolicy` brought about.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationPolicyStatus {
+    /// Conditions: `Accepted`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// How many identities this policy is in force for.
+    #[serde(default)]
+    pub targets: u32,
+
+    /// How many of them still hold a certificate that was issued before `spec.issuedBefore`.
+    #[serde(default)]
+    pub outstanding: u32,
+
+    /// Identities in the middle of a renewal, as `namespace/name`; at most ten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_progress: Vec<String>,
+}

@@ -1,0 +1,238 @@
+//! `TopicPolicy`: who may do what with a topic.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Environment, Mode};
+
+/// Who may publish to a topic and who may consume from it.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[kube(
+    group = "credence.dev",
+    version = "v1alpha1",
+    kind = "TopicPolicy",
+    plural = "topicpolicies",
+    shortname = "tp",
+    category = "credence",
+    namespaced,
+    status = "TopicPolicyStatus",
+    doc = "Who may publish to a topic and who may consume from it. Compiled into the broker's own ACLs; rights that several policies give are kept until the last of them goes.",
+    printcolumn(name = "Broker", type_ = "string", json_path = ".spec.broker"),
+    printcolumn(name = "Topic", type_ = "string", json_path = ".status.topic"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicPolicySpec {
+    /// Name of the `BrokerConnection`. Cannot be changed.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("broker is immutable: create another TopicPolicy for the other broker instead"))]
+    pub broker: String,
+
+    /// Environment that the policy is meant for. It must agree with the broker's, so that a manifest for one
+    /// environment never takes effect in another. Cannot be changed.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("environment is immutable: create another TopicPolicy for the other environment instead"))]
+    pub environment: Environment,
+
+    /// The topic, or all topics with a prefix.
+    #[x_kube(validation = Rule::new("has(self.name) != has(self.prefix)").message("topic: set exactly one of name and prefix"))]
+    pub topic: Topic,
+
+    /// Who may do what.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a.identity.name == b.identity.name && (has(a.identity.namespace) ? a.identity.namespace : '') == (has(b.identity.namespace) ? b.identity.namespace : '') && (has(a.consumerGroup) ? a.consumerGroup : '') == (has(b.consumerGroup) ? b.consumerGroup : '')))").message("grants: the same identity is named twice with the same consumerGroup; put its actions into one entry"))]
+    pub grants: Vec<Grant>,
+
+    /// `Enforce` applies the grants; `Observe` shows what they would change, and changes nothing. Default: `Enforce`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+
+    /// What becomes of the rights when this object is deleted: `Delete` revokes them first, and waits for a broker that
+    /// is away; `Orphan` leaves them on the broker. Default: `Delete`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+/// A topic, or all topics with a prefix.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Topic {
+    /// Name of one topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
+    pub name: Option<String>,
+
+    /// Beginning of the names of several topics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
+    pub prefix: Option<String>,
+}
+
+/// What one identity may do.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.actions.exists(a, a == 'Consume') == has(self.consumerGroup)").message("consumerGroup: set it for a grant with the action Consume, and only there; Kafka consumers need the group they read as"))]
+pub struct Grant {
+    /// The identity; it must ask for an account on the broker of this policy.
+    pub identity: IdentityReference,
+
+    /// What it may do.
+    #[schemars(length(min = 1, max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub actions: Vec<Action>,
+
+    /// The consumer group that it reads as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 249))]
+    #[x_kube(validation = Rule::new("self != '*'").message("consumerGroup: '*' would give every group of the broker; name one group"))]
+    pub consumer_group: Option<String>,
+}
+
+/// An identity.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityReference {
+    /// Name of the `ServiceIdentity`.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+
+    /// Its namespace. Default: the namespace of the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+}
+
+/// What can be done with a topic.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+pub enum Action {
+    /// Write records (Kafka: `Write` on the topic).
+    Publish,
+    /// Read records (Kafka: `Read` on the topic and on the consumer group).
+    Consume,
+}
+
+/// What becomes of the rights when the object is deleted.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum DeletionPolicy {
+    /// They are revoked.
+    #[default]
+    Delete,
+    /// They stay.
+    Orphan,
+}
+
+/// What was made of a `TopicPolicy`.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicPolicyStatus {
+    /// Conditions in the order of the work: `Accepted`, `Applied`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The topic, or the prefix followed by `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+
+    /// Each grant in words, and how it stands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<GrantStatus>,
+
+    /// In `Observe`: what would be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+
+    /// The record of the ACLs that this policy has applied; only these are ever removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<AppliedBinding>,
+}
+
+/// How one grant stands.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantStatus {
+    /// The identity, as `namespace/name`.
+    pub identity: String,
+    /// The principal that the broker knows it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
+    /// The rights, in words.
+    pub rights: String,
+    /// How it stands: `Applied`, `Planned`, `Pending`, `Failed` or `Refused`.
+    pub state: GrantState,
+    /// Why, when it is not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How a grant stands.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum GrantState {
+    /// The broker holds it.
+    Applied,
+    /// It would be applied; the policy or the broker only observes.
+    Planned,
+    /// It waits for the broker.
+    Pending,
+    /// The broker refused it.
+    Failed,
+    /// It cannot be given; the message says why.
+    Refused,
+}
+
+/// What would be changed on the broker.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// ACLs that would be added, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<String>,
+    /// ACLs that would be removed, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+/// One ACL that was applied: always an `Allow`, from any host.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AppliedBinding {
+    /// The principal, such as `User:CN=orders,OU=shop,O=demo`.
+    pub principal: String,
+    /// What may be done.
+    pub operation: BindingOperation,
+    /// On what kind of resource.
+    pub resource: BindingResource,
+    /// How the name is matched.
+    pub pattern: BindingPattern,
+    /// Name or prefix of the resource.
+    pub name: String,
+}
+
+/// Operations that grants use.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[allow(missing_docs, reason = "Kafka's own names")]
+pub enum BindingOperation {
+    Read,
+    Write,
+}
+
+/// Resources that grants are on.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[allow(missing_docs, reason = "Kafka's own names")]
+pub enum BindingResource {
+    Topic,
+    Group,
+}
+
+/// How the name of a resource is matched.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[allow(missing_docs, reason = "Kafka's own names")]
+pub enum BindingPattern {
+    Literal,
+    Prefixed,
+}

@@ -1,0 +1,198 @@
+//! `TrustDomain`: the authority that certificates are issued by, and the bundle they are verified with.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Environment, NamespaceSelector, SecretReference};
+
+/// A SPIFFE trust domain: one issuing authority, one trust bundle, one environment.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[kube(
+    group = "credence.dev",
+    version = "v1alpha1",
+    kind = "TrustDomain",
+    plural = "trustdomains",
+    shortname = "td",
+    category = "credence",
+    status = "TrustDomainStatus",
+    doc = "A SPIFFE trust domain: the authority that issues the certificates of its service identities, and the trust bundle that verifies them.",
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63").message("metadata.name names Secrets and ConfigMaps: use a DNS label of at most 63 characters (lower-case letters, digits and '-')"),
+    printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domain"),
+    printcolumn(name = "Environment", type_ = "string", json_path = ".spec.environment"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Authority-Until", type_ = "string", json_path = ".status.authority.notAfter"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustDomainSpec {
+    /// Name of the SPIFFE trust domain, such as `prod.shop.example`: lower-case letters, digits, dots, dashes and
+    /// underscores (SPIFFE-ID section 2.1). Part of every SPIFFE ID, so it cannot be changed.
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9._-]+$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("domain is immutable: it is part of every SPIFFE ID; create another TrustDomain instead"))]
+    pub domain: String,
+
+    /// Environment of everything in this trust domain, such as `production`. It must agree with the environment of the
+    /// brokers that identities of this domain use. Cannot be changed.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("environment is immutable: create another TrustDomain for the other environment instead"))]
+    pub environment: Environment,
+
+    /// Where certificates come from: exactly one of the fields below.
+    #[x_kube(validation = Rule::new("has(self.selfSigned) != has(self.ca)").message("issuer: set exactly one of selfSigned and ca"))]
+    pub issuer: Issuer,
+
+    /// Where the trust bundle is published. Without it the bundle is published in the operator's namespace only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<Bundle>,
+
+    /// DNS names that namespaces may claim beyond the names of their own Services
+    /// (`<service>.<namespace>.svc` and the same under the cluster domain).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub dns_names: Vec<DnsNameRule>,
+}
+
+/// Where certificates come from.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Issuer {
+    /// The operator makes and keeps a root and an intermediate, each in a Secret of its own in its own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_signed: Option<SelfSignedIssuer>,
+
+    /// An intermediate that you bring. Its root can stay offline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaIssuer>,
+}
+
+/// An authority that the operator makes itself.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SelfSignedIssuer {
+    /// Kind of the keys of root and intermediate. Default: `ECDSA`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_algorithm: Option<KeyAlgorithm>,
+}
+
+/// An authority that is brought from outside.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CaIssuer {
+    /// Secret in the operator's namespace with `tls.crt` (the intermediate, then every certificate up to but without
+    /// the root), `tls.key` (its private key, PKCS#8) and `ca.crt` (the roots that form the trust bundle).
+    pub secret_ref: SecretReference,
+}
+
+/// Kind of a key pair.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, JsonSchema)]
+pub enum KeyAlgorithm {
+    /// ECDSA on the NIST curve P-256.
+    #[default]
+    #[serde(rename = "ECDSA")]
+    Ecdsa,
+    /// Ed25519 (RFC 8410). Some TLS clients, among them Kafka's, do not take such keys.
+    Ed25519,
+    /// RSA with 2048 bits.
+    #[serde(rename = "RSA")]
+    Rsa,
+}
+
+impl KeyAlgorithm {
+    /// The name in specs and annotations.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ecdsa => "ECDSA",
+            Self::Ed25519 => "Ed25519",
+            Self::Rsa => "RSA",
+        }
+    }
+}
+
+/// Where the trust bundle is published.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bundle {
+    /// Namespaces that get a ConfigMap `<name of this TrustDomain>-trust-bundle` with the key `ca.crt`; `{}` selects
+    /// every namespace. Without it only the operator's namespace gets one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<NamespaceSelector>,
+
+    /// Roots to trust in addition, each a PEM text with one or more certificates of authorities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 65536)))]
+    pub additional_roots: Vec<String>,
+}
+
+/// DNS names that some namespaces may claim.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsNameRule {
+    /// Namespaces that the suffixes are given to; `{}` selects every namespace.
+    pub namespace_selector: NamespaceSelector,
+
+    /// Suffixes such as `shop.example`: the name itself and every name below it may be claimed.
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(
+            length(min = 1, max = 253),
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+        )
+    )]
+    #[x_kube(validation = Rule::new("self.all(s, s != 'svc' && !s.endsWith('.svc') && s != 'local' && !s.endsWith('cluster.local'))").message("suffixes: names of Services belong to their namespaces and cannot be given away; remove the suffixes under svc and cluster.local"))]
+    pub suffixes: Vec<String>,
+}
+
+/// What was made of a `TrustDomain`.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustDomainStatus {
+    /// Conditions in the order of the work: `Accepted`, `AuthorityReady`, `BundlePublished`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The authority that signs now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<AuthorityStatus>,
+
+    /// The published trust bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleStatus>,
+}
+
+/// The authority that signs certificates.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityStatus {
+    /// Secret with the signing key, in the operator's namespace.
+    pub secret_name: String,
+    /// SHA-256 of the signing certificate (DER), in hexadecimal.
+    pub fingerprint: String,
+    /// Until when the signing certificate is valid. No certificate outlives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+    /// When the operator makes its successor; absent for an authority that you bring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<Time>,
+}
+
+/// The published trust bundle.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleStatus {
+    /// Name of the ConfigMap in every selected namespace.
+    pub config_map_name: String,
+    /// SHA-256 of its `ca.crt`, in hexadecimal.
+    pub hash: String,
+    /// How many roots it holds.
+    pub roots: u32,
+    /// How many namespaces are selected.
+    pub namespaces: u32,
+    /// Namespaces that could not be given the bundle, with the reason; at most twenty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lagging: Vec<String>,
+}

@@ -1,0 +1,183 @@
+//! What a topic policy means on a broker: grants become bindings, and bindings become a difference.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::selector::{self, Labels};
+use crate::api::{
+    Action, AppliedBinding, BindingOperation, BindingPattern, BindingResource, Grant, Topic, TopicAccess,
+};
+
+/// A set of bindings in a stable order.
+pub type Bindings = BTreeSet<AppliedBinding>;
+
+impl fmt::Display for AppliedBinding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let resource = match self.resource {
+            BindingResource::Topic => "topic",
+            BindingResource::Group => "group",
+        };
+        let star = if self.pattern == BindingPattern::Prefixed { "*" } else { "" };
+        write!(formatter, "{}: {:?} on {resource} {}{star}", self.principal, self.operation, self.name)
+    }
+}
+
+/// Name of the topic, or the prefix followed by `*`.
+#[must_use]
+pub fn describe_topic(topic: &Topic) -> String {
+    match (&topic.name, &topic.prefix) {
+        (Some(name), _) => name.clone(),
+        (None, Some(prefix)) => format!("{prefix}*"),
+        (None, None) => String::new(),
+    }
+}
+
+/// Whether a namespace may own the topic. A prefix is owned when all that it covers is.
+#[must_use]
+pub fn may_own(topic: &Topic, access: &[TopicAccess], namespace_labels: &Labels) -> bool {
+    let Some(owned) = topic.name.as_ref().or(topic.prefix.as_ref()) else { return false };
+    given_prefixes(access, namespace_labels).any(|prefix| owned.starts_with(prefix))
+}
+
+/// The prefixes that a namespace was given.
+pub fn given_prefixes<'a>(access: &'a [TopicAccess], namespace_labels: &Labels) -> impl Iterator<Item = &'a str> {
+    access
+        .iter()
+        .filter(|entry| selector::matches(&entry.namespace_selector, namespace_labels))
+        .flat_map(|entry| entry.topic_prefixes.iter().map(String::as_str))
+}
+
+/// The bindings of one grant. `Describe` is implied by both operations (KIP-11), so it is not asked for.
+#[must_use]
+pub fn bindings(topic: &Topic, grant: &Grant, principal: &str) -> Bindings {
+    let (pattern, name) = match (&topic.name, &topic.prefix) {
+        (Some(name), _) => (BindingPattern::Literal, name),
+        (None, Some(prefix)) => (BindingPattern::Prefixed, prefix),
+        (None, None) => return Bindings::new(),
+    };
+    let on_topic = |operation| AppliedBinding {
+        principal: principal.to_owned(),
+        operation,
+        resource: BindingResource::Topic,
+        pattern,
+        name: name.clone(),
+    };
+    let mut bindings = Bindings::new();
+    for action in &grant.actions {
+        match action {
+            Action::Publish => {
+                bindings.insert(on_topic(BindingOperation::Write));
+            }
+            Action::Consume => {
+                bindings.insert(on_topic(BindingOperation::Read));
+                bindings.extend(grant.consumer_group.iter().map(|group| AppliedBinding {
+                    principal: principal.to_owned(),
+                    operation: BindingOperation::Read,
+                    resource: BindingResource::Group,
+                    pattern: BindingPattern::Literal,
+                    name: group.clone(),
+                }));
+            }
+        }
+    }
+    bindings
+}
+
+/// The rights of one grant in words.
+#[must_use]
+pub fn describe_grant(topic: &Topic, grant: &Grant) -> String {
+    let topic = describe_topic(topic);
+    let mut actions = grant.actions.clone();
+    actions.sort();
+    let words: Vec<String> = actions
+        .iter()
+        .map(|action| match (action, &grant.consumer_group) {
+            (Action::Publish, _) => format!("Publish to {topic}"),
+            (Action::Consume, Some(group)) => format!("Consume from {topic} as group {group}"),
+            (Action::Consume, None) => format!("Consume from {topic}"),
+        })
+        .collect();
+    words.join(", ")
+}
+
+/// What has to change on a broker for one policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Bindings that the broker lacks.
+    pub add: Bindings,
+    /// Bindings that this policy applied, does not want any more, and no other policy needs.
+    pub remove: Bindings,
+}
+
+/// Compares. Only what is in `recorded` can ever be removed, and only if `needed_elsewhere` says no.
+#[must_use]
+pub fn difference(
+    wanted: &Bindings,
+    recorded: &Bindings,
+    held: impl Fn(&AppliedBinding) -> bool,
+    needed_elsewhere: impl Fn(&AppliedBinding) -> bool,
+) -> Difference {
+    Difference {
+        add: wanted.iter().filter(|binding| !held(binding)).cloned().collect(),
+        remove: recorded
+            .difference(wanted)
+            .filter(|binding| held(binding) && !needed_elsewhere(binding))
+            .cloned()
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(json: serde_json::Value) -> Grant {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn topic(name: &str) -> Topic {
+        Topic { name: Some(name.into()), prefix: None }
+    }
+
+    #[test]
+    fn consuming_needs_the_topic_and_the_group_and_publishing_only_the_topic() {
+        let consume = grant(
+            serde_json::json!({"identity": {"name": "ledger"}, "actions": ["Consume"], "consumerGroup": "ledger"}),
+        );
+        let words: Vec<String> =
+            bindings(&topic("shop.orders"), &consume, "User:CN=ledger").iter().map(ToString::to_string).collect();
+        assert_eq!(words, ["User:CN=ledger: Read on topic shop.orders", "User:CN=ledger: Read on group ledger"]);
+        let publish = grant(serde_json::json!({"identity": {"name": "orders"}, "actions": ["Publish"]}));
+        let prefix = Topic { name: None, prefix: Some("shop.".into()) };
+        let words: Vec<String> =
+            bindings(&prefix, &publish, "User:CN=orders").iter().map(ToString::to_string).collect();
+        assert_eq!(words, ["User:CN=orders: Write on topic shop.*"]);
+    }
+
+    #[test]
+    fn only_what_was_recorded_and_nobody_else_needs_is_removed() {
+        let publish = grant(serde_json::json!({"identity": {"name": "orders"}, "actions": ["Publish"]}));
+        let of = |name: &str| bindings(&topic(name), &publish, "User:CN=orders");
+        let (kept, dropped, shared, foreign) = (of("a"), of("b"), of("c"), of("d"));
+        let recorded: Bindings = [&kept, &dropped, &shared].into_iter().flatten().cloned().collect();
+        let broker: Bindings = [&dropped, &shared, &foreign].into_iter().flatten().cloned().collect();
+        let difference =
+            difference(&kept, &recorded, |binding| broker.contains(binding), |binding| shared.contains(binding));
+        assert_eq!(difference, Difference { add: kept, remove: dropped });
+    }
+
+    #[test]
+    fn a_namespace_owns_topics_below_its_prefixes_only() {
+        let access: Vec<TopicAccess> = serde_json::from_value(serde_json::json!([
+            {"namespaceSelector": {"matchLabels": {"team": "shop"}}, "topicPrefixes": ["shop."]},
+        ]))
+        .unwrap();
+        let shop = Labels::from([("team".into(), "shop".into())]);
+        assert!(may_own(&topic("shop.orders"), &access, &shop));
+        assert!(!may_own(&topic("shopping"), &access, &shop));
+        assert!(!may_own(&topic("shop.orders"), &access, &Labels::new()));
+        let prefix = |prefix: &str| Topic { name: None, prefix: Some(prefix.into()) };
+        assert!(may_own(&prefix("shop.orders."), &access, &shop));
+        assert!(!may_own(&prefix("sho"), &access, &shop), "a shorter prefix would reach others' topics");
+    }
+}

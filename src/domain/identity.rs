@@ -1,0 +1,180 @@
+//! Names: SPIFFE IDs, subjects, principals, and the DNS names that a namespace may claim.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use super::selector::{self, Labels};
+use crate::api::DnsNameRule;
+
+/// The SPIFFE ID of a ServiceAccount (SPIFFE-ID section 2).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpiffeId(String);
+
+impl SpiffeId {
+    /// Derives the ID; there is no way to choose it freely.
+    ///
+    /// # Errors
+    /// When it would be longer than 2048 bytes, the limit of the standard (section 2.3).
+    pub fn new(domain: &str, namespace: &str, service_account: &str) -> Result<Self, String> {
+        let id = format!("spiffe://{domain}/ns/{namespace}/sa/{service_account}");
+        if id.len() > 2048 { Err(format!("the SPIFFE ID {id} is longer than 2048 bytes")) } else { Ok(Self(id)) }
+    }
+
+    /// The URI.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SpiffeId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// The subject of a certificate. It depends on nothing that a rotation changes, because brokers map it to a principal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// `O`: the trust domain.
+    pub organization: String,
+    /// `OU`: the namespace.
+    pub unit: String,
+    /// `CN`: the ServiceAccount.
+    pub common_name: String,
+}
+
+impl Subject {
+    /// Derives the subject.
+    #[must_use]
+    pub fn new(domain: &str, namespace: &str, service_account: &str) -> Self {
+        Self { organization: bounded(domain), unit: bounded(namespace), common_name: bounded(service_account) }
+    }
+
+    /// The principal that Kafka derives from the subject: its RFC 2253 form, last attribute first.
+    #[must_use]
+    pub fn kafka_principal(&self) -> String {
+        format!("User:CN={},OU={},O={}", self.common_name, self.unit, self.organization)
+    }
+}
+
+/// X.520 allows 64 characters in each of these attributes; what is longer keeps its beginning and becomes unique by a
+/// hash of the whole.
+fn bounded(value: &str) -> String {
+    if value.len() <= 64 {
+        return value.to_owned();
+    }
+    let digest = hex(&Sha256::digest(value.as_bytes()));
+    format!("{}-{}", value.chars().take(31).collect::<String>(), &digest[..32])
+}
+
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A short, stable hash of a sequence of texts, for telling whether inputs changed.
+#[must_use]
+pub fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        // The length keeps ("ab", "c") apart from ("a", "bc").
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hex(&hasher.finalize())[..32].to_owned()
+}
+
+/// Whether a namespace may have `name` in a certificate: names below `<namespace>.svc` and
+/// `<namespace>.svc.<cluster domain>` are its own, everything else must be given to it by the trust domain.
+#[must_use]
+pub fn may_claim(
+    name: &str,
+    namespace: &str,
+    namespace_labels: &Labels,
+    cluster_domain: &str,
+    rules: &[DnsNameRule],
+) -> bool {
+    let own = [format!("{namespace}.svc"), format!("{namespace}.svc.{cluster_domain}")];
+    if own.iter().any(|own| below(name, own)) {
+        return true;
+    }
+    // A suffix such as `example` must not reach names of Services when the cluster domain lies below it.
+    if name == "svc" || below(name, "svc") || name == cluster_domain || below(name, cluster_domain) {
+        return false;
+    }
+    rules
+        .iter()
+        .filter(|rule| selector::matches(&rule.namespace_selector, namespace_labels))
+        .flat_map(|rule| &rule.suffixes)
+        .any(|suffix| name == suffix || below(name, suffix))
+}
+
+fn below(name: &str, parent: &str) -> bool {
+    name.strip_suffix(parent).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| !rest.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(name: &str) -> bool {
+        let rules = [DnsNameRule {
+            namespace_selector: serde_json::from_value(serde_json::json!({"matchLabels": {"team": "shop"}})).unwrap(),
+            suffixes: vec!["shop.example".into(), "local".into()],
+        }];
+        let labels = Labels::from([("team".into(), "shop".into())]);
+        may_claim(name, "shop", &labels, "cluster.local", &rules)
+    }
+
+    #[test]
+    fn a_namespace_claims_its_own_services_and_what_it_was_given() {
+        for name in [
+            "orders.shop.svc",
+            "orders.shop.svc.cluster.local",
+            "pod-0.orders.shop.svc",
+            "shop.example",
+            "api.shop.example",
+        ] {
+            assert!(claim(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_cannot_claim_names_of_others() {
+        for name in [
+            "orders.billing.svc",
+            "orders.billing.svc.cluster.local",
+            "shop.svc",
+            "xshop.svc",
+            "orders.xshop.svc",
+            "orders.shop.svc.cluster.local.evil.example",
+            "notshop.example",
+            "shop.example.evil",
+            "kubernetes.default.svc",
+            "svc",
+            "example",
+            "",
+            ".shop.svc",
+        ] {
+            assert!(!claim(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_at_their_limits_give_subjects_within_x520() {
+        let long = "a".repeat(253);
+        let other = format!("{}b", "a".repeat(252));
+        let one = Subject::new(&"d".repeat(255), &"n".repeat(63), &long);
+        assert!([&one.organization, &one.unit, &one.common_name].iter().all(|part| part.len() <= 64));
+        assert_ne!(one.common_name, Subject::new("d", "n", &other).common_name);
+        assert!(SpiffeId::new(&"d".repeat(255), &"n".repeat(63), &long).is_ok());
+    }
+
+    #[test]
+    fn the_principal_is_what_kafka_derives_from_the_subject() {
+        assert_eq!(Subject::new("demo", "shop", "orders").kafka_principal(), "User:CN=orders,OU=shop,O=demo");
+    }
+}

@@ -1,0 +1,8 @@
+//! Decisions. Everything here is pure: no client, no clock (`now` is a parameter), no randomness.
+
+pub mod claims;
+pub mod grants;
+pub mod identity;
+pub mod rotation;
+pub mod schedule;
+pub mod selector;

@@ -1,0 +1,402 @@
+//! When material is renewed: `(policy, material, what is wanted, now) -> decision`.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::schedule::{self, Window, parse_duration};
+use super::selector::{self, Labels};
+use crate::api::{RotationPolicySpec, RotationTarget};
+
+/// The rules in force for one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// How long a certificate is valid.
+    pub lifetime: SignedDuration,
+    /// Part of the lifetime after which it is renewed.
+    pub renew_after_percent: u32,
+    /// When renewals may take place.
+    pub windows: Vec<Window>,
+    /// How many objects may be in the middle of a renewal.
+    pub max_concurrent: usize,
+    /// Renew what was issued before.
+    pub issued_before: Option<Timestamp>,
+    /// Renew only what would expire.
+    pub suspend: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            lifetime: SignedDuration::from_hours(24),
+            renew_after_percent: 66,
+            windows: Vec::new(),
+            max_concurrent: 20,
+            issued_before: None,
+            suspend: false,
+        }
+    }
+}
+
+impl Rules {
+    /// Checks what the API server could not.
+    ///
+    /// # Errors
+    /// Says which value is wrong and what to write instead.
+    pub fn new(spec: &RotationPolicySpec) -> Result<Self, String> {
+        let defaults = Self::default();
+        let certificates = spec.certificates.clone().unwrap_or_default();
+        Ok(Self {
+            lifetime: certificates.lifetime.as_deref().map_or(Ok(defaults.lifetime), parse_duration)?,
+            renew_after_percent: certificates.renew_after_percent.unwrap_or(defaults.renew_after_percent),
+            windows: spec.windows.iter().map(Window::new).collect::<Result<_, _>>()?,
+            max_concurrent: spec.max_concurrent.map_or(defaults.max_concurrent, |limit| limit as usize),
+            issued_before: spec.issued_before.as_ref().map(|time| time.0),
+            suspend: spec.suspend.unwrap_or(false),
+        })
+    }
+}
+
+/// How closely a policy is attached to an object; the smallest wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attachment {
+    /// It names the object.
+    Name,
+    /// It selects the object by labels.
+    Selector,
+    /// It covers all objects of the kind.
+    Kind,
+}
+
+/// How a policy is attached to an object, if at all.
+#[must_use]
+pub fn attachment(targets: &[RotationTarget], name: &str, labels: &Labels) -> Option<Attachment> {
+    targets
+        .iter()
+        .filter_map(|target| match (&target.name, &target.selector) {
+            (Some(target_name), _) => (target_name == name).then_some(Attachment::Name),
+            (None, Some(selector)) => selector::matches(selector, labels).then_some(Attachment::Selector),
+            (None, None) => Some(Attachment::Kind),
+        })
+        .min()
+}
+
+/// What is known of stored material without reading its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Material {
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// Fingerprint of the authority that signed it.
+    pub authority: String,
+    /// Digest of what its certificate was made from (names, key algorithm).
+    pub inputs: String,
+    /// Digest of what is stored beside it and changes without a new key (trust bundle, broker address).
+    pub surroundings: String,
+    /// Whether nobody else has changed it.
+    pub intact: bool,
+    /// Serial number of the certificate, in hexadecimal.
+    pub serial_number: String,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fingerprint: String,
+}
+
+/// What the material should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// See [`Material::inputs`].
+    pub inputs: &'a str,
+    /// See [`Material::surroundings`].
+    pub surroundings: &'a str,
+    /// Authorities whose certificates the trust bundle still verifies.
+    pub authorities: &'a [String],
+}
+
+/// Why new material is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There is none.
+    Missing,
+    /// Somebody else has changed it.
+    Altered,
+    /// It has expired.
+    Expired,
+    /// The spec asks for other names or another key.
+    Respecified,
+    /// It would expire before the next allowed time.
+    Expiring,
+    /// Its authority is no longer trusted.
+    AuthorityReplaced,
+    /// `issuedBefore` orders it.
+    Ordered,
+    /// Its renewal point has passed.
+    Due,
+}
+
+impl Cause {
+    /// Whether this is a renewal that `maxConcurrent` holds back, not one that repairs or saves an object.
+    #[must_use]
+    pub fn is_paced(self) -> bool {
+        matches!(self, Self::AuthorityReplaced | Self::Ordered | Self::Due)
+    }
+
+    /// The cause in words, after "because".
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Missing => "there was none",
+            Self::Altered => "the Secret had been changed by hand",
+            Self::Expired => "it had expired",
+            Self::Respecified => "the spec asks for other names or another key",
+            Self::Expiring => "it would have expired before the next allowed time",
+            Self::AuthorityReplaced => "its authority was replaced",
+            Self::Ordered => "issuedBefore orders it",
+            Self::Due => "its renewal point has passed",
+        }
+    }
+}
+
+/// Why a renewal that is due does not take place yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The policy is suspended.
+    Suspended,
+    /// No window is open.
+    OutsideWindows,
+}
+
+/// What to do with material now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Make new material.
+    Issue(Cause),
+    /// Store the same certificate and key with new surroundings.
+    Refresh,
+    /// Leave it alone, and look again at this time.
+    Keep {
+        /// When to look again.
+        until: Timestamp,
+        /// What holds a due renewal back.
+        held: Option<Held>,
+    },
+}
+
+/// When a certificate is renewed, windows aside. `seed` shifts the point by up to a tenth of the lifetime, always
+/// earlier and always by the same amount for one object.
+#[must_use]
+pub fn renewal_point(rules: &Rules, issued_at: Timestamp, not_after: Timestamp, seed: u64) -> Timestamp {
+    // A shorter lifetime in the policy takes effect on what was issued under a longer one.
+    let lifetime = seconds(not_after.duration_since(issued_at)).min(seconds(rules.lifetime));
+    let shift = lifetime / 10 * i64::try_from(seed % 1000).unwrap_or(0) / 1000;
+    add(issued_at, lifetime * i64::from(rules.renew_after_percent) / 100 - shift)
+}
+
+/// Decides about one certificate.
+#[must_use]
+pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, seed: u64, now: Timestamp) -> Decision {
+    let Some(material) = material else { return Decision::Issue(Cause::Missing) };
+    if !material.intact {
+        return Decision::Issue(Cause::Altered);
+    }
+    if material.not_after <= now {
+        return Decision::Issue(Cause::Expired);
+    }
+    if material.inputs != wanted.inputs {
+        return Decision::Issue(Cause::Respecified);
+    }
+    let point = renewal_point(rules, material.issued_at, material.not_after, seed);
+    let margin = add(point, (material.not_after.as_second() - point.as_second()) / 2);
+    if margin <= now {
+        return Decision::Issue(Cause::Expiring);
+    }
+    let ordered = rules.issued_before.is_some_and(|before| before <= now && material.issued_at < before);
+    let due = if !wanted.authorities.contains(&material.authority) {
+        Some(Cause::AuthorityReplaced)
+    } else if ordered {
+        Some(Cause::Ordered)
+    } else if point <= now {
+        Some(Cause::Due)
+    } else {
+        None
+    };
+    let opening = schedule::next_opening(&rules.windows, now);
+    let held = match due {
+        None => None,
+        Some(_) if rules.suspend => Some(Held::Suspended),
+        Some(Cause::Due) if opening > now => Some(Held::OutsideWindows),
+        Some(cause) => return Decision::Issue(cause),
+    };
+    if material.surroundings != wanted.surroundings {
+        return Decision::Refresh;
+    }
+    let until = match held {
+        None => point,
+        Some(Held::Suspended) => margin,
+        Some(Held::OutsideWindows) => opening.min(margin),
+    };
+    let order = rules.issued_before.filter(|before| *before > now);
+    Decision::Keep { until: order.map_or(until, |order| until.min(order)), held }
+}
+
+fn seconds(duration: SignedDuration) -> i64 {
+    duration.as_secs()
+}
+
+fn add(time: Timestamp, seconds: i64) -> Timestamp {
+    time.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::RotationWindow;
+
+    const DAY: i64 = 86_400;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn material() -> Material {
+        Material {
+            issued_at: at(0),
+            not_after: at(DAY),
+            authority: "a1".into(),
+            inputs: "names".into(),
+            surroundings: "bundle".into(),
+            intact: true,
+            serial_number: "01".into(),
+            fingerprint: "f".into(),
+        }
+    }
+
+    fn decide_at(rules: &Rules, material: &Material, now: i64) -> Decision {
+        let authorities = ["a1".to_owned()];
+        let wanted = Wanted { inputs: "names", surroundings: "bundle", authorities: &authorities };
+        decide(rules, Some(material), &wanted, 0, at(now))
+    }
+
+    #[test]
+    fn a_fresh_certificate_is_kept_until_its_renewal_point() {
+        let kept = Decision::Keep { until: at(DAY * 66 / 100), held: None };
+        assert_eq!(decide_at(&Rules::default(), &material(), 60), kept);
+        assert_eq!(decide_at(&Rules::default(), &material(), DAY * 66 / 100), Decision::Issue(Cause::Due));
+    }
+
+    #[test]
+    fn what_is_broken_is_made_anew_whatever_the_policy_says() {
+        let rules = Rules { suspend: true, ..Rules::default() };
+        for (spoilt, cause) in [
+            (Material { intact: false, ..material() }, Cause::Altered),
+            (Material { inputs: "other".into(), ..material() }, Cause::Respecified),
+            (Material { not_after: at(30), ..material() }, Cause::Expired),
+        ] {
+            assert_eq!(decide_at(&rules, &spoilt, 60), Decision::Issue(cause));
+            assert!(!cause.is_paced());
+        }
+    }
+
+    #[test]
+    fn an_order_renews_what_is_older_once_and_a_future_order_waits() {
+        let rules = |before| Rules { issued_before: Some(at(before)), ..Rules::default() };
+        assert_eq!(decide_at(&rules(100), &material(), 200), Decision::Issue(Cause::Ordered));
+        let renewed = Material { issued_at: at(200), not_after: at(200 + DAY), ..material() };
+        assert!(matches!(decide_at(&rules(100), &renewed, 201), Decision::Keep { held: None, .. }));
+        assert_eq!(decide_at(&rules(300), &material(), 200), Decision::Keep { until: at(300), held: None });
+    }
+
+    #[test]
+    fn suspension_stops_orders_and_renewals_but_not_the_safety_margin() {
+        let rules = Rules { suspend: true, issued_before: Some(at(10)), ..Rules::default() };
+        let margin = DAY * 66 / 100 + DAY * 34 / 100 / 2;
+        let held = Decision::Keep { until: at(margin), held: Some(Held::Suspended) };
+        assert_eq!(decide_at(&rules, &material(), 100), held);
+        assert_eq!(decide_at(&rules, &material(), margin), Decision::Issue(Cause::Expiring));
+    }
+
+    #[test]
+    fn a_window_delays_a_renewal_but_never_past_the_safety_margin_and_never_an_order() {
+        let window = |start: &str| {
+            let spec = RotationWindow { days: vec![], start: start.into(), duration: "1h".into(), time_zone: None };
+            vec![Window::new(&spec).unwrap()]
+        };
+        let due = DAY * 66 / 100;
+        let rules = Rules { windows: window("17:00"), ..Rules::default() };
+        let held = Decision::Keep { until: at(17 * 3600), held: Some(Held::OutsideWindows) };
+        assert_eq!(decide_at(&rules, &material(), due), held);
+        assert_eq!(decide_at(&rules, &material(), 17 * 3600), Decision::Issue(Cause::Due));
+        let far = Rules { windows: window("23:00"), issued_before: None, ..Rules::default() };
+        let margin = due + (DAY - due) / 2;
+        let held = Decision::Keep { until: at(margin), held: Some(Held::OutsideWindows) };
+        assert_eq!(decide_at(&far, &material(), due), held);
+        assert_eq!(decide_at(&far, &material(), margin), Decision::Issue(Cause::Expiring));
+        let ordered = Rules { issued_before: Some(at(10)), ..far };
+        assert_eq!(decide_at(&ordered, &material(), 60), Decision::Issue(Cause::Ordered));
+    }
+
+    #[test]
+    fn a_shorter_lifetime_takes_effect_on_what_is_already_issued() {
+        let rules = Rules { lifetime: SignedDuration::from_hours(1), ..Rules::default() };
+        assert_eq!(decide_at(&rules, &material(), 3600), Decision::Issue(Cause::Due));
+    }
+
+    #[test]
+    fn a_replaced_authority_renews_and_a_changed_bundle_only_refreshes() {
+        let foreign = Material { authority: "gone".into(), ..material() };
+        assert_eq!(decide_at(&Rules::default(), &foreign, 60), Decision::Issue(Cause::AuthorityReplaced));
+        let stale = Material { surroundings: "old".into(), ..material() };
+        assert_eq!(decide_at(&Rules::default(), &stale, 60), Decision::Refresh);
+    }
+
+    #[test]
+    fn renewals_of_many_objects_spread_over_a_tenth_of_the_lifetime_and_never_come_late() {
+        let rules = Rules::default();
+        let points: Vec<i64> =
+            (0..1000).map(|seed| renewal_point(&rules, at(0), at(DAY), seed * 7919).as_second()).collect();
+        let (first, last) = (points.iter().min().unwrap(), points.iter().max().unwrap());
+        assert!(*last <= DAY * 66 / 100);
+        assert!(last - first > DAY / 11, "spread over {} s only", last - first);
+    }
+
+    /// Ten years of a clock that ticks every ten minutes: never without a valid certificate, never more renewals than
+    /// the lifetime asks for.
+    #[test]
+    fn ten_years_pass_without_a_gap() {
+        let rules = Rules {
+            windows: vec![
+                Window::new(&RotationWindow {
+                    days: vec![crate::api::Day::Sat],
+                    start: "02:00".into(),
+                    duration: "2h".into(),
+                    time_zone: Some("America/New_York".into()),
+                })
+                .unwrap(),
+            ],
+            lifetime: SignedDuration::from_hours(24 * 30),
+            ..Rules::default()
+        };
+        let mut held = Material { not_after: at(30 * DAY), ..material() };
+        let mut renewals = 0;
+        for now in (0..3650 * DAY).step_by(600) {
+            assert!(held.not_after > at(now), "expired at {now}");
+            if let Decision::Issue(cause) = decide_at(&rules, &held, now) {
+                assert_eq!(cause, Cause::Due, "the window comes before the margin");
+                held = Material { issued_at: at(now), not_after: at(now + 30 * DAY), ..held };
+                renewals += 1;
+            }
+        }
+        assert!((140..=190).contains(&renewals), "{renewals} renewals");
+    }
+
+    #[test]
+    fn the_closest_attachment_is_found() {
+        let targets: Vec<RotationTarget> = serde_json::from_value(serde_json::json!([
+            {"kind": "ServiceIdentity", "selector": {"matchLabels": {"tier": "edge"}}},
+            {"kind": "ServiceIdentity", "name": "orders"},
+        ]))
+        .unwrap();
+        let edge = Labels::from([("tier".into(), "edge".into())]);
+        assert_eq!(attachment(&targets, "orders", &edge), Some(Attachment::Name));
+        assert_eq!(attachment(&targets, "other", &edge), Some(Attachment::Selector));
+        assert_eq!(attachment(&targets, "other", &Labels::new()), None);
+    }
+}
