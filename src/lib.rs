@@ -1,5 +1,28 @@
-//! Credence.
-#![allow(missing_docs)]
+//! Credence: a Kubernetes operator that turns identities, rotation policies and topic policies into certificates,
+//! Secrets and broker ACLs.
+//!
+//! ```text
+//!   watch ──▶ store ──▶ observe ──▶ plan ──▶ apply ──▶ one status write
+//!                       (reads)    (pure)   (writes)
+//!
+//!   api ◀── domain ◀── issuers, brokers ◀── kubernetes ◀── controllers ◀── main
+//! ```
+//!
+//! Modules import to the left only.
+
+/// The custom resources: schema, rules, columns.
 pub mod api;
+/// Brokers: the session with one, and what its clients are given.
+pub mod brokers;
+/// One folder per kind: observe, plan, apply.
+pub mod controllers;
+/// Decisions: pure, and `now` is a parameter.
 pub mod domain;
+/// Authorities and certificates.
 pub mod issuers;
+/// What all controllers share: watches, ownership, status, events, errors, the loop.
+pub mod kubernetes;
+/// What can be measured.
+pub mod metrics;
+/// Health, readiness and metrics over HTTP.
+pub mod server;

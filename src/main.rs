@@ -1,6 +1,149 @@
-//! Prints the CRDs.
-fn main() {
-    for (n, v) in credence::api::crds().unwrap() {
-        println!("# {n}\n{v}");
+//! `credence`: parses the command line, installs the TLS provider and logging, and dispatches.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use credence::controllers::{self, Settings};
+use credence::metrics::Metrics;
+use credence::{api, server};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Gives every service its own verifiable identity, and puts it to work wherever services meet.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the operator.
+    Controller(ControllerArgs),
+    /// Write the CRD manifests into a directory, one file per kind.
+    Crds {
+        /// Directory to write to.
+        directory: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct ControllerArgs {
+    /// Namespace that the operator runs in. Secrets of TrustDomains and BrokerConnections live there.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "credence-system")]
+    namespace: String,
+    /// Domain of the cluster's Services.
+    #[arg(long, default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Address for /healthz, /readyz and /metrics.
+    #[arg(long, default_value = "0.0.0.0:8080", overrides_with = "listen")]
+    listen: SocketAddr,
+    /// Seconds between two comparisons of a broker with what was applied there.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    broker_resync_seconds: u64,
+    /// How logs are written. The environment variable `RUST_LOG` sets what is logged.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("credence: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), String> {
+    match command {
+        Command::Crds { directory } => write_crds(&directory),
+        Command::Controller(args) => {
+            log(args.log_format);
+            rustls::crypto::aws_lc_rs::default_provider()
+                .install_default()
+                .map_err(|_| "a TLS provider is installed already".to_owned())?;
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| format!("cannot start the runtime: {error}"))?
+                .block_on(control(args))
+        }
+    }
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    match format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => builder.init(),
+    }
+}
+
+fn write_crds(directory: &Path) -> Result<(), String> {
+    for (file, manifest) in api::crds().map_err(|error| format!("cannot generate the CRDs: {error}"))? {
+        let path = directory.join(file);
+        let text = serde_saphyr::to_string(&manifest).map_err(|error| format!("cannot write YAML: {error}"))?;
+        std::fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+async fn control(args: ControllerArgs) -> Result<(), String> {
+    let client = kube::Client::try_default()
+        .await
+        .map_err(|error| format!("no access to a cluster: {error}; set KUBECONFIG, or run inside of one"))?;
+    let settings = Settings {
+        namespace: args.namespace,
+        cluster_domain: args.cluster_domain,
+        broker_resync: Duration::from_secs(args.broker_resync_seconds),
+    };
+    let metrics = Arc::new(Metrics::default());
+    let (ready, is_ready) = watch::channel(false);
+    let (stop, stopping) = watch::channel(false);
+    let mut server = tokio::spawn(server::serve(args.listen, metrics.clone(), is_ready, stopping.clone()));
+    let mut controllers = tokio::spawn(controllers::run(client, settings, metrics, ready, stopping));
+    tokio::select! {
+        () = stop_requested() => {
+            tracing::info!("stopping: the work in hand is finished first");
+            stop.send_replace(true);
+            if tokio::time::timeout(Duration::from_secs(20), &mut controllers).await.is_err() {
+                tracing::warn!("some work did not finish in time; it is taken up at the next start");
+            }
+            Ok(())
+        }
+        ended = &mut server => match ended {
+            Ok(Err(error)) => Err(format!("cannot serve on {}: {error}", args.listen)),
+            _ => Err("the HTTP server ended".to_owned()),
+        },
+        _ = &mut controllers => Err("the controllers ended by themselves; see the log".to_owned()),
+    }
+}
+
+async fn stop_requested() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => _ = signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
     }
 }

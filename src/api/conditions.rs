@@ -21,6 +21,8 @@ pub enum ConditionType {
     InSync,
     /// The grants of a policy are in force on the broker.
     Applied,
+    /// Nothing is left that a rotation policy ordered.
+    Rotated,
     /// Everything above holds; the last of the chain.
     Ready,
 }
@@ -38,6 +40,7 @@ impl ConditionType {
             Self::Connected => "Connected",
             Self::InSync => "InSync",
             Self::Applied => "Applied",
+            Self::Rotated => "Rotated",
             Self::Ready => "Ready",
         }
     }
@@ -81,6 +84,8 @@ reasons! {
     RenewalPending,
     /// Issuing failed; it is tried again.
     IssueFailed,
+    /// A derived name is longer than its standard allows.
+    NameTooLong,
     /// The identity is carried by a gateway, until the date given.
     GatewayOnly,
     /// The date until which a gateway could be trusted has passed.
@@ -91,6 +96,10 @@ reasons! {
     TrustDomainNotFound,
     /// The trust domain has no authority that can sign.
     TrustDomainNotReady,
+    /// The Secrets of the embedded authority are gone.
+    AuthorityLost,
+    /// A Secret of the embedded authority was changed by somebody else.
+    AuthorityAltered,
     /// The Secret with the authority does not exist.
     IssuerSecretNotFound,
     /// The Secret with the authority cannot be used.
@@ -113,8 +122,6 @@ reasons! {
     LoginRefused,
     /// The broker let the principal in.
     LoginVerified,
-    /// The identity asks for no broker.
-    NoBrokers,
     /// The broker holds everything that was applied.
     Synced,
     /// The broker lacks what was applied.
@@ -153,6 +160,8 @@ reasons! {
     CleanupPending,
     /// The object is being deleted while others still use it.
     InUse,
+    /// The rotation policy cannot be read as a whole.
+    InvalidPolicy,
     /// The rotation is stopped by its policy.
     Suspended,
     /// A condition further up is not met.

@@ -69,6 +69,11 @@ impl<K: Clone + Ord + Hash> Claims<K> {
     pub fn holder(&self, key: &K) -> Option<&Claimant> {
         self.by_key.get(key)?.first()
     }
+
+    /// All objects that claim a key, the holder first.
+    pub fn holders(&self, key: &K) -> impl Iterator<Item = &Claimant> {
+        self.by_key.get(key).into_iter().flatten()
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,207 @@
+//! One connection to a Kafka broker: mutual TLS, and requests whose versions were negotiated (KIP-35).
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::api::Reason;
+use crate::brokers::BrokerFailure;
+use crate::issuers::pem::PrivateKeyPem;
+
+/// How long connecting and the handshake may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(15);
+/// The largest answer that is read: far more than a list of 100,000 ACLs.
+const LARGEST_ANSWER: usize = 64 << 20;
+
+/// An open connection.
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    server: String,
+    next_id: i32,
+    versions: HashMap<i16, (i16, i16)>,
+}
+
+/// Builds the TLS side of a client from PEM texts.
+///
+/// # Errors
+/// Says which of the three texts cannot be used.
+pub fn tls(chain_pem: &str, key: &PrivateKeyPem, ca_pem: &str) -> Result<Arc<ClientConfig>, String> {
+    let read = |pem: &str, what: &str| -> Result<Vec<CertificateDer<'static>>, String> {
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+        match found {
+            Ok(found) if !found.is_empty() => Ok(found),
+            _ => Err(format!("{what} holds no certificate in PEM")),
+        }
+    };
+    let mut roots = RootCertStore::empty();
+    for root in read(ca_pem, "ca.crt")? {
+        roots.add(root).map_err(|error| format!("ca.crt: {error}"))?;
+    }
+    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+        .map_err(|_| "tls.key holds no private key in PEM".to_owned())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(read(chain_pem, "tls.crt")?, key)
+        .map_err(|error| format!("tls.crt and tls.key do not fit together: {error}"))?;
+    Ok(Arc::new(config))
+}
+
+impl Connection {
+    /// Connects to the first server that answers. The round trip at the end matters: with TLS 1.3 a refused client
+    /// certificate only shows at the first read.
+    ///
+    /// # Errors
+    /// What the last of the servers said.
+    pub async fn open(servers: &[String], config: &Arc<ClientConfig>) -> Result<Self, BrokerFailure> {
+        let mut last = unreachable("", "no server is configured");
+        for server in servers {
+            match Self::open_one(server, config).await {
+                Ok(connection) => return Ok(connection),
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_one(server: &str, config: &Arc<ClientConfig>) -> Result<Self, BrokerFailure> {
+        let host = server.rsplit_once(':').map_or(server, |(host, _)| host).trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| unreachable(server, "the host is neither a DNS name nor an IP address"))?;
+        let handshake = async {
+            let socket = TcpStream::connect(server).await.map_err(|error| unreachable(server, &error.to_string()))?;
+            // Small requests and answers in turn: waiting to fill a packet only delays them.
+            socket.set_nodelay(true).map_err(|error| unreachable(server, &error.to_string()))?;
+            TlsConnector::from(config.clone()).connect(name, socket).await.map_err(|error| refused(server, &error))
+        };
+        let stream = timeout(CONNECT, handshake)
+            .await
+            .map_err(|_| unreachable(server, &format!("no answer within {} s", CONNECT.as_secs())))??;
+        let mut connection = Self { stream, server: server.to_owned(), next_id: 0, versions: HashMap::new() };
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("credence"))
+            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+        let answer = connection.exchange(&request, 3).await?;
+        connection.versions =
+            answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
+        Ok(connection)
+    }
+
+    /// Sends a request in the newest version that both sides know, and waits for its answer.
+    ///
+    /// # Errors
+    /// When the connection fails or the broker does not know the request; the connection is of no more use then.
+    pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, BrokerFailure> {
+        let known = self.versions.get(&R::KEY).copied();
+        let version = known
+            .map(|(oldest, newest)| (oldest, newest.min(R::VERSIONS.max)))
+            .filter(|(oldest, version)| version >= oldest && *version >= R::VERSIONS.min)
+            .map(|(_, version)| version)
+            .ok_or_else(|| {
+                let name = ApiKey::try_from(R::KEY).map_or_else(|()| R::KEY.to_string(), |key| format!("{key:?}"));
+                self.broken(&format!("the broker does not support the request {name}; Kafka 2.8 or newer is needed"))
+            })?;
+        self.exchange(request, version).await
+    }
+
+    async fn exchange<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, BrokerFailure> {
+        timeout(ANSWER, self.exchange_now(request, version))
+            .await
+            .map_err(|_| unreachable(&self.server, &format!("no answer within {} s", ANSWER.as_secs())))?
+    }
+
+    async fn exchange_now<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, BrokerFailure> {
+        self.next_id = self.next_id.wrapping_add(1);
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(self.next_id)
+            .with_client_id(Some(StrBytes::from_static_str("credence")));
+        let mut body = BytesMut::new();
+        header
+            .encode(&mut body, R::header_version(version))
+            .and_then(|()| request.encode(&mut body, version))
+            .map_err(|error| self.broken(&format!("cannot write the request: {error}")))?;
+        let length = i32::try_from(body.len()).map_err(|_| self.broken("the request is too large"))?;
+        let mut frame = BytesMut::with_capacity(body.len() + 4);
+        frame.put_i32(length);
+        frame.extend_from_slice(&body);
+        let server = self.server.clone();
+        let lost = |error: std::io::Error| refused(&server, &error);
+        self.stream.write_all(&frame).await.map_err(lost)?;
+        self.stream.flush().await.map_err(lost)?;
+
+        let size = self.stream.read_i32().await.map_err(lost)?;
+        let size = usize::try_from(size).ok().filter(|size| *size <= LARGEST_ANSWER);
+        let size = size.ok_or_else(|| self.broken("the size of its answer is out of bounds"))?;
+        let mut answer = vec![0; size];
+        self.stream.read_exact(&mut answer).await.map_err(lost)?;
+        let mut answer = Bytes::from(answer);
+        let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))
+            .map_err(|error| self.broken(&format!("cannot read its answer: {error}")))?;
+        if header.correlation_id != self.next_id {
+            return Err(self.broken("its answer belongs to another request"));
+        }
+        let response = R::Response::decode(&mut answer, version)
+            .map_err(|error| self.broken(&format!("cannot read its answer: {error}")))?;
+        if answer.has_remaining() {
+            return Err(self.broken("its answer is longer than it should be"));
+        }
+        Ok(response)
+    }
+
+    fn broken(&self, why: &str) -> BrokerFailure {
+        BrokerFailure { reason: Reason::BrokerUnreachable, message: format!("Kafka at {}: {why}", self.server) }
+    }
+}
+
+fn unreachable(server: &str, why: &str) -> BrokerFailure {
+    BrokerFailure {
+        reason: Reason::BrokerUnreachable,
+        message: format!("Kafka at {server} cannot be reached: {why}. It is tried again"),
+    }
+}
+
+/// Tells a refused certificate from a lost connection: the first needs somebody, the second passes.
+fn refused(server: &str, error: &std::io::Error) -> BrokerFailure {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::AlertReceived(alert)) => BrokerFailure {
+            reason: Reason::LoginRefused,
+            message: format!(
+                "Kafka at {server} refused the client certificate ({alert:?}); its trust store must hold the roots of \
+                 the trust domain"
+            ),
+        },
+        Some(rustls::Error::InvalidCertificate(why)) => BrokerFailure {
+            reason: Reason::BrokerRefused,
+            message: format!(
+                "the certificate of Kafka at {server} does not verify ({why:?}); ca.crt must hold its authority, and \
+                 the certificate the name that is connected to"
+            ),
+        },
+        Some(other) => BrokerFailure {
+            reason: Reason::BrokerUnreachable,
+            message: format!("TLS with Kafka at {server} failed: {other}"),
+        },
+        None if error.kind() == ErrorKind::UnexpectedEof => unreachable(server, "it closed the connection"),
+        None => unreachable(server, &error.to_string()),
+    }
+}

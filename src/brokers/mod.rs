@@ -1,0 +1,60 @@
+//! Message brokers: one session per connection, one view of what the broker holds, one queue of changes.
+
+pub mod kafka;
+pub mod registry;
+pub mod session;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::Future;
+
+use crate::api::{AppliedBinding, Reason};
+use crate::domain::grants::Bindings;
+
+/// Why a broker did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerFailure {
+    /// What kind of failure it is.
+    pub reason: Reason,
+    /// The cause and the next step, in words.
+    pub message: String,
+}
+
+/// What a broker says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterFacts {
+    /// The ID that the cluster gives itself.
+    pub cluster_id: Option<String>,
+    /// How many brokers it has.
+    pub brokers: u32,
+}
+
+/// What a broker holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Bindings that a policy could have made.
+    pub bindings: Bindings,
+    /// Everything else, in words.
+    pub foreign: Vec<String>,
+}
+
+/// Results of a batch: what failed, and why. What is not named succeeded.
+pub type Failures = BTreeMap<AppliedBinding, String>;
+
+/// Administration of one broker over one connection. An error means that the connection is of no more use.
+pub trait Admin: Send + Sized + 'static {
+    /// What it takes to connect.
+    type Config: Clone + Send + Sync + 'static;
+
+    /// Connects and finds out what the broker is.
+    fn connect(config: &Self::Config) -> impl Future<Output = Result<(Self, ClusterFacts), BrokerFailure>> + Send;
+
+    /// What the broker holds; with `principals`, only what it holds for them.
+    fn list(&mut self, principals: Option<&[String]>) -> impl Future<Output = Result<Holdings, BrokerFailure>> + Send;
+
+    /// Adds bindings in one batch.
+    fn add(&mut self, bindings: &Bindings) -> impl Future<Output = Result<Failures, BrokerFailure>> + Send;
+
+    /// Removes bindings in one batch. What is not there counts as removed.
+    fn remove(&mut self, bindings: &Bindings) -> impl Future<Output = Result<Failures, BrokerFailure>> + Send;
+}

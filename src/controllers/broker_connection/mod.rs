@@ -1,0 +1,162 @@
+//! `BrokerConnection`: keeps a session with the broker, and reports on it.
+
+mod plan;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+
+use super::Context;
+use crate::api::{BrokerConnection, BrokerConnectionStatus, ConditionType, Conditions, Mode, Reason, TopicPolicy};
+use crate::brokers::kafka::{ClientAccess, KafkaAdmin, KafkaConfig};
+use crate::brokers::registry::Broker;
+use crate::brokers::session::Session;
+use crate::domain::grants::Bindings;
+use crate::kubernetes::error::Error;
+use crate::kubernetes::run::Next;
+use crate::kubernetes::status::set_finalizer;
+use crate::kubernetes::uid;
+
+/// Keeps a connection until no policy has rights there any more.
+pub const FINALIZER: &str = "credence.dev/in-use";
+/// How long changes of a session gather before they are reported.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// Keeps the session of one connection.
+///
+/// # Errors
+/// What the API server said.
+pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>) -> Result<Next, Error> {
+    let current = context.statuses.brokers.current(&*connection, connection.status.as_ref());
+    let name = connection.metadata.name.clone().unwrap_or_default();
+    let mut conditions = Conditions::new();
+    let mut status = BrokerConnectionStatus::default();
+
+    let users = users(&context, &name);
+    if connection.metadata.deletion_timestamp.is_some() {
+        if users == 0 {
+            if context.brokers.remove(&name) {
+                context.users_of_broker(&name);
+            }
+            set_finalizer(&context.client, &*connection, FINALIZER, false).await?;
+            return Ok(None);
+        }
+        let message = format!("{users} TopicPolicies still have rights on this broker; it goes when they are deleted");
+        conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
+    } else {
+        set_finalizer(&context.client, &*connection, FINALIZER, true).await?;
+        conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
+    }
+
+    let mut repaired = 0;
+    match configure(&context, &connection).await? {
+        Err((reason, message)) => {
+            if context.brokers.remove(&name) {
+                context.users_of_broker(&name);
+            }
+            context.metrics.broker_up(&name, false);
+            conditions.unmet(ConditionType::Connected, reason, message);
+        }
+        Ok(config) => {
+            let broker = session(&context, &connection, config);
+            let state = broker.session.state().borrow().clone();
+            context.metrics.broker_up(&name, matches!(state.connection, Some(Ok(_))));
+            repaired = state.repaired;
+            plan::describe(&connection, &state, &mut status, &mut conditions);
+        }
+    }
+    conditions.conclude(format!("applies policies for {}", connection.spec.environment));
+    status.conditions = conditions.merge(&current.conditions, connection.metadata.generation, Timestamp::now());
+    context.statuses.brokers.write(&context.client, &*connection, &current, &status).await?;
+    context.events.transition(&*connection, &current.conditions, &conditions).await;
+    report_repairs(&context, &connection, &name, repaired).await;
+    Ok(None)
+}
+
+/// How many policies have rights on the broker, or are about to.
+fn users(context: &Context, name: &str) -> usize {
+    let uses = |policy: &TopicPolicy| {
+        policy.spec.broker == name && policy.status.as_ref().is_some_and(|status| !status.applied.is_empty())
+    };
+    Context::select(&context.stores.topic_policies, uses).len()
+}
+
+/// Reads what it takes to connect.
+async fn configure(
+    context: &Context,
+    connection: &BrokerConnection,
+) -> Result<Result<KafkaConfig, (Reason, String)>, Error> {
+    let kafka = &connection.spec.kafka;
+    let (namespace, name) = (&context.settings.namespace, &kafka.admin_secret_ref.name);
+    let Some(Secret { data: Some(data), .. }) = context.secrets.read(namespace, name).await? else {
+        let message = format!(
+            "the Secret {name} does not exist in {namespace}; create it with tls.crt, tls.key and ca.crt of a \
+             principal that has Alter and Describe on the cluster"
+        );
+        return Ok(Err((Reason::AdminSecretNotFound, message)));
+    };
+    let text = |key: &str| data.get(key).map(|value| value.0.clone()).unwrap_or_default();
+    let config = KafkaConfig::new(&kafka.bootstrap_servers, &text("tls.crt"), &text("tls.key"), &text("ca.crt"));
+    Ok(config.map_err(|message| (Reason::AdminSecretInvalid, format!("the Secret {name}: {message}"))))
+}
+
+/// The session of a connection: the one that runs, or a new one when what it was started from has changed.
+fn session(context: &Arc<Context>, connection: &BrokerConnection, config: KafkaConfig) -> Arc<Broker> {
+    let name = connection.metadata.name.clone().unwrap_or_default();
+    let source = format!("{}/{:?}", config.digest(), connection.spec.mode);
+    if let Some(broker) = context.brokers.get(&name).filter(|broker| broker.source == source) {
+        return broker;
+    }
+    let access = ClientAccess {
+        bootstrap_servers: connection.spec.kafka.bootstrap_servers.clone(),
+        ca_pem: config.ca_pem().to_owned(),
+    };
+    let enforce = connection.spec.mode.unwrap_or_default() == Mode::Enforce;
+    let claims = claims(context, &name);
+    let session = Session::start::<KafkaAdmin>(config, enforce, context.settings.broker_resync, claims);
+    follow(context, &name, &session);
+    let broker = context.brokers.set(&name, Broker { access, session, observes: !enforce, source });
+    context.users_of_broker(&name);
+    broker
+}
+
+/// What every policy has recorded on this broker.
+fn claims(context: &Context, name: &str) -> HashMap<String, Bindings> {
+    Context::select(&context.stores.topic_policies, |policy| policy.spec.broker == name)
+        .into_iter()
+        .map(|policy| {
+            let recorded = context.statuses.topic_policies.current(&policy, policy.status.as_ref()).applied;
+            (uid(&policy), recorded.into_iter().collect())
+        })
+        .collect()
+}
+
+/// Reports changes of a session, and asks everybody who waits for the broker to look again when it answers or stops.
+fn follow(context: &Arc<Context>, name: &str, session: &Session) {
+    let (context, name, mut state) = (Arc::downgrade(context), name.to_owned(), session.state());
+    tokio::spawn(async move {
+        let mut was_up = false;
+        while state.changed().await.is_ok() {
+            tokio::time::sleep(GATHER).await;
+            let up = matches!(state.borrow_and_update().connection, Some(Ok(_)));
+            let Some(context) = context.upgrade() else { return };
+            context.triggers.brokers.fire(None, &name);
+            if up != was_up {
+                context.users_of_broker(&name);
+                was_up = up;
+            }
+        }
+    });
+}
+
+/// Says once that lost bindings were put back.
+async fn report_repairs(context: &Context, connection: &BrokerConnection, name: &str, repaired: u64) {
+    let fresh = context.metrics.repaired_since(name, repaired);
+    if fresh > 0 {
+        let note = format!("put back {fresh} ACLs that the broker had lost");
+        context.events.warning(connection, Reason::DriftRepaired, note).await;
+    }
+}

@@ -1,0 +1,179 @@
+//! What every controller can see and use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use kube::Client;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use super::gate::RotationGate;
+use super::material::{BundleFacts, MaterialFacts};
+use super::wiring::Seen;
+use crate::api::{
+    BrokerConnection, BrokerConnectionStatus, RotationPolicy, RotationPolicyStatus, ServiceIdentity,
+    ServiceIdentityStatus, TopicPolicy, TopicPolicyStatus, TrustDomain, TrustDomainStatus,
+};
+use crate::brokers::registry::Brokers;
+use crate::domain::claims::Claims;
+use crate::domain::selector::Labels;
+use crate::issuers::authority::SigningAuthority;
+use crate::kubernetes::events::Events;
+use crate::kubernetes::owned::Owned;
+use crate::kubernetes::run::{Guarded, Trigger};
+use crate::kubernetes::status::StatusWriter;
+use crate::metrics::Metrics;
+
+/// What the operator was told at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace that the operator runs in; Secrets of cluster-wide objects live there.
+    pub namespace: String,
+    /// Domain of the cluster's Services.
+    pub cluster_domain: String,
+    /// How often a broker is compared with what was applied.
+    pub broker_resync: Duration,
+}
+
+/// One store per kind, kept by the watches.
+#[allow(missing_docs, reason = "one per kind")]
+pub struct Stores {
+    pub trust_domains: Store<Guarded<TrustDomain>>,
+    pub identities: Store<Guarded<ServiceIdentity>>,
+    pub rotation_policies: Store<Guarded<RotationPolicy>>,
+    pub brokers: Store<Guarded<BrokerConnection>>,
+    pub topic_policies: Store<Guarded<TopicPolicy>>,
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Secrets of the operator's namespace, metadata only.
+    pub operator_secrets: Store<PartialObjectMeta<Secret>>,
+}
+
+/// Ways to ask each controller to look again.
+#[derive(Clone)]
+#[allow(missing_docs, reason = "one per kind")]
+pub struct Triggers {
+    pub trust_domains: Trigger<TrustDomain>,
+    pub identities: Trigger<ServiceIdentity>,
+    pub rotation_policies: Trigger<RotationPolicy>,
+    pub brokers: Trigger<BrokerConnection>,
+    pub topic_policies: Trigger<TopicPolicy>,
+}
+
+/// One writer of status per kind.
+#[derive(Default)]
+#[allow(missing_docs, reason = "one per kind")]
+pub struct Statuses {
+    pub trust_domains: StatusWriter<TrustDomainStatus>,
+    pub identities: StatusWriter<ServiceIdentityStatus>,
+    pub rotation_policies: StatusWriter<RotationPolicyStatus>,
+    pub brokers: StatusWriter<BrokerConnectionStatus>,
+    pub topic_policies: StatusWriter<TopicPolicyStatus>,
+}
+
+/// Names that only one object may hold.
+#[derive(Default)]
+pub struct NameClaims {
+    /// Of ServiceAccounts: trust domain, namespace, ServiceAccount.
+    pub accounts: Mutex<Claims<(String, String, String)>>,
+    /// Of DNS names: trust domain, name.
+    pub dns_names: Mutex<Claims<(String, String)>>,
+    /// Of consumer groups: broker, group; held by a policy for the namespaces of its consumers.
+    pub groups: Mutex<Claims<(String, String)>>,
+    /// Not exclusive: the policies that name an identity, by its namespace and name.
+    pub identity_policies: Mutex<Claims<(String, String)>>,
+}
+
+/// What was last seen of each kind, as far as other objects depend on it.
+#[derive(Default)]
+#[allow(missing_docs, reason = "one per kind")]
+pub struct SeenFacts {
+    pub trust_domains: Seen,
+    pub identities: Seen,
+    pub rotation_policies: Seen,
+    pub brokers: Seen,
+    pub namespaces: Seen,
+}
+
+/// An authority in force.
+pub struct ActiveAuthority {
+    /// The authority.
+    pub signer: SigningAuthority,
+    /// What it was loaded from; it is loaded again when this changes.
+    pub source: String,
+}
+
+/// The authorities of all trust domains.
+#[derive(Default)]
+pub struct Authorities(RwLock<HashMap<String, Arc<ActiveAuthority>>>);
+
+impl Authorities {
+    /// The authority of a trust domain, by the name of the object.
+    pub fn get(&self, trust_domain: &str) -> Option<Arc<ActiveAuthority>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(trust_domain).cloned()
+    }
+
+    /// Replaces the authority of a trust domain.
+    pub fn set(&self, trust_domain: &str, authority: ActiveAuthority) -> Arc<ActiveAuthority> {
+        let authority = Arc::new(authority);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(trust_domain.to_owned(), authority.clone());
+        authority
+    }
+
+    /// Takes the authority out of use. Says whether there was one.
+    pub fn remove(&self, trust_domain: &str) -> bool {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(trust_domain).is_some()
+    }
+}
+
+/// What every controller can see and use.
+#[allow(missing_docs, reason = "the types say it")]
+pub struct Context {
+    pub client: Client,
+    pub settings: Settings,
+    pub stores: Stores,
+    pub triggers: Triggers,
+    pub statuses: Statuses,
+    pub secrets: Owned<Secret, MaterialFacts>,
+    pub config_maps: Owned<ConfigMap, BundleFacts>,
+    pub authorities: Authorities,
+    pub brokers: Brokers,
+    pub claims: NameClaims,
+    pub seen: SeenFacts,
+    pub gate: RotationGate,
+    pub events: Events,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Context {
+    /// The labels of a namespace; `None` when it does not exist.
+    pub fn namespace_labels(&self, namespace: &str) -> Option<Labels> {
+        let found = self.stores.namespaces.get(&ObjectRef::new_with(namespace, ()))?;
+        Some(found.metadata.labels.clone().unwrap_or_default())
+    }
+
+    /// An object of a store, if it exists and fits its schema.
+    pub fn lookup<K>(store: &Store<Guarded<K>>, namespace: Option<&str>, name: &str) -> Option<K>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let mut reference = ObjectRef::<Guarded<K>>::new_with(name, ());
+        reference.namespace = namespace.map(ToOwned::to_owned);
+        store.get(&reference)?.0.as_ref().ok().cloned()
+    }
+
+    /// All objects of a store that fit their schema and satisfy a predicate.
+    pub fn select<K>(store: &Store<Guarded<K>>, predicate: impl Fn(&K) -> bool) -> Vec<K>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + 'static,
+    {
+        store
+            .state()
+            .iter()
+            .filter_map(|guarded| guarded.0.as_ref().ok())
+            .filter(|object| predicate(object))
+            .cloned()
+            .collect()
+    }
+}

@@ -1,0 +1,124 @@
+//! Facts about written Secrets and ConfigMaps, as their annotations tell them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::domain::rotation::Material;
+use crate::issuers::authority::Leaf;
+use crate::issuers::pem::Certificate;
+use crate::kubernetes::owned::Facts;
+
+const ISSUED_AT: &str = "credence.dev/issued-at";
+const NOT_AFTER: &str = "credence.dev/not-after";
+const AUTHORITY: &str = "credence.dev/authority";
+const INPUTS: &str = "credence.dev/inputs";
+const SURROUNDINGS: &str = "credence.dev/surroundings";
+const SERIAL_NUMBER: &str = "credence.dev/serial-number";
+const FINGERPRINT: &str = "credence.dev/fingerprint";
+const BUNDLE_HASH: &str = "credence.dev/bundle-hash";
+
+/// What is known of a certificate in a Secret.
+pub type MaterialFacts = Material;
+
+impl Facts for Material {
+    fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
+        let text = |key: &str| annotations.get(key).cloned();
+        let time = |key: &str| annotations.get(key)?.parse::<Timestamp>().ok();
+        Some(Self {
+            issued_at: time(ISSUED_AT)?,
+            not_after: time(NOT_AFTER)?,
+            authority: text(AUTHORITY)?,
+            inputs: text(INPUTS)?,
+            surroundings: text(SURROUNDINGS)?,
+            intact: true,
+            serial_number: text(SERIAL_NUMBER)?,
+            fingerprint: text(FINGERPRINT)?,
+        })
+    }
+}
+
+/// Describes a certificate that is about to be stored.
+#[must_use]
+pub fn describe(
+    certificate: &Certificate,
+    issued_at: Timestamp,
+    authority: &str,
+    inputs: &str,
+    surroundings: &str,
+) -> Material {
+    Material {
+        issued_at: crate::api::whole_seconds(issued_at),
+        not_after: certificate.not_after,
+        authority: authority.to_owned(),
+        inputs: inputs.to_owned(),
+        surroundings: surroundings.to_owned(),
+        intact: true,
+        serial_number: certificate.serial_number.clone(),
+        fingerprint: certificate.fingerprint(),
+    }
+}
+
+/// Describes an issued certificate.
+#[must_use]
+pub fn describe_leaf(leaf: &Leaf, authority: &str, inputs: &str, surroundings: &str) -> Material {
+    describe(&leaf.certificate, leaf.issued_at, authority, inputs, surroundings)
+}
+
+/// The annotations that [`Facts::read`] reads.
+#[must_use]
+pub fn annotations(material: &Material) -> BTreeMap<String, String> {
+    [
+        (ISSUED_AT, material.issued_at.to_string()),
+        (NOT_AFTER, material.not_after.to_string()),
+        (AUTHORITY, material.authority.clone()),
+        (INPUTS, material.inputs.clone()),
+        (SURROUNDINGS, material.surroundings.clone()),
+        (SERIAL_NUMBER, material.serial_number.clone()),
+        (FINGERPRINT, material.fingerprint.clone()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+/// What is known of a trust bundle in a ConfigMap: the digest of its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleFacts(pub String);
+
+impl Facts for BundleFacts {
+    fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
+        annotations.get(BUNDLE_HASH).cloned().map(Self)
+    }
+}
+
+impl BundleFacts {
+    /// The annotations that [`Facts::read`] reads.
+    #[must_use]
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([(BUNDLE_HASH.to_owned(), self.0.clone())])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_survive_the_way_through_annotations() {
+        let material = Material {
+            issued_at: Timestamp::from_second(1_000).unwrap(),
+            not_after: Timestamp::from_second(2_000).unwrap(),
+            authority: "a".into(),
+            inputs: "i".into(),
+            surroundings: "s".into(),
+            intact: true,
+            serial_number: "01".into(),
+            fingerprint: "f".into(),
+        };
+        let mut stored = annotations(&material);
+        assert_eq!(Material::read(&stored), Some(material));
+        stored.remove(FINGERPRINT);
+        assert_eq!(Material::read(&stored), None);
+    }
+}

@@ -1,0 +1,94 @@
+//! `RotationPolicy`: checks it, and reports how far it has come. What it orders is carried out by the controllers of
+//! its targets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Context;
+use super::service_identity::rules_for;
+use crate::api::{ConditionType, Conditions, Reason, RotationPolicy, RotationPolicyStatus, ServiceIdentity};
+use crate::domain::rotation::Rules;
+use crate::kubernetes::display_name;
+use crate::kubernetes::error::Error;
+use crate::kubernetes::run::Next;
+
+/// How often a policy that still has something outstanding counts again.
+const RECOUNT: Duration = Duration::from_secs(5);
+
+/// Checks one policy and reports on it.
+///
+/// # Errors
+/// What the API server said.
+pub async fn reconcile(context: Arc<Context>, policy: Arc<RotationPolicy>) -> Result<Next, Error> {
+    if policy.metadata.deletion_timestamp.is_some() {
+        return Ok(None);
+    }
+    let current = context.statuses.rotation_policies.current(&*policy, policy.status.as_ref());
+    let mut conditions = Conditions::new();
+    let mut status = RotationPolicyStatus::default();
+    let now = Timestamp::now();
+    let mut next = None;
+    match Rules::new(&policy.spec) {
+        Err(message) => {
+            conditions.unmet(ConditionType::Accepted, Reason::InvalidPolicy, format!("{message}; it is not in force"));
+        }
+        Ok(rules) => {
+            conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
+            let name = display_name(&*policy);
+            let targets = targets(&context, &policy, &name);
+            let before = rules.issued_before.filter(|before| *before <= now);
+            let outstanding = targets.iter().filter(|it| before.is_some_and(|before| is_older(it, before))).count();
+            let mut in_progress = context.gate.in_progress(&name);
+            in_progress.truncate(10);
+            status.targets = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+            status.outstanding = u32::try_from(outstanding).unwrap_or(u32::MAX);
+            next = (outstanding > 0 || !in_progress.is_empty()).then_some(RECOUNT);
+            next = next.or_else(|| Some(super::wait(now, rules.issued_before.filter(|before| *before > now)?)));
+            status.in_progress = in_progress;
+            closing(&rules, &status, &mut conditions);
+        }
+    }
+    let message = format!("in force for {} identities", status.targets);
+    conditions.conclude(message);
+    status.conditions = conditions.merge(&current.conditions, policy.metadata.generation, now);
+    context.statuses.rotation_policies.write(&context.client, &*policy, &current, &status).await?;
+    context.events.transition(&*policy, &current.conditions, &conditions).await;
+    Ok(next)
+}
+
+fn closing(rules: &Rules, status: &RotationPolicyStatus, conditions: &mut Conditions) {
+    if rules.suspend {
+        let message = "renewals are suspended; only what would expire is renewed. Unset spec.suspend to go on";
+        conditions.unmet(ConditionType::Rotated, Reason::Suspended, message);
+    } else if status.outstanding > 0 {
+        let message = format!(
+            "{} of {} identities still hold a certificate from before issuedBefore; in the middle of it: {}",
+            status.outstanding,
+            status.targets,
+            if status.in_progress.is_empty() { "none".to_owned() } else { status.in_progress.join(", ") }
+        );
+        conditions.unmet(ConditionType::Rotated, Reason::RenewalPending, message);
+    } else {
+        conditions.met(ConditionType::Rotated, Reason::Renewed, "nothing is outstanding");
+    }
+}
+
+/// The identities that the policy is in force for.
+fn targets(context: &Context, policy: &RotationPolicy, name: &str) -> Vec<ServiceIdentity> {
+    let namespace = policy.metadata.namespace.as_deref();
+    let everywhere = namespace == Some(context.settings.namespace.as_str());
+    Context::select(&context.stores.identities, |identity| {
+        (everywhere || identity.metadata.namespace.as_deref() == namespace)
+            && identity.spec.authentication.mtls.is_some()
+            && rules_for(context, identity).1 == name
+    })
+}
+
+fn is_older(identity: &ServiceIdentity, before: Timestamp) -> bool {
+    let Some(status) = &identity.status else { return false };
+    let accounts = status.brokers.iter().filter_map(|account| account.certificate.as_ref());
+    let mut issued = status.certificate.iter().chain(accounts).filter_map(|certificate| certificate.issued_at.as_ref());
+    issued.any(|issued| issued.0 < before)
+}

@@ -1,0 +1,147 @@
+//! Looks up what concerns an identity. Reads stores only; nothing is decided and nothing written here.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::super::context::{ActiveAuthority, Context};
+use super::plan::{mtls_secret_name, service_account};
+use crate::api::{RotationPolicy, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
+use crate::brokers::registry::Broker;
+use crate::domain::claims::Claimant;
+use crate::domain::rotation::{Attachment, Material, Rules, attachment};
+use crate::domain::selector::Labels;
+use crate::kubernetes::run::seed;
+use crate::kubernetes::{display_name, uid};
+
+/// A Secret of the identity's own: `None` when it does not exist.
+pub type Stored = Option<Material>;
+
+/// A broker that the identity names.
+pub struct ObservedBroker {
+    pub name: String,
+    /// Environment of the `BrokerConnection`, if it exists.
+    pub environment: Option<String>,
+    /// The broker in use, if its connection could be set up.
+    pub broker: Option<Arc<Broker>>,
+    pub stored: Stored,
+}
+
+/// Everything that the plan depends on.
+pub struct Observed {
+    pub identity: ServiceIdentity,
+    pub status: ServiceIdentityStatus,
+    pub namespace_labels: Labels,
+    pub cluster_domain: String,
+    pub trust_domain: Option<TrustDomain>,
+    pub authority: Option<Arc<ActiveAuthority>>,
+    /// Another identity that holds the ServiceAccount.
+    pub account_holder: Option<Claimant>,
+    /// DNS names that another identity holds.
+    pub held_names: Vec<(String, Claimant)>,
+    pub stored: Stored,
+    pub brokers: Vec<ObservedBroker>,
+    /// Names of all Secrets that this identity controls.
+    pub secrets: Vec<String>,
+    /// The rotation policy in force, and its name.
+    pub rules: Rules,
+    pub policy: String,
+    pub seed: u64,
+    pub now: Timestamp,
+}
+
+pub fn observe(context: &Context, identity: &ServiceIdentity) -> Observed {
+    let namespace = identity.metadata.namespace.clone().unwrap_or_default();
+    let name = identity.metadata.name.clone().unwrap_or_default();
+    let owner = uid(identity);
+    let owned = context.secrets.owned_with_prefix(&namespace, &name, &owner);
+    let stored = |secret: &str| {
+        let found = owned.iter().find(|(known, _)| known == secret);
+        found.map(|(_, record)| record.facts.clone().unwrap_or_else(altered))
+    };
+    let spec = &identity.spec;
+    let is_other = |holder: &&Claimant| (holder.namespace.as_str(), holder.name.as_str()) != (&namespace, &name);
+    let account = (spec.trust_domain.clone(), namespace.clone(), service_account(identity));
+    let account_holder = context.claims.holder_of_account(&account).filter(|holder| is_other(&holder));
+    let dns_names = spec.authentication.mtls.iter().flat_map(|mtls| &mtls.dns_names);
+    let held_names = dns_names
+        .filter_map(|dns_name| {
+            let holder = context.claims.holder_of_dns_name(&(spec.trust_domain.clone(), dns_name.clone()))?;
+            is_other(&&holder).then(|| (dns_name.clone(), holder))
+        })
+        .collect();
+    let brokers = spec
+        .brokers
+        .iter()
+        .map(|reference| ObservedBroker {
+            name: reference.name.clone(),
+            environment: Context::lookup(&context.stores.brokers, None, &reference.name)
+                .map(|connection| connection.spec.environment),
+            broker: context.brokers.get(&reference.name),
+            stored: stored(&format!("{name}.{}", reference.name)),
+        })
+        .collect();
+    let (rules, policy) = rules_for(context, identity);
+    Observed {
+        status: context.statuses.identities.current(identity, identity.status.as_ref()),
+        namespace_labels: context.namespace_labels(&namespace).unwrap_or_default(),
+        cluster_domain: context.settings.cluster_domain.clone(),
+        trust_domain: Context::lookup(&context.stores.trust_domains, None, &spec.trust_domain),
+        authority: context.authorities.get(&spec.trust_domain),
+        account_holder,
+        held_names,
+        stored: stored(&mtls_secret_name(identity)),
+        brokers,
+        secrets: owned.iter().map(|(secret, _)| secret.clone()).collect(),
+        rules,
+        policy,
+        seed: seed(identity),
+        now: Timestamp::now(),
+        identity: identity.clone(),
+    }
+}
+
+/// A Secret whose facts cannot be trusted.
+fn altered() -> Material {
+    Material {
+        issued_at: Timestamp::UNIX_EPOCH,
+        not_after: Timestamp::UNIX_EPOCH,
+        authority: String::new(),
+        inputs: String::new(),
+        surroundings: String::new(),
+        intact: false,
+        serial_number: String::new(),
+        fingerprint: String::new(),
+    }
+}
+
+/// The rotation rules in force for an identity, and the name of their policy. The closest attachment wins, its own
+/// namespace before the operator's, the older policy among equals. A policy that is not valid is not in force.
+pub fn rules_for(context: &Context, identity: &ServiceIdentity) -> (Rules, String) {
+    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
+    let name = identity.metadata.name.as_deref().unwrap_or_default();
+    let labels = identity.metadata.labels.clone().unwrap_or_default();
+    let operator = context.settings.namespace.as_str();
+    let rank = |policy: &RotationPolicy| -> Option<(bool, Attachment)> {
+        let from = policy.metadata.namespace.as_deref().unwrap_or_default();
+        if from != namespace && from != operator {
+            return None;
+        }
+        Some((from != namespace, attachment(&policy.spec.targets, name, &labels)?))
+    };
+    let mut candidates: Vec<_> = Context::select(&context.stores.rotation_policies, |policy| rank(policy).is_some())
+        .into_iter()
+        .filter_map(|policy| Some((rank(&policy)?, policy.metadata.creation_timestamp.clone(), policy)))
+        .collect();
+    candidates.sort_by(|one, other| {
+        (&one.0, one.1.as_ref().map(|time| time.0), display_name(&one.2)).cmp(&(
+            &other.0,
+            other.1.as_ref().map(|time| time.0),
+            display_name(&other.2),
+        ))
+    });
+    candidates
+        .iter()
+        .find_map(|(_, _, policy)| Some((Rules::new(&policy.spec).ok()?, display_name(policy))))
+        .unwrap_or_else(|| (Rules::default(), "built-in".to_owned()))
+}

@@ -1,0 +1,182 @@
+//! Carries the plan of a topic policy out: recorded first, then applied, then reported.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::context::Context;
+use super::FINALIZER;
+use super::observe::Observed;
+use super::plan::Plan;
+use crate::api::{
+    AppliedBinding, ConditionType, Conditions, DeletionPolicy, GrantState, Reason, TopicPolicy, TopicPolicyStatus,
+};
+use crate::brokers::BrokerFailure;
+use crate::brokers::session::{Demand, Outcome};
+use crate::domain::grants::{Bindings, describe_topic};
+use crate::kubernetes::error::Error;
+use crate::kubernetes::run::Next;
+use crate::kubernetes::status::{has_finalizer, set_finalizer};
+use crate::kubernetes::uid;
+
+/// How soon a broker that did not do as asked is asked again.
+const RETRY: Duration = Duration::from_secs(5);
+
+pub async fn apply(
+    context: &Arc<Context>,
+    policy: &TopicPolicy,
+    observed: &Observed,
+    plan: Plan,
+) -> Result<Next, Error> {
+    set_finalizer(&context.client, policy, FINALIZER, true).await?;
+    let wanted = plan.wanted();
+    let recorded: Bindings = observed.status.applied.iter().cloned().collect();
+    let mut status = TopicPolicyStatus {
+        topic: Some(describe_topic(&policy.spec.topic)),
+        grants: plan.grants.iter().map(|grant| grant.status.clone()).collect(),
+        plan: None,
+        ..observed.status.clone()
+    };
+    let mut conditions = Conditions::new();
+    match plan.refusal() {
+        Some((kind, reason, message)) => conditions.unmet(kind, reason, message),
+        None => conditions.met(ConditionType::Accepted, Reason::Valid, "the spec agrees with what it names"),
+    }
+    let mut current = observed.status.clone();
+    let mut next = None;
+    match (&observed.broker, &plan.no_broker) {
+        (Some(broker), None) => {
+            if plan.enforce && !wanted.is_subset(&recorded) {
+                // Recorded before it is applied: a crash in between leaves a record without an ACL, never the reverse.
+                let mut intent = current.clone();
+                intent.applied = recorded.union(&wanted).cloned().collect();
+                context.statuses.topic_policies.write(&context.client, policy, &current, &intent).await?;
+                current = intent;
+            }
+            let applied: Bindings = current.applied.iter().cloned().collect();
+            let demand = Demand {
+                policy: uid(policy),
+                wanted: wanted.clone(),
+                recorded: applied.clone(),
+                enforce: plan.enforce,
+            };
+            let outcome = broker.session.ensure(demand).await;
+            next = outcome.as_ref().map_or(true, |outcome| !outcome.failures.is_empty()).then_some(RETRY);
+            settle(&plan, &wanted, &applied, &outcome, &mut status, &mut conditions);
+        }
+        _ => conditions.unmet(ConditionType::Applied, Reason::Blocked, "waits for the broker"),
+    }
+    let count = plan.grants.len();
+    conditions.conclude(format!("{count} grants on {} are in force", describe_topic(&policy.spec.topic)));
+    status.conditions = conditions.merge(&observed.status.conditions, policy.metadata.generation, observed.now);
+    context.statuses.topic_policies.write(&context.client, policy, &current, &status).await?;
+    context.events.transition(policy, &observed.status.conditions, &conditions).await;
+    Ok(next)
+}
+
+/// Describes what became of the grants, and keeps the record of what is on the broker.
+fn settle(
+    plan: &Plan,
+    wanted: &Bindings,
+    recorded: &Bindings,
+    outcome: &Result<Outcome, BrokerFailure>,
+    status: &mut TopicPolicyStatus,
+    conditions: &mut Conditions,
+) {
+    status.applied = recorded.iter().cloned().collect();
+    let words = |bindings: &Bindings| bindings.iter().map(ToString::to_string).collect::<Vec<_>>();
+    match outcome {
+        Err(failure) => {
+            conditions.unmet(ConditionType::Applied, failure.reason, failure.message.clone());
+        }
+        Ok(outcome) if !plan.enforce => {
+            let difference = &outcome.difference;
+            for (grant, planned) in status.grants.iter_mut().zip(&plan.grants) {
+                if grant.state == GrantState::Pending {
+                    let held = planned.bindings.is_disjoint(&difference.add);
+                    grant.state = if held { GrantState::Applied } else { GrantState::Planned };
+                }
+            }
+            let message = format!(
+                "only observed: {} ACLs would be added, {} removed",
+                difference.add.len(),
+                difference.remove.len()
+            );
+            conditions.met(ConditionType::Applied, Reason::ObserveOnly, message);
+            status.plan = Some(crate::api::Plan { add: words(&difference.add), remove: words(&difference.remove) });
+        }
+        Ok(outcome) => {
+            let failed = |binding: &&AppliedBinding| outcome.failures.contains_key(*binding);
+            // What is not wanted any more and could not be removed stays on record, and is tried again.
+            status.applied = wanted.iter().chain(recorded.difference(wanted).filter(failed)).cloned().collect();
+            for (grant, planned) in status.grants.iter_mut().zip(&plan.grants) {
+                if grant.state != GrantState::Pending {
+                    continue;
+                }
+                let failure = planned.bindings.iter().find_map(|binding| outcome.failures.get(binding));
+                grant.state = if failure.is_some() { GrantState::Failed } else { GrantState::Applied };
+                grant.message = failure.cloned();
+            }
+            match outcome.failures.iter().next() {
+                None if plan.refused.is_some() => {
+                    conditions.unmet(ConditionType::Applied, Reason::Blocked, "nothing of a refused policy is applied");
+                }
+                None => {
+                    let message = format!("the broker lists all {} ACLs", wanted.len());
+                    conditions.met(ConditionType::Applied, Reason::GrantsApplied, message);
+                }
+                Some((binding, why)) => {
+                    let message = format!("{} ACLs failed; first: {binding}: {why}", outcome.failures.len());
+                    conditions.unmet(ConditionType::Applied, Reason::GrantsFailed, message);
+                }
+            }
+        }
+    }
+}
+
+/// Revokes what the policy applied, and then lets it go.
+pub async fn clean_up(context: &Arc<Context>, policy: &TopicPolicy, observed: &Observed) -> Result<Next, Error> {
+    if !has_finalizer(policy, FINALIZER) {
+        return Ok(None);
+    }
+    let recorded: Bindings = observed.status.applied.iter().cloned().collect();
+    let orphan = policy.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Orphan;
+    let problem = if recorded.is_empty() || orphan {
+        None
+    } else {
+        match &observed.broker {
+            None => Some(format!("the BrokerConnection {} is not set up", policy.spec.broker)),
+            Some(broker) => {
+                let demand =
+                    Demand { policy: uid(policy), wanted: Bindings::new(), recorded: recorded.clone(), enforce: true };
+                match broker.session.ensure(demand).await {
+                    Err(failure) => Some(failure.message),
+                    Ok(outcome) if !outcome.difference.remove.is_empty() && broker.observes => {
+                        Some(format!("the BrokerConnection {} only observes", policy.spec.broker))
+                    }
+                    Ok(outcome) => outcome.failures.into_iter().next().map(|(it, why)| format!("{it}: {why}")),
+                }
+            }
+        }
+    };
+    if let Some(why) = problem {
+        let since = policy.metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default();
+        let mut conditions = Conditions::new();
+        let message = format!(
+            "deleted at {since}, and {} ACLs are still to be revoked: {why}. It goes once they are; to leave them on \
+             the broker, set deletionPolicy: Orphan",
+            recorded.len()
+        );
+        conditions.unmet(ConditionType::Applied, Reason::CleanupPending, message);
+        conditions.conclude("");
+        let merged = conditions.merge(&observed.status.conditions, policy.metadata.generation, observed.now);
+        let status = TopicPolicyStatus { conditions: merged, ..observed.status.clone() };
+        context.statuses.topic_policies.write(&context.client, policy, &observed.status, &status).await?;
+        context.events.transition(policy, &observed.status.conditions, &conditions).await;
+        return Ok(Some(RETRY));
+    }
+    if let Some(broker) = &observed.broker {
+        broker.session.forget(&uid(policy)).await;
+    }
+    set_finalizer(&context.client, policy, FINALIZER, false).await?;
+    Ok(None)
+}

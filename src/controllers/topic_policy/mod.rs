@@ -1,0 +1,28 @@
+//! `TopicPolicy`: observe, plan, apply.
+
+mod apply;
+mod observe;
+mod plan;
+
+use std::sync::Arc;
+
+use super::Context;
+use crate::api::TopicPolicy;
+use crate::kubernetes::error::Error;
+use crate::kubernetes::run::Next;
+
+/// Keeps a policy until its rights are revoked.
+pub const FINALIZER: &str = "credence.dev/revoke-grants";
+
+/// Brings one policy to what its spec says.
+///
+/// # Errors
+/// What the API server said.
+pub async fn reconcile(context: Arc<Context>, policy: Arc<TopicPolicy>) -> Result<Next, Error> {
+    let observed = observe::observe(&context, &policy);
+    if policy.metadata.deletion_timestamp.is_some() {
+        return apply::clean_up(&context, &policy, &observed).await;
+    }
+    let plan = plan::plan(&observed);
+    apply::apply(&context, &policy, &observed, plan).await
+}

@@ -1,0 +1,58 @@
+//! Looks up what concerns a topic policy. Reads stores only; nothing is decided and nothing written here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::super::context::Context;
+use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy, TopicPolicyStatus, TrustDomain};
+use crate::brokers::registry::Broker;
+use crate::domain::claims::Claimant;
+use crate::domain::selector::Labels;
+
+/// An identity that a grant names.
+pub struct ObservedIdentity {
+    pub identity: ServiceIdentity,
+    pub trust_domain: Option<TrustDomain>,
+}
+
+/// Everything that the plan depends on.
+pub struct Observed {
+    pub policy: TopicPolicy,
+    pub status: TopicPolicyStatus,
+    pub namespace_labels: Labels,
+    pub connection: Option<BrokerConnection>,
+    pub broker: Option<Arc<Broker>>,
+    /// By namespace and name.
+    pub identities: BTreeMap<(String, String), ObservedIdentity>,
+    /// Consumer groups that are held by a policy whose consumers live in another namespace.
+    pub held_groups: BTreeMap<String, Claimant>,
+    pub now: Timestamp,
+}
+
+pub fn observe(context: &Context, policy: &TopicPolicy) -> Observed {
+    let own = policy.metadata.namespace.clone().unwrap_or_default();
+    let identities = policy
+        .spec
+        .grants
+        .iter()
+        .filter_map(|grant| {
+            let namespace = grant.identity.namespace.clone().unwrap_or_else(|| own.clone());
+            let identity: ServiceIdentity =
+                Context::lookup(&context.stores.identities, Some(&namespace), &grant.identity.name)?;
+            let trust_domain = Context::lookup(&context.stores.trust_domains, None, &identity.spec.trust_domain);
+            Some(((namespace, grant.identity.name.clone()), ObservedIdentity { identity, trust_domain }))
+        })
+        .collect();
+    Observed {
+        status: context.statuses.topic_policies.current(policy, policy.status.as_ref()),
+        namespace_labels: context.namespace_labels(&own).unwrap_or_default(),
+        connection: Context::lookup(&context.stores.brokers, None, &policy.spec.broker),
+        broker: context.brokers.get(&policy.spec.broker),
+        identities,
+        held_groups: context.foreign_groups(policy),
+        now: Timestamp::now(),
+        policy: policy.clone(),
+    }
+}

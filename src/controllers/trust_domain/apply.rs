@@ -1,0 +1,261 @@
+//! Carries the plan of a trust domain out and writes its status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::super::context::{ActiveAuthority, Context};
+use super::super::material::{self, BundleFacts};
+use super::FINALIZER;
+use super::observe::Observed;
+use super::plan::{AuthorityPlan, BUNDLE, INTERMEDIATE, Plan, ROOT};
+use crate::api::{AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TrustDomain, TrustDomainStatus};
+use crate::issuers::self_signed::{AuthorityMaterial, make_intermediate, make_root, successor_due};
+use crate::issuers::{ca, pem};
+use crate::kubernetes::error::Error;
+use crate::kubernetes::run::Next;
+use crate::kubernetes::status::set_finalizer;
+use crate::kubernetes::{owned_metadata, uid};
+
+/// How many namespaces are given a bundle at the same time.
+const FAN_OUT: usize = 32;
+
+pub async fn apply(
+    context: &Arc<Context>,
+    domain: &TrustDomain,
+    observed: &Observed,
+    plan: Plan,
+) -> Result<Next, Error> {
+    let current = context.statuses.trust_domains.current(domain, domain.status.as_ref());
+    let mut status = TrustDomainStatus { conditions: Vec::new(), ..current.clone() };
+    let mut conditions = Conditions::new();
+    conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
+    let name = domain.metadata.name.clone().unwrap_or_default();
+
+    if domain.metadata.deletion_timestamp.is_some() {
+        if !plan.in_use {
+            context.authorities.remove(&name);
+            set_finalizer(&context.client, domain, FINALIZER, false).await?;
+            return Ok(None);
+        }
+        let message = format!(
+            "{} ServiceIdentities still belong to this trust domain; it goes when they are deleted",
+            observed.identities
+        );
+        conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
+    } else {
+        set_finalizer(&context.client, domain, FINALIZER, true).await?;
+    }
+
+    let before = context.authorities.get(&name);
+    let authority = match provide(context, domain, observed, &plan.authority).await {
+        Ok(Ok(authority)) => Some(authority),
+        Ok(Err((reason, message))) => {
+            conditions.unmet(ConditionType::AuthorityReady, reason, message);
+            None
+        }
+        Err(Error::Issuer(error)) => {
+            conditions.unmet(ConditionType::AuthorityReady, Reason::IssuerSecretInvalid, error.to_string());
+            None
+        }
+        Err(error @ Error::NotOwned { .. }) => {
+            conditions.unmet(ConditionType::AuthorityReady, Reason::NotOwned, error.to_string());
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    match &authority {
+        Some((active, secret_name)) => {
+            let ends = active.signer.not_after();
+            let message = format!("signs with {secret_name}, valid until {ends}");
+            conditions.met(ConditionType::AuthorityReady, Reason::AuthorityActive, message);
+            status.authority = Some(AuthorityStatus {
+                secret_name: secret_name.clone(),
+                fingerprint: active.signer.fingerprint(),
+                not_after: Some(Time(ends)),
+                renew_at: domain.spec.issuer.self_signed.as_ref().map(|_| Time(successor_due(ends))),
+            });
+            publish(context, domain, observed, active, &mut status, &mut conditions).await;
+        }
+        None => {
+            // Nothing is signed by an authority that is in doubt; what was issued stays as it is.
+            context.authorities.remove(&name);
+            conditions.unmet(ConditionType::BundlePublished, Reason::Blocked, "waits for the authority");
+        }
+    }
+    let signs = authority.as_ref().map(|(active, _)| active.source.clone());
+    if before.map(|active| active.source.clone()) != signs {
+        context.identities_of_trust_domain(&name);
+    }
+    for generation in &plan.retire {
+        let secret = format!("{name}-intermediate-{generation}");
+        context.secrets.delete(&context.settings.namespace, &secret, &uid(domain)).await?;
+    }
+
+    conditions.conclude(format!("issues for {}", domain.spec.domain));
+    status.conditions = conditions.merge(&current.conditions, domain.metadata.generation, observed.now);
+    context.statuses.trust_domains.write(&context.client, domain, &current, &status).await?;
+    context.events.transition(domain, &current.conditions, &conditions).await;
+    Ok(next_look(&status, conditions.ready(), observed.now))
+}
+
+/// A refused authority: why, in words.
+type Refusal = (Reason, String);
+
+async fn provide(
+    context: &Context,
+    domain: &TrustDomain,
+    observed: &Observed,
+    plan: &AuthorityPlan,
+) -> Result<Result<(Arc<ActiveAuthority>, String), Refusal>, Error> {
+    let name = domain.metadata.name.clone().unwrap_or_default();
+    let namespace = &context.settings.namespace;
+    let (generation, bring) = match plan {
+        AuthorityPlan::Refuse(reason, message) => return Ok(Err((*reason, message.clone()))),
+        AuthorityPlan::Create => {
+            let algorithm = key_algorithm(domain);
+            let root = make_root(&domain.spec.domain, algorithm, observed.now)?;
+            let fingerprint = root.certificate.fingerprint();
+            store(context, domain, &format!("{name}-root-1"), ROOT, &root, &root.certificate_pem, &fingerprint).await?;
+            succeed(context, domain, 1, observed.now).await?;
+            (1, None)
+        }
+        AuthorityPlan::Succeed(generation) => {
+            succeed(context, domain, *generation, observed.now).await?;
+            (*generation, None)
+        }
+        AuthorityPlan::Load(generation) => (*generation, None),
+        AuthorityPlan::Bring { secret, source } => (0, Some((secret.clone(), source.clone()))),
+    };
+    let (secret, source) = bring.unwrap_or_else(|| {
+        let secret = format!("{name}-intermediate-{generation}");
+        (secret.clone(), format!("{secret}/{}", domain.metadata.generation.unwrap_or(0)))
+    });
+    if let Some(active) = context.authorities.get(&name)
+        && active.source == source
+        && active.signer.not_after() > observed.now
+    {
+        return Ok(Ok((active, secret)));
+    }
+    let Some(found) = context.secrets.read(namespace, &secret).await? else {
+        return Ok(Err((Reason::IssuerSecretNotFound, format!("the Secret {secret} does not exist in {namespace}"))));
+    };
+    let roots = domain.spec.bundle.as_ref().map(|bundle| bundle.additional_roots.as_slice()).unwrap_or_default();
+    let mut signer = ca::load(&found.data.unwrap_or_default(), roots, observed.now)?;
+    // Generations of one root trust each other's certificates.
+    signer.trusted.extend(observed.intermediates.values().flatten().map(|known| known.fingerprint.clone()));
+    Ok(Ok((context.authorities.set(&name, ActiveAuthority { signer, source }), secret)))
+}
+
+/// Makes the intermediate of a generation under the stored root.
+async fn succeed(context: &Context, domain: &TrustDomain, generation: u32, now: Timestamp) -> Result<(), Error> {
+    let name = domain.metadata.name.clone().unwrap_or_default();
+    let root_name = format!("{name}-root-1");
+    let root = context.secrets.read(&context.settings.namespace, &root_name).await?;
+    let data = root.and_then(|root| root.data).unwrap_or_default();
+    let text = |key: &str| data.get(key).map(|value| value.0.clone()).unwrap_or_default();
+    let certificates = pem::certificates(&text("tls.crt"), &format!("tls.crt of the Secret {root_name}"))?;
+    let certificate = certificates.first().ok_or_else(|| Error::Bug("a list without a first entry".into()))?;
+    let key = pem::PrivateKeyPem::new(String::from_utf8_lossy(&text("tls.key")).into_owned());
+    let algorithm = key_algorithm(domain);
+    let made = make_intermediate(&domain.spec.domain, generation, algorithm, certificate, &key, now)?;
+    let secret = format!("{name}-intermediate-{generation}");
+    let root_pem = pem::encode(&certificate.der);
+    store(context, domain, &secret, INTERMEDIATE, &made, &root_pem, &certificate.fingerprint()).await
+}
+
+async fn store(
+    context: &Context,
+    domain: &TrustDomain,
+    secret: &str,
+    component: &str,
+    made: &AuthorityMaterial,
+    root_pem: &str,
+    signer: &str,
+) -> Result<(), Error> {
+    let facts = material::describe(&made.certificate, Timestamp::now(), signer, "", "");
+    let data = [("tls.crt", made.certificate_pem.as_str()), ("tls.key", made.key.expose()), ("ca.crt", root_pem)];
+    let annotations = material::annotations(&facts);
+    let secret = Secret {
+        metadata: owned_metadata(domain, &context.settings.namespace, secret, component, annotations),
+        type_: Some("kubernetes.io/tls".to_owned()),
+        data: Some(data.into_iter().map(|(key, text)| (key.to_owned(), ByteString(text.into()))).collect()),
+        ..Secret::default()
+    };
+    context.secrets.put(&secret).await
+}
+
+/// Gives every selected namespace the bundle, and takes back ours from where it is not selected any more.
+async fn publish(
+    context: &Context,
+    domain: &TrustDomain,
+    observed: &Observed,
+    active: &ActiveAuthority,
+    status: &mut TrustDomainStatus,
+    conditions: &mut Conditions,
+) {
+    let name = format!("{}-trust-bundle", domain.metadata.name.as_deref().unwrap_or_default());
+    let hash = &active.signer.bundle_hash;
+    let is_current =
+        |namespace: &String| observed.published.get(namespace).and_then(Option::as_ref).is_some_and(|it| it == hash);
+    let mut writes = Vec::new();
+    for namespace in observed.selected.iter().filter(|namespace| !is_current(namespace)) {
+        let facts = BundleFacts(hash.clone());
+        let config_map = ConfigMap {
+            metadata: owned_metadata(domain, namespace, &name, BUNDLE, facts.annotations()),
+            data: Some(BTreeMap::from([("ca.crt".to_owned(), active.signer.bundle_pem.clone())])),
+            ..ConfigMap::default()
+        };
+        writes.push(async move {
+            let written = context.config_maps.put(&config_map).await;
+            written.err().map(|error| format!("{namespace}: {error}"))
+        });
+    }
+    let written: Vec<Option<String>> = stream::iter(writes).buffer_unordered(FAN_OUT).collect().await;
+    let mut lagging: Vec<String> = written.into_iter().flatten().collect();
+    let owner = uid(domain);
+    let mut removals = Vec::new();
+    for namespace in observed.published.keys().filter(|namespace| !observed.selected.contains(*namespace)) {
+        removals.push(context.config_maps.delete(namespace, &name, &owner));
+    }
+    let removed: Vec<Result<(), Error>> = stream::iter(removals).buffer_unordered(FAN_OUT).collect().await;
+    lagging.extend(removed.into_iter().filter_map(Result::err).map(|error| error.to_string()));
+    lagging.sort();
+    let namespaces = observed.selected.len();
+    if lagging.is_empty() {
+        let message = format!("ConfigMap {name} is in {namespaces} namespaces");
+        conditions.met(ConditionType::BundlePublished, Reason::Published, message);
+    } else {
+        let message = format!("{} of {namespaces} namespaces lack the bundle; first: {}", lagging.len(), lagging[0]);
+        conditions.unmet(ConditionType::BundlePublished, Reason::PublishFailed, message);
+    }
+    lagging.truncate(20);
+    status.bundle = Some(BundleStatus {
+        config_map_name: name,
+        hash: hash.clone(),
+        roots: u32::try_from(active.signer.root_count()).unwrap_or(u32::MAX),
+        namespaces: u32::try_from(namespaces).unwrap_or(u32::MAX),
+        lagging,
+    });
+}
+
+fn key_algorithm(domain: &TrustDomain) -> crate::api::KeyAlgorithm {
+    domain.spec.issuer.self_signed.as_ref().and_then(|issuer| issuer.key_algorithm).unwrap_or_default()
+}
+
+/// When the authority needs care next; soon when something is wrong that no watch would tell.
+fn next_look(status: &TrustDomainStatus, ready: bool, now: Timestamp) -> Next {
+    if !ready {
+        return Some(Duration::from_secs(15));
+    }
+    let authority = status.authority.as_ref()?;
+    let times = [authority.renew_at.as_ref(), authority.not_after.as_ref()];
+    let next = times.into_iter().flatten().map(|time| time.0).filter(|time| *time > now).min()?;
+    Some(super::super::wait(now, next))
+}

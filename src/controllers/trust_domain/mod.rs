@@ -1,0 +1,25 @@
+//! `TrustDomain`: observe, plan, apply.
+
+mod apply;
+mod observe;
+mod plan;
+
+use std::sync::Arc;
+
+use super::Context;
+use crate::api::TrustDomain;
+use crate::kubernetes::error::Error;
+use crate::kubernetes::run::Next;
+
+/// Keeps others from deleting the authority of identities that still exist.
+pub const FINALIZER: &str = "credence.dev/in-use";
+
+/// Brings one trust domain to what its spec says.
+///
+/// # Errors
+/// What the API server or the issuer said.
+pub async fn reconcile(context: Arc<Context>, domain: Arc<TrustDomain>) -> Result<Next, Error> {
+    let observed = observe::observe(&context, &domain);
+    let plan = plan::plan(&observed);
+    apply::apply(&context, &domain, &observed, plan).await
+}

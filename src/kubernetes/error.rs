@@ -1,0 +1,88 @@
+//! Errors of reconciling, and the class that decides everything else about them.
+
+use thiserror::Error;
+
+use crate::issuers::IssuerError;
+
+/// What an error asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// It may pass by itself: try again, with backoff.
+    Retry,
+    /// Somebody has to change something; trying again only makes sure that the change is noticed.
+    NeedsUser,
+    /// It should never happen.
+    Bug,
+}
+
+impl Class {
+    /// The name in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::NeedsUser => "needs_user",
+            Self::Bug => "bug",
+        }
+    }
+}
+
+/// Why a reconcile did not come to its end.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The API server did not do what was asked.
+    #[error("cannot {doing}: {source}")]
+    Api {
+        /// What was tried, with the object's name.
+        doing: String,
+        /// What the API server or the connection said.
+        source: Box<kube::Error>,
+    },
+    /// An object of the target name belongs to somebody else.
+    #[error(
+        "{kind} {name} exists and does not belong to this object; it is left alone. Rename or delete it, or give this \
+         object another name"
+    )]
+    NotOwned {
+        /// Kind of the object.
+        kind: String,
+        /// Its namespace and name.
+        name: String,
+    },
+    /// An authority could not issue.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+    /// Something that the types should rule out.
+    #[error("this is a defect of Credence, please report it: {0}")]
+    Bug(String),
+}
+
+impl Error {
+    /// Wraps an error of the API client.
+    pub fn api(doing: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Api { doing, source: Box::new(source) }
+    }
+
+    /// What the error asks for.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if [400, 403, 422].contains(&status.code) => Class::NeedsUser,
+                kube::Error::SerdeError(_) | kube::Error::BuildRequest(_) => Class::Bug,
+                _ => Class::Retry,
+            },
+            Self::NotOwned { .. } => Class::NeedsUser,
+            Self::Issuer(IssuerError::Certificate(_)) => Class::Bug,
+            Self::Issuer(_) => Class::NeedsUser,
+            Self::Bug(_) => Class::Bug,
+        }
+    }
+}
+
+/// Whether the API server answered with this HTTP status.
+#[must_use]
+pub fn has_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}

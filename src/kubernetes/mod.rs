@@ -1,0 +1,53 @@
+//! What all controllers share: watches, ownership of written objects, status, events, errors, and the loop that runs
+//! a controller. A controller that does one of these by itself is a defect.
+
+pub mod error;
+pub mod events;
+pub mod owned;
+pub mod run;
+pub mod status;
+pub mod watch;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+
+/// Field manager of everything that the operator writes.
+pub const FIELD_MANAGER: &str = "credence";
+/// Label that every written Secret and ConfigMap carries, and that the watches select.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "credence");
+/// Label that says what a written object is for.
+pub const COMPONENT: &str = "credence.dev/component";
+
+/// Metadata of an object that `owner` controls.
+pub fn owned_metadata<K: Resource<DynamicType = ()>>(
+    owner: &K,
+    namespace: &str,
+    name: &str,
+    component: &str,
+    annotations: BTreeMap<String, String>,
+) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        labels: Some(BTreeMap::from([
+            (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
+            (COMPONENT.to_owned(), component.to_owned()),
+        ])),
+        annotations: Some(annotations),
+        owner_references: owner.controller_owner_ref(&()).map(|reference: OwnerReference| vec![reference]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Namespace and name of an object, for messages: `namespace/name`, or the name alone for objects of the cluster.
+pub fn display_name<K: Resource>(object: &K) -> String {
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    object.meta().namespace.as_deref().map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"))
+}
+
+/// The UID of an object.
+pub fn uid<K: Resource>(object: &K) -> String {
+    object.meta().uid.clone().unwrap_or_default()
+}

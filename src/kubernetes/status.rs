@@ -1,0 +1,134 @@
+//! Status: written by server-side apply, and only when it changed.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Mutex, PoisonError};
+
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::error::{Error, has_code};
+use super::{FIELD_MANAGER, display_name, uid};
+
+/// Writes the status of one kind.
+///
+/// The watch lags behind our own writes. What was written last is kept until the watch has caught up, so that a
+/// reconcile in between neither repeats a write nor loses a transition time.
+pub struct StatusWriter<S> {
+    written: Mutex<HashMap<String, (u64, S)>>,
+}
+
+impl<S> Default for StatusWriter<S> {
+    fn default() -> Self {
+        Self { written: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
+    /// The status as it stands: from the object, or newer from our own last write.
+    pub fn current<K: Resource>(&self, object: &K, status: Option<&S>) -> S {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let uid = uid(object);
+        match written.get(&uid) {
+            Some((version, newer)) if *version > resource_version(object) => newer.clone(),
+            _ => {
+                written.remove(&uid);
+                status.cloned().unwrap_or_default()
+            }
+        }
+    }
+
+    /// Writes `wanted` if it differs from `current`.
+    ///
+    /// # Errors
+    /// When the API server refuses; an object that is gone is not an error.
+    pub async fn write<K>(&self, client: &Client, object: &K, current: &S, wanted: &S) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    {
+        if current == wanted {
+            return Ok(());
+        }
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            // The UID keeps a status from landing on a namesake that was created since.
+            "metadata": {"uid": uid(object)},
+            "status": wanted,
+        });
+        let name = object.meta().name.clone().unwrap_or_default();
+        let api = dynamic_api::<K>(client, object.meta().namespace.as_deref());
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
+            Ok(answer) => {
+                let entry = (resource_version(&answer), wanted.clone());
+                self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid(object), entry);
+                Ok(())
+            }
+            Err(error) if has_code(&error, 404) => Ok(()),
+            Err(error) => {
+                Err(Error::api(format!("write the status of {} {}", K::kind(&()), display_name(object)))(error))
+            }
+        }
+    }
+}
+
+/// An API of metadata answers, so that an answer does not have to fit our own types.
+fn dynamic_api<K: Resource<DynamicType = ()>>(
+    client: &Client,
+    namespace: Option<&str>,
+) -> Api<kube::core::DynamicObject> {
+    let resource = kube::core::ApiResource::erase::<K>(&());
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+/// Adds or removes our finalizer. `present` says what is wanted.
+///
+/// # Errors
+/// When the API server refuses; an object that is gone is not an error.
+pub async fn set_finalizer<K: Resource<DynamicType = ()>>(
+    client: &Client,
+    object: &K,
+    finalizer: &str,
+    present: bool,
+) -> Result<(), Error> {
+    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    if finalizers.iter().any(|known| known == finalizer) == present {
+        return Ok(());
+    }
+    if present {
+        finalizers.push(finalizer.to_owned());
+    } else {
+        finalizers.retain(|known| known != finalizer);
+    }
+    // The version makes sure that nobody else's finalizer is lost.
+    let patch = json!({"metadata": {
+        "resourceVersion": object.meta().resource_version,
+        "uid": uid(object),
+        "finalizers": finalizers,
+    }});
+    let name = object.meta().name.clone().unwrap_or_default();
+    let api = dynamic_api::<K>(client, object.meta().namespace.as_deref());
+    match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Err(error) if !has_code(&error, 404) => {
+            Err(Error::api(format!("set the finalizer of {} {}", K::kind(&()), display_name(object)))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether our finalizer is on the object.
+pub fn has_finalizer<K: Resource>(object: &K, finalizer: &str) -> bool {
+    object.meta().finalizers.iter().flatten().any(|known| known == finalizer)
+}
+
+/// The resource version as a number; Kubernetes promises that versions of one resource can be compared (KEP-5504).
+pub fn resource_version<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
