@@ -43,9 +43,9 @@ pub struct TopicPolicySpec {
     #[x_kube(validation = Rule::new("has(self.name) != has(self.prefix)").message("topic: set exactly one of name and prefix"))]
     pub topic: Topic,
 
-    /// Who may do what.
+    /// Who may do what. No grant may stand here twice.
     #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a.identity.name == b.identity.name && (has(a.identity.namespace) ? a.identity.namespace : '') == (has(b.identity.namespace) ? b.identity.namespace : '') && (has(a.consumerGroup) ? a.consumerGroup : '') == (has(b.consumerGroup) ? b.consumerGroup : '')))").message("grants: the same identity is named twice with the same consumerGroup; put its actions into one entry"))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub grants: Vec<Grant>,
 
     /// `Enforce` applies the grants; `Observe` shows what they would change, and changes nothing. Default: `Enforce`.
@@ -76,6 +76,7 @@ pub struct Topic {
 /// What one identity may do.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 #[x_kube(validation = Rule::new("self.actions.exists(a, a == 'Consume') == has(self.consumerGroup)").message("consumerGroup: set it for a grant with the action Consume, and only there; Kafka consumers need the group they read as"))]
 pub struct Grant {
     /// The identity; it must ask for an account on the broker of this policy.
