@@ -74,7 +74,8 @@ pub enum ClientAuthentication {
     MutualTLS,
 }
 
-/// Whether a plan is carried out.
+/// Whether policies are carried out: `Enforce` applies them; `Observe` shows in status what they would change, and
+/// changes nothing. Default: `Enforce`.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum Mode {
     /// Changes are made.

@@ -132,6 +132,8 @@ reasons! {
     EnvironmentMismatch,
     /// The topic is outside of the prefixes that the broker gives to this namespace.
     TopicNotAllowed,
+    /// A policy names the same grant twice.
+    DuplicateGrant,
     /// A consumer group is in use by another namespace.
     ConsumerGroupClaimed,
     /// An identity that a grant names does not exist.

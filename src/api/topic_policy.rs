@@ -43,9 +43,8 @@ pub struct TopicPolicySpec {
     #[x_kube(validation = Rule::new("has(self.name) != has(self.prefix)").message("topic: set exactly one of name and prefix"))]
     pub topic: Topic,
 
-    /// Who may do what. No grant may stand here twice.
-    #[schemars(length(min = 1, max = 128))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    /// Who may do what. An identity stands here once per consumer group.
+    #[schemars(length(min = 1, max = 64))]
     pub grants: Vec<Grant>,
 
     /// `Enforce` applies the grants; `Observe` shows what they would change, and changes nothing. Default: `Enforce`.
@@ -76,7 +75,6 @@ pub struct Topic {
 /// What one identity may do.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 #[x_kube(validation = Rule::new("self.actions.exists(a, a == 'Consume') == has(self.consumerGroup)").message("consumerGroup: set it for a grant with the action Consume, and only there; Kafka consumers need the group they read as"))]
 pub struct Grant {
     /// The identity; it must ask for an account on the broker of this policy.
@@ -117,7 +115,8 @@ pub enum Action {
     Consume,
 }
 
-/// What becomes of the rights when the object is deleted.
+/// What becomes of the rights when this object is deleted: `Delete` revokes them first, and waits for a broker that is
+/// away; `Orphan` leaves them on the broker. Default: `Delete`.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum DeletionPolicy {
     /// They are revoked.

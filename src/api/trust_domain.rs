@@ -86,7 +86,8 @@ pub struct CaIssuer {
     pub secret_ref: SecretReference,
 }
 
-/// Kind of a key pair.
+/// Kind of the keys: `ECDSA` (on the curve P-256), `Ed25519` or `RSA` (2048 bits). Default: `ECDSA`. Credentials for
+/// brokers are always `ECDSA`.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, JsonSchema)]
 pub enum KeyAlgorithm {
     /// ECDSA on the NIST curve P-256.

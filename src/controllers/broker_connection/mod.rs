@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use tokio::time::timeout;
 
 use super::Context;
 use crate::api::{BrokerConnection, BrokerConnectionStatus, ConditionType, Conditions, Mode, Reason, TopicPolicy};
@@ -22,6 +23,8 @@ use crate::kubernetes::uid;
 
 /// Keeps a connection until no policy has rights there any more.
 pub const FINALIZER: &str = "credence.dev/in-use";
+/// How long a new session may take before it is reported as connecting.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
 /// How long changes of a session gather before they are reported.
 const GATHER: Duration = Duration::from_millis(200);
 
@@ -62,6 +65,9 @@ pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>)
         }
         Ok(config) => {
             let broker = session(&context, &connection, config);
+            let mut first = broker.session.state();
+            // A session that has just begun is not news; its first answer is.
+            let _ = timeout(FIRST_ANSWER, first.wait_for(|state| state.connection.is_some())).await;
             let state = broker.session.state().borrow().clone();
             context.metrics.broker_up(&name, matches!(state.connection, Some(Ok(_))));
             repaired = state.repaired;

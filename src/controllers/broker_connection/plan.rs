@@ -27,17 +27,17 @@ pub fn describe(
         Some(Ok(facts)) => {
             status.cluster_id.clone_from(&facts.cluster_id);
             status.brokers = Some(facts.brokers);
-            let message = format!("{servers} answers; {} brokers", facts.brokers);
+            let message = format!("{servers} answers; brokers in the cluster: {}", facts.brokers);
             conditions.met(ConditionType::Connected, Reason::BrokerConnected, message);
         }
     }
     let unmanaged = match state.unmanaged.count {
         0 => String::new(),
-        count => format!("; {count} ACLs of others are left alone"),
+        count => format!("; ACLs of others, left alone: {count}"),
     };
     match (state.missing.count, connection.spec.mode.unwrap_or_default()) {
         (0, Mode::Enforce) => {
-            let message = format!("the broker holds all {} applied ACLs{unmanaged}", state.applied);
+            let message = format!("the broker holds every applied ACL ({}){unmanaged}", state.applied);
             conditions.met(ConditionType::InSync, Reason::Synced, message);
         }
         (0, Mode::Observe) => {

@@ -1,5 +1,7 @@
 //! Decides what a topic policy grants. No client here.
 
+use std::collections::BTreeSet;
+
 use super::super::service_identity::plan::subject;
 use super::observe::Observed;
 use crate::api::{ConditionType, Grant, GrantState, GrantStatus, Mode, Reason};
@@ -84,7 +86,26 @@ fn refuse(observed: &Observed) -> Option<(Reason, String)> {
         );
         return Some((Reason::TopicNotAllowed, message));
     }
+    let own = observed.policy.metadata.namespace.as_deref().unwrap_or_default();
+    if let Some(grant) = first_duplicate(&spec.grants, own) {
+        let group = grant.consumer_group.as_ref().map(|group| format!(" with the consumerGroup {group}"));
+        let message = format!(
+            "grants name the identity {} twice{}; put its actions into one entry",
+            grant.identity.name,
+            group.unwrap_or_default()
+        );
+        return Some((Reason::DuplicateGrant, message));
+    }
     None
+}
+
+/// The API server cannot refuse this one: comparing every pair is more than it lets a CEL rule cost.
+fn first_duplicate<'a>(grants: &'a [Grant], own: &str) -> Option<&'a Grant> {
+    let mut seen = BTreeSet::new();
+    grants.iter().find(|grant| {
+        let namespace = grant.identity.namespace.as_deref().unwrap_or(own);
+        !seen.insert((namespace.to_owned(), grant.identity.name.clone(), grant.consumer_group.clone()))
+    })
 }
 
 fn compile(observed: &Observed, grant: &Grant, whole: Option<&(Reason, String)>) -> PlannedGrant {
