@@ -1,0 +1,24 @@
+# The two commands to begin with are `make demo` and `make down`.
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test lint
+
+export CLUSTER
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## show Credence at work on real parts (CLUSTER=current: on the cluster of your kubectl)
+	@tests/bed/demo
+
+up: ## start etcd, the Kubernetes API server, Kafka and the operator in .bed
+	@tests/bed/bed up
+
+down: ## stop them and remove .bed
+	@tests/bed/bed down
+
+test: ## run every test, on a bed of its own
+	@tests/bed/run-tests
+
+lint: ## check formatting and run the lints
+	@cargo fmt --check
+	@cargo clippy --locked --all-targets -- -D warnings

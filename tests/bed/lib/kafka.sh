@@ -1,0 +1,105 @@
+# The broker: one Kafka node that speaks mutual TLS only, and knows nobody's rights but
+# through ACLs.
+
+kafka_tool() { # TOOL ARGUMENTS...
+    local tool=$1
+    shift
+    "$DIR/kafka/bin/$tool" --bootstrap-server "127.0.0.1:$(port kafka)" --command-config "$DIR/kafka/admin.properties" "$@"
+}
+
+make_kafka_pki() {
+    step "making the certificates of Kafka" "$DIR/logs/openssl.log"
+    authority kafka-ca
+    certificate kafka-ca kafka /CN=bed-broker DNS:localhost,IP:127.0.0.1
+    certificate kafka-ca bed-admin /CN=bed-admin
+    certificate kafka-ca credence-admin /CN=credence-admin
+}
+
+# KAFKA_HOME: jars from the cache, tools from the project, settings and data of this bed.
+make_kafka_home() {
+    mkdir -p "$DIR/kafka"
+    ln -sfn "$KAFKA/libs" "$DIR/kafka/libs"
+    ln -sfn "$BED_HOME/kafka/bin" "$DIR/kafka/bin"
+    # Clients may present a certificate of the bed itself or of the TrustDomain demo.
+    cat "$DIR/pki/kafka-ca.crt" "$DIR/pki/demo.crt" >"$DIR/kafka/trusted-clients.pem"
+    cat >"$DIR/kafka/admin.properties" <<END
+bootstrap.servers=127.0.0.1:$(port kafka)
+security.protocol=SSL
+ssl.keystore.type=PEM
+ssl.keystore.location=$DIR/pki/bed-admin.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$DIR/pki/kafka-ca.crt
+END
+    cat >"$DIR/kafka/server.properties" <<END
+process.roles=broker,controller
+node.id=1
+log.dirs=$DIR/kafka/data
+listeners=CLIENTS://127.0.0.1:$(port kafka),CONTROLLER://127.0.0.1:$(port kafka-controller)
+listener.security.protocol.map=CLIENTS:SSL,CONTROLLER:SSL
+inter.broker.listener.name=CLIENTS
+controller.listener.names=CONTROLLER
+controller.quorum.bootstrap.servers=127.0.0.1:$(port kafka-controller)
+
+# Every connection, the broker's own included, shows a certificate; nobody is anonymous.
+ssl.client.auth=required
+ssl.keystore.type=PEM
+ssl.keystore.location=$DIR/pki/kafka.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$DIR/pki/kafka-ca.crt
+listener.name.clients.ssl.truststore.type=PEM
+listener.name.clients.ssl.truststore.location=$DIR/kafka/trusted-clients.pem
+
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=false
+super.users=User:CN=bed-broker;User:CN=bed-admin
+auto.create.topics.enable=false
+
+# One node, in a hurry. With one network thread a changed trust store holds for every
+# connection at once.
+num.network.threads=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=4
+group.initial.rebalance.delay.ms=0
+END
+}
+
+start_kafka() {
+    local seen
+    step "starting Kafka" "$DIR/logs/kafka.log"
+    [ -d "$DIR/kafka/data" ] || "$DIR/kafka/bin/kafka-storage" format --standalone \
+        --cluster-id Y3JlZGVuY2UtdGVzdC1iZQ --config "$DIR/kafka/server.properties" >>"$LOG" 2>&1
+    seen=$(wc -c <"$LOG" 2>/dev/null || echo 0)
+    KAFKA_LOG_LEVEL=info launch kafka "$DIR/kafka/bin/kafka-server" "$DIR/kafka/server.properties"
+    wait_until 60 kafka kafka_said_after "$seen" 'Kafka Server started'
+}
+
+kafka_said_after() { # BYTES WHAT
+    tail -c "+$(($1 + 1))" "$DIR/logs/kafka.log" | grep "$2"
+}
+
+# Credence's account at the broker may read and change ACLs, and nothing else.
+let_credence_administer() {
+    step "granting Credence the administration of ACLs" "$DIR/logs/kafka-acls.log"
+    kafka_tool kafka-acls --add --allow-principal User:CN=credence-admin --cluster \
+        --operation Describe --operation Alter >"$LOG" 2>&1
+}
+
+# Adds a root to those that clients may present. Kafka reads the file again when it is
+# told its place once more, some moments after it was told.
+trust_root() { # PEM FILE
+    local trusted=$DIR/kafka/trusted-clients.pem seen
+    openssl x509 -in "$1" -noout || fail "$1 is not a certificate in PEM"
+    { cat "$trusted" && echo && cat "$1"; } >"$trusted.new"
+    mv "$trusted.new" "$trusted"
+    seen=$(wc -c <"$DIR/logs/kafka.log")
+    kafka_tool kafka-configs --alter --entity-type brokers --entity-name 1 \
+        --add-config "listener.name.clients.ssl.truststore.location=$trusted" >/dev/null
+    wait_until 10 kafka kafka_said_after "$seen" 'Created new SERVER SSL engine builder' ||
+        fail "Kafka did not take up the root in $1" "see $DIR/logs/kafka.log"
+}

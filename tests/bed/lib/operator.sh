@@ -1,0 +1,78 @@
+# Credence itself: its chart in the cluster, and its process beside it, under exactly the
+# ServiceAccount, the RBAC and the arguments that the chart gives it.
+
+NAMESPACE=credence-system
+
+build_operator() {
+    if [ -n "${CREDENCE_BIN:-}" ]; then
+        OPERATOR=$CREDENCE_BIN
+        return
+    fi
+    command -v cargo >/dev/null || fail "cargo is not installed, and the operator is built with it" \
+        "install Rust as https://rustup.rs describes"
+    local profile=${CREDENCE_PROFILE:-release} folder
+    folder=$profile
+    [ "$profile" != dev ] || folder=debug
+    mkdir -p "$PROJECT/target"
+    with_progress "building the operator ($profile)" "$PROJECT/target/bed-build.log" \
+        cargo build --locked --manifest-path "$PROJECT/Cargo.toml" --target-dir "$PROJECT/target" \
+        --profile "$profile" --bin credence
+    OPERATOR=$PROJECT/target/$folder/credence
+}
+
+render_chart() {
+    "$HELM/helm" template credence "$PROJECT/charts/credence" --namespace "$NAMESPACE" --include-crds \
+        --kube-version "$KUBERNETES_VERSION" --values "$BED_HOME/values.yaml"
+}
+
+install_chart() {
+    step "installing the chart"
+    render_chart >"$DIR/chart.yaml"
+    kube create namespace "$NAMESPACE" --dry-run=client --output yaml | apply
+    apply --namespace "$NAMESPACE" <"$DIR/chart.yaml"
+    credence_crds | xargs "$KUBECTL" --kubeconfig "$DIR/kubeconfig" wait --for condition=Established --timeout 60s >/dev/null
+}
+
+apply() { kube apply --server-side --filename - "$@" >/dev/null; }
+
+credence_crds() { kube get customresourcedefinitions --output name | grep '\.credence\.dev$'; }
+
+# The identity the operator has inside a cluster, and nothing else.
+make_operator_kubeconfig() {
+    local token
+    token=$(kube create token credence --namespace "$NAMESPACE" --duration 720h)
+    kube config view --raw --minify --flatten --output json |
+        jq --arg token "$token" '.users[0].user = {token: $token}' >"$DIR/operator.kubeconfig"
+    chmod 600 "$DIR/operator.kubeconfig"
+}
+
+start_operator() {
+    local container arguments environment
+    step "starting the operator" "$DIR/logs/operator.log"
+    make_operator_kubeconfig
+    container=$(kube get deployment credence --namespace "$NAMESPACE" --output json | jq '.spec.template.spec.containers[0]')
+    mapfile -t arguments < <(jq --raw-output '.args[]?' <<<"$container")
+    mapfile -t environment < <(jq --raw-output '.env[]? | select(.value) | "\(.name)=\(.value)"' <<<"$container")
+    # A copy, so that a build while the bed runs changes nothing under it.
+    install -m 755 "$OPERATOR" "$DIR/bin/credence"
+    launch operator env "${environment[@]}" \
+        KUBECONFIG="$DIR/operator.kubeconfig" POD_NAMESPACE="$NAMESPACE" \
+        "$DIR/bin/credence" "${arguments[@]}" --listen "127.0.0.1:$(port operator)"
+    wait_until 60 operator curl --fail --silent "http://127.0.0.1:$(port operator)/readyz"
+}
+
+make_trust_domain() {
+    step "making the TrustDomain demo" "$DIR/logs/operator.log"
+    apply <"$BED_HOME/manifests/trust-domain.yaml"
+    kube wait --for condition=Ready --timeout 60s trustdomain/demo >/dev/null
+    kube get configmap demo-trust-bundle --namespace "$NAMESPACE" --output 'jsonpath={.data.ca\.crt}' >"$DIR/pki/demo.crt"
+}
+
+connect_broker() {
+    step "making the BrokerConnection kafka" "$DIR/logs/operator.log"
+    kube create secret generic kafka-admin --namespace "$NAMESPACE" --type kubernetes.io/tls \
+        --from-file tls.crt="$DIR/pki/credence-admin.crt" --from-file tls.key="$DIR/pki/credence-admin.key" \
+        --from-file ca.crt="$DIR/pki/kafka-ca.crt" --dry-run=client --output yaml | apply
+    sed "s/KAFKA_BOOTSTRAP/127.0.0.1:$(port kafka)/" "$BED_HOME/manifests/broker-connection.yaml" | apply
+    kube wait --for condition=Ready --timeout 60s brokerconnection/kafka >/dev/null
+}

@@ -1,0 +1,85 @@
+# Obtains what the bed is made of: built or downloaded once, at pinned versions, and
+# kept in a cache that outlives the bed.
+
+# shellcheck source=../versions
+. "$BED_HOME/versions"
+
+CACHE=${CREDENCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/credence}
+KUBERNETES=$CACHE/kubernetes-$KUBERNETES_VERSION
+ETCD=$CACHE/etcd-$ETCD_VERSION
+HELM=$CACHE/helm-$HELM_VERSION
+KAFKA=$CACHE/kafka-$KAFKA_VERSION
+
+obtain_parts() {
+    mkdir -p "$CACHE"
+    need openssl openssl
+    need jq jq
+    need curl curl
+    need java default-jre-headless
+    part "$KUBERNETES" go "building kube-apiserver, kube-controller-manager and kubectl $KUBERNETES_VERSION" build_kubernetes
+    part "$ETCD" go "building etcd $ETCD_VERSION" build_etcd
+    part "$HELM" go "building helm $HELM_VERSION" build_helm
+    part "$KAFKA" mvn "downloading Kafka $KAFKA_VERSION" download_kafka
+}
+
+# A part is made beside its place and moved there whole: what is in the cache is complete.
+part() { # FOLDER TOOL TEXT MAKER
+    [ -d "$1" ] && return
+    case $2 in
+    go) need_go ;;
+    mvn) need mvn maven ;;
+    esac
+    local unfinished=$1.unfinished
+    rm -rf "$unfinished"
+    mkdir "$unfinished"
+    with_progress "$3" "$1.log" "$4" "$unfinished"
+    mv "$unfinished" "$1"
+}
+
+build_kubernetes() { # INTO
+    local version=k8s.io/component-base/version major minor
+    IFS=. read -r major minor _ <<<"$KUBERNETES_VERSION"
+    go_build kubernetes "$1" \
+        "-X $version.gitVersion=v$KUBERNETES_VERSION -X $version.gitMajor=$major -X $version.gitMinor=$minor"
+}
+
+build_etcd() { # INTO
+    go_build etcd "$1"
+    # A program built from .../server/v3 is named after its folder.
+    mv "$1/server" "$1/etcd"
+}
+
+build_helm() { # INTO
+    go_build helm "$1" "-X helm.sh/helm/v4/internal/version.version=v$HELM_VERSION"
+}
+
+go_build() { # FOLDER INTO [LINKER FLAGS]
+    (cd "$BED_HOME/$1" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w ${3:-}" -o "$2/" tool)
+}
+
+download_kafka() { # INTO
+    mvn --batch-mode --quiet --file "$BED_HOME/kafka/pom.xml" \
+        -Dkafka.version="$KAFKA_VERSION" -Dslf4j.version="$SLF4J_VERSION" \
+        dependency:copy-dependencies -DoutputDirectory="$1/libs"
+}
+
+need_go() {
+    command -v go >/dev/null || fail "Go is not installed, and the Kubernetes API server is built with it" \
+        "install Go 1.26 or later (1.21 or later is enough where it may download its own toolchain)"
+}
+
+# A command that is missing is installed where that is possible without asking.
+need() { # COMMAND DEBIAN PACKAGE
+    command -v "$1" >/dev/null && return
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(sudo -n)
+    if command -v apt-get >/dev/null && "${root[@]}" true 2>/dev/null; then
+        with_progress "installing $2" "$CACHE/apt.log" install_package "$2"
+    fi
+    command -v "$1" >/dev/null || fail "$1 is not installed" "install it (in Debian the package is $2)"
+}
+
+install_package() { # PACKAGE
+    "${root[@]}" apt-get update
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$1"
+}

@@ -1,0 +1,28 @@
+# Certificates of the bed's own parts, by openssl. Nothing here is Credence's work:
+# its certificates must stand beside ones that it did not make.
+
+pki() { (cd "$DIR/pki" && openssl "$@" 2>>"$DIR/logs/openssl.log"); }
+
+# A configuration that adds nothing of its own to a certificate.
+plain_config() {
+    printf '[req]\ndistinguished_name = dn\n[dn]\n' >"$DIR/pki/openssl.cnf"
+}
+
+authority() { # NAME
+    pki req -config openssl.cnf -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 \
+        -subj "/CN=$1" -keyout "$1.key" -out "$1.crt" \
+        -addext 'basicConstraints = critical, CA:true' -addext 'keyUsage = critical, keyCertSign, cRLSign'
+}
+
+# A key (PKCS#8) and a certificate for one end of a connection. A server is known by its
+# alternative names, a client by its subject.
+certificate() { # AUTHORITY NAME SUBJECT [ALTERNATIVE NAMES]
+    local authority=$1 name=$2 subject=$3 alternative=${4:-}
+    pki req -config openssl.cnf -x509 -CA "$authority.crt" -CAkey "$authority.key" \
+        -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 \
+        -subj "$subject" -keyout "$name.key" -out "$name.crt" \
+        -addext 'basicConstraints = critical, CA:false' -addext 'keyUsage = critical, digitalSignature' \
+        -addext 'extendedKeyUsage = serverAuth, clientAuth' \
+        ${alternative:+-addext "subjectAltName = $alternative"}
+    cat "$DIR/pki/$name.key" "$DIR/pki/$name.crt" >"$DIR/pki/$name.pem"
+}

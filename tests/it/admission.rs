@@ -1,0 +1,142 @@
+//! What the API server refuses by itself, and how it says so.
+
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, identity, manifest, policy, self_signed, unique, with};
+
+async fn refused(bed: &Bed, manifest: Value, says: &str) {
+    let answer = bed.apply(manifest.clone()).await;
+    let message = answer.err().unwrap_or_else(|| panic!("accepted, but should not be: {manifest:#}"));
+    assert!(message.contains(says), "{message:?} does not say {says:?}");
+}
+
+#[tokio::test]
+async fn admit_refuses_two_issuers_and_none() {
+    let bed = Bed::open().await;
+    let both = json!({"selfSigned": {}, "ca": {"secretRef": {"name": "x"}}});
+    let domain = self_signed(&unique("issuers"));
+    refused(&bed, with(domain.clone(), "/spec/issuer", both), "exactly one of selfSigned and ca").await;
+    refused(&bed, with(domain, "/spec/issuer", json!({})), "exactly one of selfSigned and ca").await;
+}
+
+#[tokio::test]
+async fn admit_refuses_changes_of_immutable_fields() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("immutable").await;
+    let domain = self_signed(&unique("immutable"));
+    let service = identity(&namespace, "orders", &[]);
+    let service = with(service, "/spec/serviceAccountName", json!("orders"));
+    let grants = json!([{"identity": {"name": "orders"}, "actions": ["Publish"]}]);
+    let topic = policy(&namespace, "orders", "sandbox.immutable", grants);
+    let broker = manifest("BrokerConnection", None, &unique("immutable"), broker_spec());
+    for (object, field, value) in [
+        (&domain, "/spec/domain", "other.example"),
+        (&domain, "/spec/environment", "production"),
+        (&service, "/spec/trustDomain", "other"),
+        (&service, "/spec/serviceAccountName", "other"),
+        (&topic, "/spec/broker", "other"),
+        (&topic, "/spec/environment", "production"),
+        (&broker, "/spec/environment", "production"),
+    ] {
+        bed.apply(object.clone()).await.unwrap();
+        refused(&bed, with(object.clone(), field, json!(value)), "immutable").await;
+    }
+    let mut without = service.clone();
+    without["spec"].as_object_mut().unwrap().remove("serviceAccountName");
+    refused(&bed, without, "immutable").await;
+    bed.delete("BrokerConnection", None, broker["metadata"]["name"].as_str().unwrap()).await;
+}
+
+fn broker_spec() -> Value {
+    json!({
+        "environment": "development",
+        "kafka": {
+            "bootstrapServers": ["127.0.0.1:1"],
+            "adminSecretRef": {"name": "absent"},
+            "clientAuthentication": "MutualTLS",
+        },
+    })
+}
+
+#[tokio::test]
+async fn admit_refuses_gateway_trust_without_an_end_or_beside_a_certificate() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("gateway").await;
+    let service = identity(&namespace, "legacy", &[]);
+    let gateway = json!({"gateway": {"name": "edge"}, "reason": "the vendor ships no TLS yet"});
+    let endless = with(service.clone(), "/spec/authentication", json!({"gatewayOnly": gateway}));
+    refused(&bed, endless.clone(), "expiresAt").await;
+    let ending = with(endless, "/spec/authentication/gatewayOnly/expiresAt", json!("2027-01-01T00:00:00Z"));
+    let both = with(ending.clone(), "/spec/authentication/mtls", json!({}));
+    refused(&bed, both, "exactly one of mtls and gatewayOnly").await;
+    refused(&bed, with(ending, "/spec/brokers", json!([{"name": "kafka"}])), "set authentication.mtls").await;
+    refused(&bed, with(service, "/spec/authentication", json!({})), "exactly one of mtls and gatewayOnly").await;
+}
+
+#[tokio::test]
+async fn admit_refuses_consumers_without_a_group_and_groups_without_a_consumer() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("groups").await;
+    let grant = |actions: Value, group: Option<&str>| {
+        let mut grant = json!({"identity": {"name": "orders"}, "actions": actions});
+        if let Some(group) = group {
+            grant["consumerGroup"] = group.into();
+        }
+        policy(&namespace, "orders", "sandbox.groups", json!([grant]))
+    };
+    refused(&bed, grant(json!(["Consume"]), None), "consumerGroup").await;
+    refused(&bed, grant(json!(["Publish"]), Some("orders")), "consumerGroup").await;
+    refused(&bed, grant(json!(["Consume"]), Some("*")), "every group of the broker").await;
+    refused(&bed, grant(json!(["Publish", "Publish"]), None), "Duplicate value").await;
+    let topics = json!({"name": "sandbox.a", "prefix": "sandbox."});
+    refused(&bed, with(grant(json!(["Publish"]), None), "/spec/topic", topics), "exactly one of name and prefix").await;
+}
+
+#[tokio::test]
+async fn admit_refuses_names_that_would_not_fit_what_is_made_of_them() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("names").await;
+    refused(&bed, identity(&namespace, &"a".repeat(64), &[]), "at most 63 characters").await;
+    refused(&bed, identity(&namespace, "a.b", &[]), "DNS label").await;
+    refused(&bed, self_signed(&"a".repeat(64)), "at most 63 characters").await;
+    let names = |names: Value| with(identity(&namespace, "a", &[]), "/spec/authentication/mtls/dnsNames", names);
+    refused(&bed, names(json!(["*.names.svc"])), "should match").await;
+    refused(&bed, names(json!(["Orders.names.svc"])), "should match").await;
+    let rules = json!([{"namespaceSelector": {}, "suffixes": ["cluster.local"]}]);
+    refused(&bed, with(self_signed(&unique("suffix")), "/spec/dnsNames", rules), "cannot be given away").await;
+}
+
+#[tokio::test]
+async fn admit_refuses_rotation_that_makes_no_sense() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("rotation").await;
+    let base = json!({"targets": [{"kind": "ServiceIdentity"}]});
+    let base = manifest("RotationPolicy", Some(&namespace), "default", base);
+    for (field, value, says) in [
+        ("/spec/certificates", json!({"lifetime": "1m"}), "at least 5m"),
+        ("/spec/certificates", json!({"lifetime": "90000h"}), "at most 9528h"),
+        ("/spec/certificates", json!({"lifetime": "2 days"}), "should match"),
+        ("/spec/certificates", json!({"renewAfterPercent": 99}), "less than or equal to 90"),
+        ("/spec/windows", json!([{"start": "24:00", "duration": "1h"}]), "should match"),
+        ("/spec/windows", json!([{"start": "02:00", "duration": "25h"}]), "at most 24h"),
+        ("/spec/maxConcurrent", json!(0), "greater than or equal to 1"),
+        ("/spec/targets", json!([{"kind": "ServiceIdentity", "name": "a", "selector": {}}]), "name or selector"),
+    ] {
+        refused(&bed, with(base.clone(), field, value), says).await;
+    }
+    bed.apply(base).await.unwrap();
+}
+
+#[tokio::test]
+async fn admit_keeps_specs_as_they_were_written() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("verbatim").await;
+    let spec = json!({
+        "targets": [{"kind": "ServiceIdentity"}],
+        "certificates": {"lifetime": "8760h"},
+        "windows": [{"start": "02:00", "duration": "90m"}],
+    });
+    bed.apply(manifest("RotationPolicy", Some(&namespace), "default", spec.clone())).await.unwrap();
+    let stored = bed.ready("RotationPolicy", Some(&namespace), "default").await;
+    assert_eq!(stored.data["spec"], spec, "no default written back, no duration rewritten");
+}

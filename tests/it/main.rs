@@ -1,0 +1,10 @@
+//! Tests on real parts: an API server, a Kafka and the operator, as `make test` starts them.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod admission;
+mod bed;
+mod identity;
+mod manifests;
+mod rotation;
+mod topic_policy;
+mod trust_domain;

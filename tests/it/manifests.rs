@@ -1,0 +1,114 @@
+//! Generated files and the chart.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::bed::{Bed, run};
+
+fn project(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_crds_in_the_tree_are_what_the_code_generates() {
+    for (file, manifest) in credence::api::crds().unwrap() {
+        let stored = std::fs::read_to_string(project(&format!("crds/{file}"))).unwrap_or_default();
+        let generated = serde_saphyr::to_string(&manifest).unwrap();
+        assert_eq!(stored, generated, "crds/{file} has drifted: run `cargo run -- crds crds`");
+    }
+}
+
+#[test]
+fn every_field_is_documented() {
+    fn walk(schema: &Value, path: &str, bare: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            // The library's own types are documented by Kubernetes.
+            if field["description"].as_str().is_none_or(str::is_empty) && name != "status" {
+                bare.push(path.clone());
+            }
+            walk(field, &path, bare);
+            walk(&field["items"], &format!("{path}[]"), bare);
+        }
+    }
+    let mut bare = Vec::new();
+    for (file, manifest) in credence::api::crds().unwrap() {
+        walk(&manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &file, &mut bare);
+    }
+    assert!(bare.is_empty(), "without a description: {bare:#?}");
+}
+
+#[tokio::test]
+async fn the_chart_is_valid_and_refuses_wrong_values() {
+    let bed = Bed::open().await;
+    let helm = format!("{}/helm", bed.env("BED_BIN"));
+    let chart = project("charts/credence");
+    let (ok, output) = run(&helm, &["lint", "--strict", &chart], "");
+    assert!(ok, "{output}");
+    let (ok, rendered) = run(&helm, &["template", "credence", &chart, "--namespace", "credence-system"], "");
+    assert!(ok, "{rendered}");
+    for part in
+        ["readOnlyRootFilesystem: true", "runAsNonRoot: true", "path: /readyz", "kind: CustomResourceDefinition"]
+    {
+        assert!(rendered.contains(part), "the chart lacks {part}");
+    }
+    for wrong in ["replicaCount=many", "replicaCount=2", "log.format=xml", "unknown=1", "port=80"] {
+        let (ok, output) = run(&helm, &["template", "credence", &chart, "--set", wrong], "");
+        assert!(!ok, "accepted {wrong}: {output}");
+    }
+}
+
+#[tokio::test]
+async fn the_operator_may_do_no_more_than_it_needs() {
+    let bed = Bed::open().await;
+    let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
+    let can = |arguments: &[&str]| {
+        let mut all = vec!["--kubeconfig", bed.env("OPERATOR_KUBECONFIG"), "auth", "can-i"];
+        all.extend(arguments);
+        run(&kubectl, &all, "").0
+    };
+    assert!(can(&["create", "secrets", "-n", "default"]));
+    assert!(can(&["patch", "serviceidentities.credence.dev/status", "-n", "default"]));
+    for refused in [
+        &["delete", "serviceidentities.credence.dev", "-n", "default"][..],
+        &["create", "topicpolicies.credence.dev", "-n", "default"],
+        &["patch", "serviceidentities.credence.dev", "-n", "default"],
+        &["create", "pods", "-n", "default"],
+        &["create", "clusterrolebindings.rbac.authorization.k8s.io"],
+        &["create", "serviceaccounts/token", "-n", "default"],
+        &["impersonate", "users"],
+        &["delete", "namespaces"],
+    ] {
+        assert!(!can(refused), "the operator may {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn explain_teaches_every_kind() {
+    let bed = Bed::open().await;
+    let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
+    for (path, says) in [
+        ("sid.spec.authentication.gatewayOnly.expiresAt", "Past it the identity is not Ready"),
+        ("td.spec.issuer.ca.secretRef", "operator's namespace"),
+        ("rp.spec.issuedBefore", "emergency lever"),
+        ("brk.spec.mode", "changes nothing"),
+        ("tp.spec.deletionPolicy", "revokes them first"),
+    ] {
+        let (ok, output) = run(&kubectl, &["--kubeconfig", bed.env("KUBECONFIG"), "explain", path], "");
+        let flat = output.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(ok && flat.contains(says), "{path}: {output}");
+    }
+}
+
+#[tokio::test]
+async fn health_and_metrics_are_served() {
+    let bed = Bed::open().await;
+    let metrics = bed.env("OPERATOR_METRICS_URL");
+    let (ok, text) = run("curl", &["--fail", "--silent", metrics], "");
+    assert!(ok && text.contains("credence_reconciles_total{controller=\"trust_domain\",outcome=\"ok\"}"), "{text}");
+    for path in ["healthz", "readyz"] {
+        let url = metrics.replace("metrics", path);
+        assert!(run("curl", &["--fail", "--silent", &url], "").0, "{url}");
+    }
+}
