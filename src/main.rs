@@ -35,7 +35,7 @@ enum Command {
 
 #[derive(Args)]
 struct ControllerArgs {
-    /// Namespace that the operator runs in. Secrets of TrustDomains and BrokerConnections live there.
+    /// Namespace that the operator runs in. Secrets of `TrustDomains` and `BrokerConnections` live there.
     #[arg(long, env = "POD_NAMESPACE", default_value = "credence-system")]
     namespace: String,
     /// Domain of the cluster's Services.

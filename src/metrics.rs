@@ -70,6 +70,7 @@ impl Metrics {
     }
 
     /// Takes over how many bindings a session has put back, and says how many of them are news.
+    #[must_use]
     pub fn repaired_since(&self, broker: &str, total: u64) -> u64 {
         let counter = self.drift_repaired.get_or_create(&BrokerLabels { broker: broker.to_owned() });
         let news = total.saturating_sub(counter.get());

@@ -73,10 +73,8 @@ impl Error {
                 kube::Error::SerdeError(_) | kube::Error::BuildRequest(_) => Class::Bug,
                 _ => Class::Retry,
             },
-            Self::NotOwned { .. } => Class::NeedsUser,
-            Self::Issuer(IssuerError::Certificate(_)) => Class::Bug,
-            Self::Issuer(_) => Class::NeedsUser,
-            Self::Bug(_) => Class::Bug,
+            Self::Issuer(IssuerError::Certificate(_)) | Self::Bug(_) => Class::Bug,
+            Self::Issuer(_) | Self::NotOwned { .. } => Class::NeedsUser,
         }
     }
 }

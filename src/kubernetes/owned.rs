@@ -62,6 +62,7 @@ where
     F: Facts,
 {
     /// Nothing is known before [`Self::follow`] has listed.
+    #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client, records: RwLock::new(BTreeMap::new()), kind: std::marker::PhantomData }
     }

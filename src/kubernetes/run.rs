@@ -59,6 +59,9 @@ impl<K: Resource<DynamicType = ()> + 'static> Trigger<K> {
 /// What a reconcile asks for next.
 pub type Next = Option<Duration>;
 
+/// How often each object has failed in a row.
+type Failures<K> = Mutex<HashMap<ObjectRef<Guarded<K>>, u32>>;
+
 type Reconcile<'a> = Pin<Box<dyn Future<Output = Result<Next, Error>> + Send + 'a>>;
 
 /// Runs a controller until `stop` turns true and the work in hand is done.
@@ -73,7 +76,7 @@ pub async fn run<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
-    let failures: Mutex<HashMap<ObjectRef<Guarded<K>>, u32>> = Mutex::default();
+    let failures: Failures<K> = Mutex::default();
     let requests = queue
         .map(Ok::<_, std::convert::Infallible>)
         .take_until(Box::pin(async move { _ = stop.wait_for(|stop| *stop).await }));
@@ -89,7 +92,7 @@ pub async fn run<K>(
 async fn reconcile_one<K, F>(
     name: &'static str,
     guarded: Arc<Guarded<K>>,
-    context: Arc<(Mutex<HashMap<ObjectRef<Guarded<K>>, u32>>, Arc<Metrics>, F)>,
+    context: Arc<(Failures<K>, Arc<Metrics>, F)>,
 ) -> Result<Action, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,

@@ -34,7 +34,9 @@ impl Bed {
             .map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned()))
             .collect();
         let kubeconfig = kube::config::Kubeconfig::read_from(&env["KUBECONFIG"]).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
+            .await
+            .unwrap();
         Self { client: Client::try_from(config).unwrap(), env }
     }
 
@@ -144,9 +146,10 @@ impl Bed {
         format!("{}/bin/{tool}", self.env("KAFKA_HOME"))
     }
 
-    /// The ACLs of a principal, as Kafka's own tool lists them.
+    /// The ACLs of a principal, as Kafka's own tool lists them below its heading.
     pub fn acls(&self, principal: &str) -> String {
-        self.kafka("kafka-acls", &["--list", "--principal", principal])
+        let listed = self.kafka("kafka-acls", &["--list", "--principal", principal]);
+        listed.lines().filter(|line| !line.starts_with("ACLs for principal")).collect::<Vec<_>>().join("\n")
     }
 
     /// Publishes one record with Kafka's console producer and the `client.properties` of a Secret.

@@ -5,6 +5,7 @@ mod admission;
 mod bed;
 mod identity;
 mod manifests;
+mod restart;
 mod rotation;
 mod topic_policy;
 mod trust_domain;

@@ -69,14 +69,14 @@ async fn the_operator_may_do_no_more_than_it_needs() {
         run(&kubectl, &all, "").0
     };
     assert!(can(&["create", "secrets", "-n", "default"]));
-    assert!(can(&["patch", "serviceidentities.credence.dev/status", "-n", "default"]));
+    assert!(can(&["patch", "serviceidentities.credence.dev", "--subresource=status", "-n", "default"]));
     for refused in [
         &["delete", "serviceidentities.credence.dev", "-n", "default"][..],
         &["create", "topicpolicies.credence.dev", "-n", "default"],
         &["patch", "serviceidentities.credence.dev", "-n", "default"],
         &["create", "pods", "-n", "default"],
         &["create", "clusterrolebindings.rbac.authorization.k8s.io"],
-        &["create", "serviceaccounts/token", "-n", "default"],
+        &["create", "serviceaccounts", "--subresource=token", "-n", "default"],
         &["impersonate", "users"],
         &["delete", "namespaces"],
     ] {

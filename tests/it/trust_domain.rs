@@ -103,7 +103,7 @@ async fn an_authority_that_cannot_sign_is_refused_and_heals() {
     authority.issue("other", Some("root"), &["-days", "20"], true);
     authority.issue("leaf", Some("root"), &["-days", "20"], false);
     let past = ["-not_before", "20200101000000Z", "-not_after", "20200102000000Z"];
-    let stamped = openssl(&["version"]).split_whitespace().nth(1).unwrap().to_owned() >= "3.4".to_owned();
+    let stamped = openssl(&["version"]).split_whitespace().nth(1).unwrap() >= "3.4";
     let name = unique("refused");
     bed.apply(brought(&name, &name)).await.unwrap();
     let mut cases =

@@ -169,7 +169,7 @@ fn certificates(observed: &Observed, domain: &TrustDomain) -> Plan {
         let inputs = inputs(&request);
         let wanted = Wanted { inputs: &inputs, surroundings: &surroundings, authorities: &authority.signer.trusted };
         let decision = decide(&observed.rules, stored.as_ref(), &wanted, observed.seed, observed.now);
-        Slot { secret_name, broker, request, surroundings, decision, inputs }
+        Slot { secret_name, broker, request, inputs, surroundings, decision }
     };
     let request = |dns_names: Vec<String>, key_algorithm| LeafRequest {
         spiffe_id: spiffe_id.clone(),

@@ -17,6 +17,7 @@ pub struct Observed {
     /// Whether status says that an authority was made before.
     pub had_authority: bool,
     /// Name and facts of the Secret of the root; the facts are missing when somebody else changed it.
+    #[allow(clippy::option_option, reason = "absent and altered are different things")]
     pub root: Option<Option<Material>>,
     /// The same of every intermediate, by generation.
     pub intermediates: BTreeMap<u32, Option<Material>>,

@@ -16,7 +16,7 @@ up() {
     trap 'exit 130' INT TERM
     obtain_parts
     build_operator
-    if complete && running etcd apiserver controllers kafka && render_chart | cmp --silent - "$DIR/chart.yaml"; then
+    if complete && running etcd apiserver controllers kafka && same_chart; then
         if running operator && cmp --silent "$OPERATOR" "$DIR/bin/credence"; then
             echo "The bed is already running in $DIR."
             return
@@ -119,6 +119,8 @@ running() { # PARTS...
         [[ " ${PARTS[*]} " != *" $part "* ]] || alive "$part" || return 1
     done
 }
+
+same_chart() { render_chart 2>/dev/null | cmp --silent - "$DIR/chart.yaml"; }
 
 is_bed() { [ -d "$DIR/pids" ]; }
 

@@ -26,8 +26,8 @@ render_chart() {
 }
 
 install_chart() {
-    step "installing the chart"
-    render_chart >"$DIR/chart.yaml"
+    step "installing the chart" "$DIR/logs/chart.log"
+    render_chart >"$DIR/chart.yaml" 2>"$LOG"
     kube create namespace "$NAMESPACE" --dry-run=client --output yaml | apply
     apply --namespace "$NAMESPACE" <"$DIR/chart.yaml"
     credence_crds | xargs "$KUBECTL" --kubeconfig "$DIR/kubeconfig" wait --for condition=Established --timeout 60s >/dev/null
@@ -54,7 +54,8 @@ start_operator() {
     mapfile -t arguments < <(jq --raw-output '.args[]?' <<<"$container")
     mapfile -t environment < <(jq --raw-output '.env[]? | select(.value) | "\(.name)=\(.value)"' <<<"$container")
     # A copy, so that a build while the bed runs changes nothing under it.
-    install -m 755 "$OPERATOR" "$DIR/bin/credence"
+    # Started again by itself, it is the copy that ran before.
+    [ -z "${OPERATOR:-}" ] || install -m 755 "$OPERATOR" "$DIR/bin/credence"
     launch operator env "${environment[@]}" \
         KUBECONFIG="$DIR/operator.kubeconfig" POD_NAMESPACE="$NAMESPACE" \
         "$DIR/bin/credence" "${arguments[@]}" --listen "127.0.0.1:$(port operator)"
