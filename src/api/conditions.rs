@@ -152,8 +152,6 @@ reasons! {
     NotOwned,
     /// The grants are in force.
     GrantsApplied,
-    /// The grants are on their way to the broker.
-    GrantsPending,
     /// The broker refused a part of the grants.
     GrantsFailed,
     /// The policy or the broker only observes.

@@ -12,8 +12,8 @@ use crate::api::KeyAlgorithm;
 const ROOT_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 3650);
 /// How long an intermediate is valid.
 const INTERMEDIATE_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 365);
-/// Before its end by this much an intermediate gets a successor, so that no certificate is cut short: certificates
-/// live for at most 397 days, but the root stays the same and a successor changes no bundle.
+/// Before its end by this much an intermediate gets a successor, so that no certificate of up to half a year is cut
+/// short. The root stays the same, so a successor changes no bundle.
 const SUCCESSOR_MARGIN: SignedDuration = SignedDuration::from_hours(24 * 185);
 
 /// A certificate of an authority with its key, ready to be stored.

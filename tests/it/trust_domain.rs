@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, label, manifest, openssl, self_signed, unique, until, with};
@@ -214,17 +215,36 @@ async fn a_config_map_of_somebody_else_is_left_alone_and_reported() {
 }
 
 #[tokio::test]
-async fn a_lost_authority_is_reported_and_never_replaced_in_silence() {
+async fn a_lost_authority_is_never_replaced_in_silence_and_comes_back_from_a_backup() {
     let bed = Bed::open().await;
     let name = unique("lost");
     bed.apply(self_signed(&name)).await.unwrap();
-    bed.ready("TrustDomain", None, &name).await;
+    let before = bed.ready("TrustDomain", None, &name).await;
+    let mut backup = Vec::new();
     for secret in [format!("{name}-root-1"), format!("{name}-intermediate-1")] {
+        let stored = bed.get("Secret", Some("credence-system"), &secret).await.unwrap();
+        backup.push(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": stored.data["type"], "data": stored.data["data"],
+            "metadata": {
+                "name": secret, "namespace": "credence-system", "labels": stored.metadata.labels,
+                "annotations": stored.metadata.annotations, "ownerReferences": stored.metadata.owner_references,
+            },
+        }));
         bed.delete("Secret", Some("credence-system"), &secret).await;
     }
     let object = bed.condition("TrustDomain", None, &name, "Ready", ("False", "AuthorityLost")).await;
     assert!(object.data["status"].to_string().contains("backup"));
     assert!(bed.secret("credence-system", &format!("{name}-root-1")).await.is_none());
+
+    let forged = with(backup[1].clone(), "/data", backup[0]["data"].clone());
+    bed.apply(forged).await.unwrap();
+    bed.condition("TrustDomain", None, &name, "Ready", ("False", "AuthorityAltered")).await;
+    for secret in backup {
+        bed.apply(secret).await.unwrap();
+    }
+    let after = bed.ready("TrustDomain", None, &name).await;
+    let fingerprint = |object: &DynamicObject| object.data["status"]["authority"]["fingerprint"].clone();
+    assert_eq!(fingerprint(&before), fingerprint(&after));
 }
 
 #[tokio::test]

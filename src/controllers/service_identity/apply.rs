@@ -23,6 +23,8 @@ use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Next;
 use crate::kubernetes::{display_name, owned_metadata, uid};
 
+/// What a met `Accepted` says.
+const ACCEPTED: &str = "the spec agrees with what it names";
 /// How soon a renewal that waits for a place looks again.
 const TURN: Duration = Duration::from_millis(500);
 /// How soon something is looked at again that no watch would tell of.
@@ -54,6 +56,10 @@ pub async fn apply(
             conditions.unmet(ConditionType::Accepted, reason, message);
             context.gate.leave(&uid(identity));
         }
+        Plan::Wait(reason, message) => {
+            conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
+            conditions.unmet(ConditionType::CredentialsIssued, reason, message);
+        }
         Plan::Gateway { until, message } => {
             conditions.met(ConditionType::Accepted, Reason::GatewayOnly, message.clone());
             next.push(super::super::wait(observed.now, until));
@@ -62,7 +68,7 @@ pub async fn apply(
             status = ServiceIdentityStatus::default();
         }
         Plan::Certificates { spiffe_id, subject, slots, waiting, surplus } => {
-            conditions.met(ConditionType::Accepted, Reason::Valid, "the spec agrees with what it names");
+            conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
             closing = format!("{spiffe_id} is in force");
             status.rotation_policy = Some(observed.policy.clone());
             status.spiffe_id = Some(spiffe_id.to_string());

@@ -31,6 +31,8 @@ pub struct Slot {
 pub enum Plan {
     /// Nothing can be done before something else changes.
     Refuse(Reason, String),
+    /// The spec is accepted, and nobody can sign yet.
+    Wait(Reason, String),
     /// Nothing is to be issued: a gateway vouches for it until then.
     Gateway { until: Timestamp, message: String },
     /// Certificates.
@@ -162,7 +164,7 @@ fn certificates(observed: &Observed, domain: &TrustDomain) -> Plan {
             "the TrustDomain {} has no authority that can sign; see its conditions",
             identity.spec.trust_domain
         );
-        return Plan::Refuse(Reason::TrustDomainNotReady, message);
+        return Plan::Wait(Reason::TrustDomainNotReady, message);
     };
     let subject = subject(identity, &domain.spec.domain);
     let slot = |secret_name: String, stored: &Stored, broker, request: LeafRequest, surroundings: String| {

@@ -155,12 +155,15 @@ fn principal(
         let message = format!("the ServiceIdentity {identity} has no account on {broker}; add it to its spec.brokers");
         return Err((Reason::IdentityHasNoAccount, message));
     }
-    let refused = found
-        .identity
-        .status
-        .iter()
-        .flat_map(|status| &status.conditions)
-        .find(|condition| condition.type_ == ConditionType::Accepted.as_str() && condition.status == "False");
+    // Only what makes it another service's identity, or one of another environment, ends its rights. A certificate that
+    // cannot be renewed for a while must not.
+    let ends = [Reason::Conflict, Reason::EnvironmentMismatch].map(Reason::as_str);
+    let mut conditions = found.identity.status.iter().flat_map(|status| &status.conditions);
+    let refused = conditions.find(|condition| {
+        condition.type_ == ConditionType::Accepted.as_str()
+            && condition.status == "False"
+            && ends.contains(&condition.reason.as_str())
+    });
     if let Some(condition) = refused {
         let message = format!("the ServiceIdentity {identity} is not accepted: {}", condition.message);
         return Err((Reason::IdentityNotReady, message));

@@ -17,7 +17,7 @@ use super::observe::Observed;
 use super::plan::{AuthorityPlan, BUNDLE, INTERMEDIATE, Plan, ROOT};
 use crate::api::{AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TrustDomain, TrustDomainStatus};
 use crate::issuers::self_signed::{AuthorityMaterial, make_intermediate, make_root, successor_due};
-use crate::issuers::{ca, pem};
+use crate::issuers::{IssuerError, ca, pem};
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Next;
 use crate::kubernetes::status::set_finalizer;
@@ -123,14 +123,18 @@ async fn provide(
             let root = make_root(&domain.spec.domain, algorithm, observed.now)?;
             let fingerprint = root.certificate.fingerprint();
             store(context, domain, &format!("{name}-root-1"), ROOT, &root, &root.certificate_pem, &fingerprint).await?;
-            succeed(context, domain, 1, observed.now).await?;
+            succeed(context, domain, observed, 1).await?;
             (1, None)
         }
         AuthorityPlan::Succeed(generation) => {
-            succeed(context, domain, *generation, observed.now).await?;
+            succeed(context, domain, observed, *generation).await?;
             (*generation, None)
         }
         AuthorityPlan::Load(generation) => (*generation, None),
+        AuthorityPlan::Restore(generation) => match restore(context, domain, *generation).await? {
+            Ok(()) => (*generation, None),
+            Err(refusal) => return Ok(Err(refusal)),
+        },
         AuthorityPlan::Bring { secret, source } => (0, Some((secret.clone(), source.clone()))),
     };
     let (secret, source) = bring.unwrap_or_else(|| {
@@ -154,7 +158,8 @@ async fn provide(
 }
 
 /// Makes the intermediate of a generation under the stored root.
-async fn succeed(context: &Context, domain: &TrustDomain, generation: u32, now: Timestamp) -> Result<(), Error> {
+async fn succeed(context: &Context, domain: &TrustDomain, observed: &Observed, generation: u32) -> Result<(), Error> {
+    let now = observed.now;
     let name = domain.metadata.name.clone().unwrap_or_default();
     let root_name = format!("{name}-root-1");
     let root = context.secrets.read(&context.settings.namespace, &root_name).await?;
@@ -162,12 +167,52 @@ async fn succeed(context: &Context, domain: &TrustDomain, generation: u32, now: 
     let text = |key: &str| data.get(key).map(|value| value.0.clone()).unwrap_or_default();
     let certificates = pem::certificates(&text("tls.crt"), &format!("tls.crt of the Secret {root_name}"))?;
     let certificate = certificates.first().ok_or_else(|| Error::Bug("a list without a first entry".into()))?;
+    let before = observed.intermediates.values().flatten().last();
+    if before.is_some_and(|before| before.authority != certificate.fingerprint()) {
+        let why = format!("the Secret {root_name} does not hold the root of before; restore it from a backup");
+        return Err(IssuerError::Invalid(why).into());
+    }
     let key = pem::PrivateKeyPem::new(String::from_utf8_lossy(&text("tls.key")).into_owned());
     let algorithm = key_algorithm(domain);
     let made = make_intermediate(&domain.spec.domain, generation, algorithm, certificate, &key, now)?;
     let secret = format!("{name}-intermediate-{generation}");
     let root_pem = pem::encode(&certificate.der);
     store(context, domain, &secret, INTERMEDIATE, &made, &root_pem, &certificate.fingerprint()).await
+}
+
+/// Takes back the Secret of an intermediate that somebody else wrote, as a restore from a backup does. What it holds
+/// must be the authority that status knows, and able to sign; anything else is left alone and not used.
+async fn restore(context: &Context, domain: &TrustDomain, generation: u32) -> Result<Result<(), Refusal>, Error> {
+    let name = domain.metadata.name.clone().unwrap_or_default();
+    let secret = format!("{name}-intermediate-{generation}");
+    let known = domain.status.as_ref().and_then(|status| status.authority.as_ref());
+    let found = context.secrets.read(&context.settings.namespace, &secret).await?;
+    let data = found.and_then(|found| found.data).unwrap_or_default();
+    let now = Timestamp::now();
+    let checked = ca::load(&data, &[], now).ok().filter(|signer| {
+        known.is_some_and(|known| known.secret_name == secret && known.fingerprint == signer.fingerprint())
+    });
+    if checked.is_none() {
+        let message = format!(
+            "the Secret {secret} was changed by somebody else and does not hold the authority of before; nothing is \
+             signed with it. Restore it from a backup"
+        );
+        return Ok(Err((Reason::AuthorityAltered, message)));
+    }
+    let text = |key: &str| data.get(key).map(|value| value.0.clone()).unwrap_or_default();
+    let first = |key: &str| -> Result<pem::Certificate, Error> {
+        let found = pem::certificates(&text(key), key)?.into_iter().next();
+        found.ok_or_else(|| Error::Bug("a list without a first entry".into()))
+    };
+    let (certificate, root) = (first("tls.crt")?, first("ca.crt")?);
+    let made = AuthorityMaterial {
+        certificate_pem: pem::encode(&certificate.der),
+        key: pem::PrivateKeyPem::new(String::from_utf8_lossy(&text("tls.key")).into_owned()),
+        certificate,
+    };
+    let root_pem = pem::encode(&root.der);
+    store(context, domain, &secret, INTERMEDIATE, &made, &root_pem, &root.fingerprint()).await?;
+    Ok(Ok(()))
 }
 
 async fn store(

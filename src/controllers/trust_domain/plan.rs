@@ -22,6 +22,8 @@ pub enum AuthorityPlan {
     Succeed(u32),
     /// Load the intermediate of this generation.
     Load(u32),
+    /// Somebody else wrote the Secret of this intermediate: take it back if it holds what it held before.
+    Restore(u32),
     /// Load the Secret that the platform team brought; the text tells its versions apart.
     Bring {
         /// Name of the Secret.
@@ -82,13 +84,7 @@ fn authority(observed: &Observed) -> AuthorityPlan {
             ),
         ),
         (None, None) => AuthorityPlan::Create,
-        (_, Some((_, None))) | (Some(None), _) => AuthorityPlan::Refuse(
-            Reason::AuthorityAltered,
-            format!(
-                "a Secret of the authority ({name}-root-1, {name}-intermediate-*) was changed by somebody else; \
-                 nothing is signed with it. Restore it from a backup"
-            ),
-        ),
+        (_, Some((generation, None))) => AuthorityPlan::Restore(*generation),
         (Some(_), None) => AuthorityPlan::Succeed(1),
         (root, Some((generation, Some(material)))) => {
             let due = successor_due(material.not_after) <= observed.now;
