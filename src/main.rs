@@ -2,13 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use credence::controllers::{self, Settings};
+use credence::domain::fence::Fence;
+use credence::kubernetes::client::client;
+use credence::kubernetes::lease::Candidate;
 use credence::metrics::Metrics;
+use credence::server::Readiness;
 use credence::{api, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -38,6 +43,12 @@ struct ControllerArgs {
     /// Namespace that the operator runs in. Secrets of `TrustDomains` and `BrokerConnections` live there.
     #[arg(long, env = "POD_NAMESPACE", default_value = "credence-system")]
     namespace: String,
+    /// Name of this process among all operators of the cluster; none but its own successor may have it.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// Seconds after which a leader that does not renew its lease is succeeded.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    lease_seconds: u64,
     /// Domain of the cluster's Services.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
@@ -105,33 +116,64 @@ fn write_crds(directory: &Path) -> Result<(), String> {
 }
 
 async fn control(args: ControllerArgs) -> Result<(), String> {
-    let client = kube::Client::try_default()
+    let config = kube::Config::infer()
         .await
         .map_err(|error| format!("no access to a cluster: {error}; set KUBECONFIG, or run inside of one"))?;
+    let identity = args.identity.unwrap_or_else(default_identity);
+    let metrics = Arc::new(Metrics::default());
+    let fence = Fence::default();
+    let duration = Duration::from_secs(args.lease_seconds);
+    let unfenced = client(config.clone(), &identity, None, metrics.clone())?;
+    let mut candidate = Candidate::new(unfenced, &args.namespace, identity.clone(), duration, fence.clone());
+    let client = client(config, &identity, Some(fence.clone()), metrics.clone())?;
     let settings = Settings {
         namespace: args.namespace,
         cluster_domain: args.cluster_domain,
         broker_resync: Duration::from_secs(args.broker_resync_seconds),
     };
-    let metrics = Arc::new(Metrics::default());
-    let (ready, is_ready) = watch::channel(false);
+    let (readiness, is_ready) = watch::channel(Readiness::StandingBy);
     let (stop, stopping) = watch::channel(false);
     let mut server = tokio::spawn(server::serve(args.listen, metrics.clone(), is_ready, stopping.clone()));
-    let mut controllers = tokio::spawn(controllers::run(client, settings, metrics, ready, stopping));
+    let mut stop_requested = pin!(stop_requested());
     tokio::select! {
-        () = stop_requested() => {
+        () = &mut stop_requested => return Ok(()),
+        ended = &mut server => return Err(server_ended(ended, args.listen)),
+        () = candidate.lead() => {}
+    }
+    readiness.send_replace(Readiness::Starting);
+    metrics.leading(true);
+    let mut controllers = tokio::spawn(controllers::run(client, fence, settings, metrics, readiness, stopping));
+    let outcome = tokio::select! {
+        () = &mut stop_requested => {
             tracing::info!("stopping: the work in hand is finished first");
             stop.send_replace(true);
-            if tokio::time::timeout(Duration::from_secs(20), &mut controllers).await.is_err() {
-                tracing::warn!("some work did not finish in time; it is taken up at the next start");
+            tokio::select! {
+                ended = tokio::time::timeout(Duration::from_secs(20), &mut controllers) => if ended.is_err() {
+                    tracing::warn!("some work did not finish in time; it is taken up at the next start");
+                },
+                () = candidate.hold() => {}
             }
             Ok(())
         }
-        ended = &mut server => match ended {
-            Ok(Err(error)) => Err(format!("cannot serve on {}: {error}", args.listen)),
-            _ => Err("the HTTP server ended".to_owned()),
-        },
+        ended = &mut server => Err(server_ended(ended, args.listen)),
         _ = &mut controllers => Err("the controllers ended by themselves; see the log".to_owned()),
+        // What is in memory may be of the past by now; a new process starts from what the cluster holds.
+        () = candidate.hold() => return Err("the lease was lost; another process goes on".to_owned()),
+    };
+    candidate.release().await;
+    outcome
+}
+
+/// The host's name and the process's: no two processes share both.
+fn default_identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}
+
+fn server_ended(ended: Result<std::io::Result<()>, tokio::task::JoinError>, address: SocketAddr) -> String {
+    match ended {
+        Ok(Err(error)) => format!("cannot serve on {address}: {error}"),
+        _ => "the HTTP server ended".to_owned(),
     }
 }
 

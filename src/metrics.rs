@@ -21,6 +21,12 @@ struct CauseLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: String,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BrokerLabels {
     broker: String,
 }
@@ -32,6 +38,8 @@ pub struct Metrics {
     issued: Family<CauseLabels, Counter>,
     broker_up: Family<BrokerLabels, Gauge>,
     drift_repaired: Family<BrokerLabels, Counter<u64, AtomicU64>>,
+    requests: Family<RequestLabels, Counter>,
+    leading: Gauge,
 }
 
 impl Default for Metrics {
@@ -49,7 +57,15 @@ impl Default for Metrics {
             "Bindings that a broker had lost and that were put back",
             drift_repaired.clone(),
         );
-        Self { registry, reconciles, issued, broker_up, drift_repaired }
+        let requests = Family::default();
+        registry.register(
+            "kubernetes_requests",
+            "Requests to the Kubernetes API by verb and HTTP status, 0 when there was no answer",
+            requests.clone(),
+        );
+        let leading = Gauge::default();
+        registry.register("leading", "Whether this process holds the lease and works", leading.clone());
+        Self { registry, reconciles, issued, broker_up, drift_repaired, requests, leading }
     }
 }
 
@@ -62,6 +78,16 @@ impl Metrics {
     /// Counts an issued certificate.
     pub fn issued(&self, cause: &str) {
         self.issued.get_or_create(&CauseLabels { cause: cause.to_owned() }).inc();
+    }
+
+    /// Counts a request to the Kubernetes API; the code is 0 when there was no answer.
+    pub fn requested(&self, verb: &str, code: u16) {
+        self.requests.get_or_create(&RequestLabels { verb: verb.to_owned(), code }).inc();
+    }
+
+    /// Says whether this process holds the lease.
+    pub fn leading(&self, leads: bool) {
+        self.leading.set(i64::from(leads));
     }
 
     /// Says whether a broker answers.

@@ -11,6 +11,17 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
+/// How far this process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It has not listed everything yet.
+    Starting,
+    /// Another process holds the lease; this one takes over when that one is gone.
+    StandingBy,
+    /// The controllers are at work.
+    Working,
+}
+
 /// Serves until `stop` turns true.
 ///
 /// # Errors
@@ -18,12 +29,16 @@ use crate::metrics::Metrics;
 pub async fn serve(
     address: SocketAddr,
     metrics: Arc<Metrics>,
-    ready: watch::Receiver<bool>,
+    readiness: watch::Receiver<Readiness>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let readiness = move || {
-        let ready = *ready.borrow();
-        async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting\n") } }
+        let answer = match *readiness.borrow() {
+            Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+            Readiness::StandingBy => (StatusCode::OK, "standing by\n"),
+            Readiness::Working => (StatusCode::OK, "working\n"),
+        };
+        async move { answer }
     };
     let exposition = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     let router = Router::new()

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::{Admin, BrokerFailure, ClusterFacts, Failures, Holdings};
 use crate::api::{AppliedBinding, BindingList, Reason};
+use crate::domain::fence::Fence;
 use crate::domain::grants::{Bindings, Difference, difference};
 
 /// How many requests form a batch at most.
@@ -74,12 +75,13 @@ enum Message {
 
 impl Session {
     /// Starts a session. `claims` are the recorded bindings of every policy on this broker: without them the first
-    /// removal could take what a policy needs that has not been heard yet.
+    /// removal could take what a policy needs that has not been heard yet. Nothing is changed once `fence` has fallen.
     pub fn start<A: Admin>(
         config: A::Config,
         enforce: bool,
         resync: Duration,
         claims: HashMap<String, Bindings>,
+        fence: Fence,
     ) -> Self {
         let (demands, inbox) = mpsc::channel(QUEUE);
         let (publish, state) = watch::channel(State {
@@ -93,6 +95,7 @@ impl Session {
             config,
             enforce,
             resync,
+            fence,
             ledger: Ledger::new(claims),
             held: Holdings::default(),
             repaired: 0,
@@ -173,6 +176,7 @@ struct Worker<A: Admin> {
     config: A::Config,
     enforce: bool,
     resync: Duration,
+    fence: Fence,
     ledger: Ledger,
     held: Holdings,
     repaired: u64,
@@ -278,12 +282,12 @@ impl<A: Admin> Worker<A> {
     async fn change(&mut self, admin: &mut A, add: &Bindings, remove: &Bindings) -> Result<Failures, BrokerFailure> {
         let mut failures = Failures::new();
         if !add.is_empty() {
-            failures.extend(admin.add(add).await?);
+            failures.extend(self.fence.guard(admin.add(add)).await.ok_or_else(not_leading)??);
             let expected: Bindings = add.iter().filter(|binding| !failures.contains_key(*binding)).cloned().collect();
             failures.extend(self.verify(admin, &expected).await?);
         }
         if !remove.is_empty() {
-            let refused = admin.remove(remove).await?;
+            let refused = self.fence.guard(admin.remove(remove)).await.ok_or_else(not_leading)??;
             for binding in remove.iter().filter(|binding| !refused.contains_key(*binding)) {
                 self.held.bindings.remove(binding);
             }
@@ -390,6 +394,10 @@ impl Demand {
         let own = ledger.by_policy.get(&self.policy).is_some_and(|claims| claims.contains(binding));
         own && ledger.counts.get(binding) == Some(&1)
     }
+}
+
+fn not_leading() -> BrokerFailure {
+    BrokerFailure { reason: Reason::BrokerNotReady, message: "this process does not hold the lease any more".into() }
 }
 
 fn list(all: BTreeSet<String>) -> BindingList {

@@ -18,6 +18,7 @@ use crate::api::{
 };
 use crate::brokers::registry::Brokers;
 use crate::domain::claims::Claims;
+use crate::domain::fence::Fence;
 use crate::domain::selector::Labels;
 use crate::issuers::authority::SigningAuthority;
 use crate::kubernetes::events::Events;
@@ -131,6 +132,7 @@ impl Authorities {
 #[allow(missing_docs, reason = "the types say it")]
 pub struct Context {
     pub client: Client,
+    pub fence: Fence,
     pub settings: Settings,
     pub stores: Stores,
     pub triggers: Triggers,

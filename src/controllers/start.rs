@@ -21,12 +21,14 @@ use super::gate::RotationGate;
 use super::{broker_connection, rotation_policy, service_identity, topic_policy, trust_domain};
 use crate::api::{BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain};
 use crate::brokers::registry::Brokers;
+use crate::domain::fence::Fence;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::owned::Owned;
 use crate::kubernetes::run::{Guarded, Next, Queue, Trigger, run as run_controller};
 use crate::kubernetes::watch::follow;
 use crate::metrics::Metrics;
+use crate::server::Readiness;
 
 /// How long trust domains and brokers may take before identities and policies start without them.
 const HEAD_START: Duration = Duration::from_secs(10);
@@ -53,16 +55,17 @@ struct Queues {
     topic_policies: Queue<TopicPolicy>,
 }
 
-/// Runs all controllers until `stop` turns true and the work in hand is done. `ready` turns true when everything that
-/// exists has been listed and the controllers are at work.
+/// Runs all controllers until `stop` turns true and the work in hand is done. `readiness` says so when
+/// everything that exists has been listed and the controllers are at work.
 pub async fn run(
     client: Client,
+    fence: Fence,
     settings: Settings,
     metrics: Arc<Metrics>,
-    ready: watch::Sender<bool>,
+    readiness: watch::Sender<Readiness>,
     stop: watch::Receiver<bool>,
 ) {
-    let (context, writers, queues) = build(client, settings, metrics);
+    let (context, writers, queues) = build(client, fence, settings, metrics);
     let listed = Arc::new(Listed::default());
     let mut watches = watch_all(&context, writers, &listed);
     listed.all(&context).await;
@@ -80,16 +83,16 @@ pub async fn run(
         tracing::warn!("a trust domain or a broker takes long; identities and policies start without it");
     }
     let controllers = control_all(&context, queues, &stop);
-    ready.send_replace(true);
+    readiness.send_replace(Readiness::Working);
     tokio::select! {
         () = async { join_all(controllers).await; } => {}
         // A watch follows for ever; one that ends has panicked, and nothing may go on without its events.
         _ = watches.join_next() => tracing::error!("a watch ended; the operator stops"),
     }
-    ready.send_replace(false);
+    readiness.send_replace(Readiness::Starting);
 }
 
-fn build(client: Client, settings: Settings, metrics: Arc<Metrics>) -> (Arc<Context>, Writers, Queues) {
+fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>) -> (Arc<Context>, Writers, Queues) {
     let (trust_domains, trust_domain_writer) = store();
     let (identities, identity_writer) = store();
     let (rotation_policies, rotation_policy_writer) = store();
@@ -130,6 +133,7 @@ fn build(client: Client, settings: Settings, metrics: Arc<Metrics>) -> (Arc<Cont
         gate: RotationGate::default(),
         events: Events::new(client.clone()),
         metrics,
+        fence,
         client,
     };
     let writers = Writers {

@@ -1,8 +1,10 @@
 //! What all controllers share: watches, ownership of written objects, status, events, errors, and the loop that runs
 //! a controller. A controller that does one of these by itself is a defect.
 
+pub mod client;
 pub mod error;
 pub mod events;
+pub mod lease;
 pub mod owned;
 pub mod run;
 pub mod status;

@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 /// How long anything may take to come about.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Held by a test that stops the operator: one at a time.
+pub static OPERATOR: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 pub struct Bed {
     pub client: Client,
     env: BTreeMap<String, String>,
@@ -44,6 +47,13 @@ impl Bed {
         &self.env[name]
     }
 
+    /// Starts or stops a part of the bed.
+    pub fn part(&self, verb: &str, part: &str) {
+        let command = format!("{}/tests/bed/bed", env!("CARGO_MANIFEST_DIR"));
+        let (ok, output) = run(&command, &[verb, part, "--dir", self.env("BED_DIR")], "");
+        assert!(ok, "{output}");
+    }
+
     /// A namespace of the test's own.
     pub async fn namespace(&self, test: &str) -> String {
         let name = unique(test);
@@ -54,6 +64,7 @@ impl Bed {
     pub fn api(&self, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
         let (group, version) = match kind {
             "Secret" | "ConfigMap" | "Namespace" => ("", "v1"),
+            "Lease" => ("coordination.k8s.io", "v1"),
             _ => ("credence.dev", "v1alpha1"),
         };
         let plural = match kind {

@@ -4,6 +4,7 @@
 mod admission;
 mod bed;
 mod identity;
+mod leadership;
 mod manifests;
 mod restart;
 mod rotation;

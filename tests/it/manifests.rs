@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::bed::{Bed, run};
+use crate::bed::{Bed, OPERATOR, run};
 
 fn project(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).to_str().unwrap().to_owned()
@@ -53,7 +53,10 @@ async fn the_chart_is_valid_and_refuses_wrong_values() {
     {
         assert!(rendered.contains(part), "the chart lacks {part}");
     }
-    for wrong in ["replicaCount=many", "replicaCount=2", "log.format=xml", "unknown=1", "port=80"] {
+    let budget = ["template", "credence", &chart, "--set", "replicaCount=2,podDisruptionBudget.enabled=true"];
+    let (ok, rendered) = run(&helm, &budget, "");
+    assert!(ok && rendered.contains("kind: PodDisruptionBudget"), "{rendered}");
+    for wrong in ["replicaCount=many", "replicaCount=11", "leaseSeconds=1", "log.format=xml", "unknown=1", "port=80"] {
         let (ok, output) = run(&helm, &["template", "credence", &chart, "--set", wrong], "");
         assert!(!ok, "accepted {wrong}: {output}");
     }
@@ -79,6 +82,7 @@ async fn the_operator_may_do_no_more_than_it_needs() {
         &["create", "serviceaccounts", "--subresource=token", "-n", "default"],
         &["impersonate", "users"],
         &["delete", "namespaces"],
+        &["update", "leases.coordination.k8s.io/other", "-n", "credence-system"],
     ] {
         assert!(!can(refused), "the operator may {refused:?}");
     }
@@ -103,10 +107,13 @@ async fn explain_teaches_every_kind() {
 
 #[tokio::test]
 async fn health_and_metrics_are_served() {
+    let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let metrics = bed.env("OPERATOR_METRICS_URL");
     let (ok, text) = run("curl", &["--fail", "--silent", metrics], "");
     assert!(ok && text.contains("credence_reconciles_total{controller=\"trust_domain\",outcome=\"ok\"}"), "{text}");
+    assert!(text.contains("credence_leading 1"), "{text}");
+    assert!(text.contains("credence_kubernetes_requests_total{verb=\"PATCH\",code=\"200\"}"), "{text}");
     for path in ["healthz", "readyz"] {
         let url = metrics.replace("metrics", path);
         assert!(run("curl", &["--fail", "--silent", &url], "").0, "{url}");

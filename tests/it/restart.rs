@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use crate::bed::{Bed, identity, policy, run, self_signed, unique};
+use crate::bed::{Bed, OPERATOR, identity, policy, self_signed, unique};
 
 #[tokio::test]
 async fn a_restart_of_the_operator_writes_nothing() {
+    let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("restart").await;
     let domain = unique("restart");
@@ -40,11 +41,8 @@ async fn a_restart_of_the_operator_writes_nothing() {
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let before = versions().await;
 
-    let command = format!("{}/tests/bed/bed", env!("CARGO_MANIFEST_DIR"));
-    for verb in ["stop", "start"] {
-        let (ok, output) = run(&command, &[verb, "operator", "--dir", bed.env("BED_DIR")], "");
-        assert!(ok, "{output}");
-    }
+    bed.part("stop", "operator");
+    bed.part("start", "operator");
     // It is at work again once it has made something new.
     bed.apply(identity(&namespace, "after", &[])).await.unwrap();
     bed.ready("ServiceIdentity", Some(&namespace), "after").await;

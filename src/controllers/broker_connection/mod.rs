@@ -122,7 +122,8 @@ fn session(context: &Arc<Context>, connection: &BrokerConnection, config: KafkaC
     };
     let enforce = connection.spec.mode.unwrap_or_default() == Mode::Enforce;
     let claims = claims(context, &name);
-    let session = Session::start::<KafkaAdmin>(config, enforce, context.settings.broker_resync, claims);
+    let session =
+        Session::start::<KafkaAdmin>(config, enforce, context.settings.broker_resync, claims, context.fence.clone());
     follow(context, &name, &session);
     let broker = context.brokers.set(&name, Broker { access, session, observes: !enforce, source });
     context.users_of_broker(&name);

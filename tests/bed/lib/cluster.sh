@@ -66,6 +66,7 @@ start_apiserver() {
         --service-account-issuer https://kubernetes.default.svc \
         --service-account-key-file "$DIR/pki/service-accounts.pub" \
         --service-account-signing-key-file "$DIR/pki/service-accounts.key" \
+        --audit-policy-file "$BED_HOME/manifests/audit-policy.yaml" --audit-log-path "$DIR/logs/audit.log" \
         --max-requests-inflight 3000 --max-mutating-requests-inflight 1500
     wait_until 60 apiserver kube get --raw /readyz
 }

@@ -61,7 +61,8 @@ make_folder() {
 
 # The interface of the bed to people and tests.
 write_env() {
-    cat >"$DIR/env" <<END
+    # Whole or not at all: tests read it while others start and stop parts.
+    cat >"$DIR/env.new" <<END
 export BED_DIR='$DIR'
 export BED_BIN='$DIR/bin'
 export KUBECONFIG='$DIR/kubeconfig'
@@ -72,7 +73,8 @@ export OPERATOR_PID='$(pid_of operator)'
 export OPERATOR_METRICS_URL='http://127.0.0.1:$(port operator)/metrics'
 export OPERATOR_KUBECONFIG='$DIR/operator.kubeconfig'
 END
-    [ "$CLUSTER" = current ] || echo "export ETCD_URL='http://127.0.0.1:$(port etcd)'" >>"$DIR/env"
+    [ "$CLUSTER" = current ] || echo "export ETCD_URL='http://127.0.0.1:$(port etcd)'" >>"$DIR/env.new"
+    mv "$DIR/env.new" "$DIR/env"
 }
 
 down() {

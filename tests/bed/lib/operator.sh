@@ -57,7 +57,7 @@ start_operator() {
     # Started again by itself, it is the copy that ran before.
     [ -z "${OPERATOR:-}" ] || install -m 755 "$OPERATOR" "$DIR/bin/credence"
     launch operator env "${environment[@]}" \
-        KUBECONFIG="$DIR/operator.kubeconfig" POD_NAMESPACE="$NAMESPACE" \
+        KUBECONFIG="$DIR/operator.kubeconfig" POD_NAMESPACE="$NAMESPACE" POD_NAME="bed-$(cksum <<<"$DIR" | cut -d" " -f1)" \
         "$DIR/bin/credence" "${arguments[@]}" --listen "127.0.0.1:$(port operator)"
     wait_until 60 operator curl --fail --silent "http://127.0.0.1:$(port operator)/readyz"
 }

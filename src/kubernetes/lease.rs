@@ -1,0 +1,153 @@
+//! Leadership by a Lease: of several operators one works, and one that has lost its lease writes nothing more.
+//!
+//! The protocol is that of client-go: whoever waits measures by its own clock for how long a holder has not renewed,
+//! so clocks need not agree and may jump.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, ObjectMeta, PostParams};
+use tokio::time::{sleep, timeout};
+
+use super::error::has_code;
+use crate::domain::fence::Fence;
+
+/// Name of the Lease in the operator's namespace.
+const NAME: &str = "credence";
+
+/// A candidate for leadership.
+pub struct Candidate {
+    api: Api<Lease>,
+    /// Who this is. A process that was started again under the same name takes its own lease up at once.
+    identity: String,
+    duration: Duration,
+    fence: Fence,
+    /// The version of the lease of somebody else that was seen last, and since when.
+    seen: Option<(String, Instant)>,
+}
+
+impl Candidate {
+    /// A candidate. `identity` must be no other running process's, as a Pod's name is. `client` must not be fenced.
+    #[must_use]
+    pub fn new(client: kube::Client, namespace: &str, identity: String, duration: Duration, fence: Fence) -> Self {
+        Self { api: Api::namespaced(client, namespace), identity, duration, fence, seen: None }
+    }
+
+    /// Waits until this process leads.
+    pub async fn lead(&mut self) {
+        let mut told = None;
+        loop {
+            match self.attempt().await {
+                Ok(None) => {
+                    tracing::info!(identity = self.identity, "leading");
+                    return;
+                }
+                Ok(Some(holder)) if told.as_ref() != Some(&holder) => {
+                    tracing::info!(identity = self.identity, holder, "standing by");
+                    told = Some(holder);
+                }
+                Ok(Some(_)) => {}
+                Err(error) => tracing::warn!(error, "the lease cannot be read or written; it is tried again"),
+            }
+            sleep(self.pause()).await;
+        }
+    }
+
+    /// Renews the lease until it is lost.
+    pub async fn hold(&mut self) {
+        while self.fence.holds() {
+            sleep(self.pause()).await;
+            match self.attempt().await {
+                Ok(None) => {}
+                Ok(Some(holder)) => {
+                    tracing::error!(holder, "the lease was taken by another");
+                    self.fence.fall();
+                }
+                Err(error) => tracing::warn!(error, "the lease could not be renewed; it is tried again"),
+            }
+        }
+        tracing::error!(identity = self.identity, "the lease is lost; nothing more is written");
+    }
+
+    /// Gives the lease up, so that the next one need not wait for its end.
+    pub async fn release(&mut self) {
+        self.fence.fall();
+        let release = async {
+            let Some(mut lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
+            let spec = lease.spec.get_or_insert_default();
+            if spec.holder_identity.as_deref() != Some(self.identity.as_str()) {
+                return Ok(());
+            }
+            spec.holder_identity = None;
+            self.api.replace(NAME, &PostParams::default(), &lease).await.map(|_| ())
+        };
+        if let Ok(Err(error)) = timeout(self.pause(), release).await {
+            tracing::warn!(%error, "the lease could not be given up; it ends by itself");
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        self.duration / 5
+    }
+
+    /// Takes or renews the lease, and says who else holds it.
+    async fn attempt(&mut self) -> Result<Option<String>, String> {
+        let asked = Instant::now();
+        let result = timeout(self.duration / 3, self.claim(asked)).await;
+        let holder = result.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
+        if holder.is_none() {
+            // Others count from when they saw the renewal, which is later than when it was asked for.
+            self.fence.extend(asked + self.duration * 9 / 10);
+        }
+        Ok(holder)
+    }
+
+    async fn claim(&mut self, now: Instant) -> Result<Option<String>, kube::Error> {
+        let found = self.api.get_opt(NAME).await?;
+        let before = found.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let holder = before.holder_identity.clone().filter(|holder| !holder.is_empty());
+        let is_ours = holder.as_deref() == Some(self.identity.as_str());
+        if let (Some(lease), Some(holder), false) = (&found, &holder, is_ours) {
+            let version = lease.metadata.resource_version.clone().unwrap_or_default();
+            let since = match &self.seen {
+                Some((known, since)) if *known == version => *since,
+                _ => now,
+            };
+            self.seen = Some((version, since));
+            let lasts = u64::try_from(before.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
+            if now.duration_since(since) < Duration::from_secs(lasts) {
+                return Ok(Some(holder.clone()));
+            }
+        }
+        let written = match &found {
+            None => self.api.create(&PostParams::default(), &self.lease(ObjectMeta::default(), before, false)).await,
+            Some(lease) => {
+                let fresh = self.lease(lease.metadata.clone(), before, is_ours);
+                self.api.replace(NAME, &PostParams::default(), &fresh).await
+            }
+        };
+        match written {
+            Ok(_) => Ok(None),
+            Err(error) if has_code(&error, 409) => Ok(Some("another, just now".to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lease(&self, metadata: ObjectMeta, before: LeaseSpec, is_ours: bool) -> Lease {
+        let now = MicroTime(Timestamp::now());
+        let transitions = before.lease_transitions.unwrap_or(0);
+        Lease {
+            metadata: ObjectMeta { name: Some(NAME.to_owned()), managed_fields: None, ..metadata },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.identity.clone()),
+                lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
+                acquire_time: if is_ours { before.acquire_time } else { Some(now.clone()) },
+                renew_time: Some(now),
+                lease_transitions: Some(if is_ours { transitions } else { transitions.saturating_add(1) }),
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Several operators: one works, and one that has lost its lease writes nothing more.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use crate::bed::{Bed, OPERATOR, identity, run, until};
+
+/// A second operator: the same program with the same arguments under another name.
+struct Standby {
+    child: Child,
+    url: String,
+}
+
+impl Standby {
+    fn start(bed: &Bed, leader: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let read = |file: &str| {
+            let text = std::fs::read_to_string(format!("/proc/{leader}/{file}")).unwrap();
+            text.split_terminator('\0').map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        let listen = format!("127.0.0.1:{port}");
+        let log = std::fs::File::create(format!("{}/logs/standby.log", bed.env("BED_DIR"))).unwrap();
+        let child = Command::new(format!("{}/bin/credence", bed.env("BED_DIR")))
+            .args(&read("cmdline")[1..])
+            .args(["--listen", &listen, "--identity", "standby"])
+            .envs(read("environ").iter().filter_map(|entry| entry.split_once('=')))
+            .stdout(log)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, url: format!("http://{listen}/readyz") }
+    }
+
+    async fn says(&self, wanted: &str) {
+        until(&format!("the standby to say {wanted}"), || async {
+            let (_, answer) = run("curl", &["--silent", &self.url], "");
+            if answer.trim() == wanted { Ok(()) } else { Err(answer) }
+        })
+        .await;
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        // It gives its lease up, so that the operator of the bed need not wait.
+        run("kill", &["-TERM", &self.child.id().to_string()], "");
+        let _ = self.child.wait();
+    }
+}
+
+async fn holder(bed: &Bed) -> String {
+    let lease = bed.get("Lease", Some("credence-system"), "credence").await.unwrap();
+    lease.data["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+}
+
+/// What an operator wrote, beside its lease, as the API server's audit log has it.
+fn writes(bed: &Bed, holder: &str) -> Vec<String> {
+    let log = std::fs::read_to_string(format!("{}/logs/audit.log", bed.env("BED_DIR"))).unwrap();
+    let agent = format!("({holder})");
+    log.lines()
+        .filter(|line| line.contains(&agent) && !line.contains("\"resource\":\"leases\""))
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_leader_that_sleeps_past_its_lease_is_succeeded_and_writes_nothing_more() {
+    let _alone = OPERATOR.lock().await;
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("lease").await;
+    bed.apply(identity(&namespace, "before", &[])).await.unwrap();
+    bed.ready("ServiceIdentity", Some(&namespace), "before").await;
+    let leader = bed.env("OPERATOR_PID").to_owned();
+    let name = holder(&bed).await;
+    let standby = Standby::start(&bed, &leader);
+    standby.says("standing by").await;
+
+    run("kill", &["-STOP", &leader], "");
+    let paused = Instant::now();
+    let written = writes(&bed, &name).len();
+    assert!(written > 0, "the audit log knows the leader");
+    // All of this it would see to as soon as it woke up.
+    bed.delete("Secret", Some(&namespace), "before-mtls").await;
+    bed.apply(identity(&namespace, "meanwhile", &[])).await.unwrap();
+    standby.says("working").await;
+    let took = paused.elapsed();
+    bed.ready("ServiceIdentity", Some(&namespace), "meanwhile").await;
+    until("the lost Secret", || async { bed.secret(&namespace, "before-mtls").await.ok_or_else(String::new) }).await;
+    assert_eq!(holder(&bed).await, "standby");
+    assert!(took.as_secs() < 20, "the lease of 8 s was taken over after {took:?}");
+
+    bed.apply(identity(&namespace, "after", &[])).await.unwrap();
+    run("kill", &["-CONT", &leader], "");
+    until("the end of the former leader", || async {
+        let stat = std::fs::read_to_string(format!("/proc/{leader}/stat")).unwrap_or_default();
+        if stat.is_empty() || stat.contains(") Z ") { Ok(()) } else { Err(stat) }
+    })
+    .await;
+    bed.ready("ServiceIdentity", Some(&namespace), "after").await;
+    assert_eq!(writes(&bed, &name)[written..], [] as [String; 0]);
+
+    drop(standby);
+    bed.part("start", "operator");
+    bed.apply(identity(&namespace, "again", &[])).await.unwrap();
+    bed.ready("ServiceIdentity", Some(&namespace), "again").await;
+    assert_eq!(holder(&bed).await, name);
+}
