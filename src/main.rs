@@ -11,12 +11,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use credence::controllers::{self, Settings};
 use credence::domain::fence::Fence;
 use credence::kubernetes::client::client;
+use credence::kubernetes::health::{Health, Stage};
 use credence::kubernetes::lease::Candidate;
 use credence::metrics::Metrics;
-use credence::server::Readiness;
 use credence::{api, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
 /// Gives every service its own verifiable identity, and puts it to work wherever services meet.
@@ -119,49 +120,93 @@ async fn control(args: ControllerArgs) -> Result<(), String> {
     let config = kube::Config::infer()
         .await
         .map_err(|error| format!("no access to a cluster: {error}; set KUBECONFIG, or run inside of one"))?;
-    let identity = args.identity.unwrap_or_else(default_identity);
     let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::default());
+    let (stop, stopping) = watch::channel(false);
+    let server = server::serve(args.listen, metrics.clone(), health.clone(), stopping.clone());
+    let mut server = tokio::spawn(server);
+    let terms = async {
+        loop {
+            match serve_a_term(&args, config.clone(), &metrics, &health, stopping.clone()).await {
+                Ok(Term::Lost) => {}
+                Ok(Term::Stopped) => return Ok(()),
+                Err(message) => return Err(message),
+            }
+        }
+    };
+    let mut terms = pin!(terms);
+    tokio::select! {
+        outcome = &mut terms => outcome,
+        ended = &mut server => Err(server_ended(ended, args.listen)),
+        () = stop_requested() => {
+            tracing::info!("stopping: the work in hand is finished first");
+            stop.send_replace(true);
+            terms.await
+        }
+    }
+}
+
+/// How a term of leadership ended.
+enum Term {
+    /// The operator was asked to stop.
+    Stopped,
+    /// The lease is another's, or could not be renewed.
+    Lost,
+}
+
+/// Waits for the lease and works until it is lost. Everything in memory belongs to the term: the next one begins with
+/// what the cluster and the brokers hold, behind a fence of its own.
+async fn serve_a_term(
+    args: &ControllerArgs,
+    config: kube::Config,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<Term, String> {
+    let identity = args.identity.clone().unwrap_or_else(default_identity);
     let fence = Fence::default();
     let duration = Duration::from_secs(args.lease_seconds);
     let unfenced = client(config.clone(), &identity, None, metrics.clone())?;
     let mut candidate = Candidate::new(unfenced, &args.namespace, identity.clone(), duration, fence.clone());
     let client = client(config, &identity, Some(fence.clone()), metrics.clone())?;
     let settings = Settings {
-        namespace: args.namespace,
-        cluster_domain: args.cluster_domain,
+        namespace: args.namespace.clone(),
+        cluster_domain: args.cluster_domain.clone(),
         broker_resync: Duration::from_secs(args.broker_resync_seconds),
     };
-    let (readiness, is_ready) = watch::channel(Readiness::StandingBy);
-    let (stop, stopping) = watch::channel(false);
-    let mut server = tokio::spawn(server::serve(args.listen, metrics.clone(), is_ready, stopping.clone()));
-    let mut stop_requested = pin!(stop_requested());
+    health.enter(Stage::StandingBy);
     tokio::select! {
-        () = &mut stop_requested => return Ok(()),
-        ended = &mut server => return Err(server_ended(ended, args.listen)),
+        _ = stopping.wait_for(|stop| *stop) => return Ok(Term::Stopped),
         () = candidate.lead() => {}
     }
-    readiness.send_replace(Readiness::Starting);
     metrics.leading(true);
-    let mut controllers = tokio::spawn(controllers::run(client, fence, settings, metrics, readiness, stopping));
+    let work = controllers::run(client, fence, settings, metrics.clone(), health.clone(), stopping.clone());
+    // A set ends its task when it is dropped, so that nothing of the work outlives the term.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(work);
     let outcome = tokio::select! {
-        () = &mut stop_requested => {
-            tracing::info!("stopping: the work in hand is finished first");
-            stop.send_replace(true);
-            tokio::select! {
-                ended = tokio::time::timeout(Duration::from_secs(20), &mut controllers) => if ended.is_err() {
-                    tracing::warn!("some work did not finish in time; it is taken up at the next start");
-                },
-                () = candidate.hold() => {}
-            }
-            Ok(())
-        }
-        ended = &mut server => Err(server_ended(ended, args.listen)),
-        _ = &mut controllers => Err("the controllers ended by themselves; see the log".to_owned()),
-        // What is in memory may be of the past by now; a new process starts from what the cluster holds.
-        () = candidate.hold() => return Err("the lease was lost; another process goes on".to_owned()),
+        () = candidate.hold() => Ok(Term::Lost),
+        ended = finish(&mut tasks, &mut stopping) => ended,
     };
-    candidate.release().await;
+    metrics.leading(false);
+    if matches!(outcome, Ok(Term::Lost)) {
+        tracing::warn!("the lease was lost; this process stands by");
+    } else {
+        candidate.release().await;
+    }
     outcome
+}
+
+/// Waits until the work has ended; once it was asked to, for no longer than a pod has.
+async fn finish(work: &mut JoinSet<()>, stopping: &mut watch::Receiver<bool>) -> Result<Term, String> {
+    tokio::select! {
+        _ = work.join_next() => return Err("the controllers ended by themselves; see the log".to_owned()),
+        _ = stopping.wait_for(|stop| *stop) => {}
+    }
+    if tokio::time::timeout(Duration::from_secs(20), work.join_next()).await.is_err() {
+        tracing::warn!("some work did not finish in time; it is taken up at the next start");
+    }
+    Ok(Term::Stopped)
 }
 
 /// The host's name and the process's: no two processes share both.

@@ -1,18 +1,40 @@
-//! Metrics in the Prometheus exposition format, named after its conventions.
+//! Metrics in the OpenMetrics format, named after the conventions of Prometheus.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReconcileLabels {
     controller: &'static str,
     outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ControllerLabels {
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObjectLabels {
+    kind: &'static str,
+    ready: String,
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -22,8 +44,16 @@ struct CauseLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    verb: String,
+    verb: &'static str,
+    resource: String,
     code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BrokerRequestLabels {
+    broker: String,
+    request: String,
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,48 +61,221 @@ struct BrokerLabels {
     broker: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TrustDomainLabels {
+    trust_domain: String,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// How a broker stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BrokerFigures {
+    /// Whether it answers the operator.
+    pub up: bool,
+    /// How many bindings it holds for policies.
+    pub applied: u32,
+    /// How many of theirs it lacks.
+    pub missing: u32,
+    /// How many it holds that are not Credence's.
+    pub unmanaged: u32,
+}
+
+/// The certificates of a trust domain, taken together. Times are in seconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateFigures {
+    /// When the first of them expires.
+    pub earliest_expiry: Option<i64>,
+    /// When the oldest of them was issued.
+    pub oldest_issue: Option<i64>,
+    /// How many are past their renewal point.
+    pub overdue: u32,
+    /// When the signing authority expires.
+    pub authority_expiry: Option<i64>,
+}
+
+type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
+
 /// All metrics of the operator.
 pub struct Metrics {
     registry: Registry,
     reconciles: Family<ReconcileLabels, Counter>,
+    durations: Family<ControllerLabels, Histogram, fn() -> Histogram>,
+    queue_depth: Family<ControllerLabels, Gauge>,
+    queue_oldest: Family<ControllerLabels, Seconds>,
+    objects: Family<ObjectLabels, Gauge>,
     issued: Family<CauseLabels, Counter>,
+    earliest_expiry: Family<TrustDomainLabels, Gauge>,
+    oldest_issue: Family<TrustDomainLabels, Gauge>,
+    overdue: Family<TrustDomainLabels, Gauge>,
+    authority_expiry: Family<TrustDomainLabels, Gauge>,
     broker_up: Family<BrokerLabels, Gauge>,
-    drift_repaired: Family<BrokerLabels, Counter<u64, AtomicU64>>,
+    grants_applied: Family<BrokerLabels, Gauge>,
+    grants_missing: Family<BrokerLabels, Gauge>,
+    unmanaged: Family<BrokerLabels, Gauge>,
+    drift_found: Family<BrokerLabels, Counter>,
+    drift_repaired: Family<BrokerLabels, Counter>,
+    broker_requests: Family<BrokerRequestLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
+    kubernetes_drift_repaired: Family<KindLabels, Counter>,
+    interruptions: Family<KindLabels, Counter>,
     leading: Gauge,
+    cpu: Counter<f64, AtomicU64>,
+    memory: Gauge,
+    refresh: Mutex<Option<Refresh>>,
+}
+
+/// From a millisecond to half a minute.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 16))
+}
+
+fn gauge(labels: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    labels.register(name, help, gauge.clone());
+    gauge
+}
+
+fn family<L, M>(registry: &mut Registry, name: &str, help: &str) -> Family<L, M>
+where
+    L: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,
+    M: prometheus_client::encoding::EncodeMetric
+        + prometheus_client::metrics::TypedMetric
+        + Default
+        + Clone
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let family = Family::<L, M>::default();
+    registry.register(name, help, family.clone());
+    family
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("credence");
-        let reconciles = Family::default();
-        registry.register("reconciles", "Reconciles by controller and outcome", reconciles.clone());
-        let issued = Family::default();
-        registry.register("certificates_issued", "Certificates issued by cause", issued.clone());
-        let broker_up = Family::default();
-        registry.register("broker_up", "Whether the broker answers the operator", broker_up.clone());
-        let drift_repaired = Family::default();
-        registry.register(
-            "drift_repaired",
-            "Bindings that a broker had lost and that were put back",
-            drift_repaired.clone(),
+        let mut root = Registry::default();
+        let cpu = Counter::default();
+        root.register_with_unit("process_cpu", "CPU time of this process, user and system", Unit::Seconds, cpu.clone());
+        let memory = Gauge::default();
+        root.register_with_unit(
+            "process_resident_memory",
+            "Resident memory of this process",
+            Unit::Bytes,
+            memory.clone(),
         );
-        let requests = Family::default();
-        registry.register(
-            "kubernetes_requests",
-            "Requests to the Kubernetes API by verb and HTTP status, 0 when there was no answer",
-            requests.clone(),
-        );
-        let leading = Gauge::default();
-        registry.register("leading", "Whether this process holds the lease and works", leading.clone());
-        Self { registry, reconciles, issued, broker_up, drift_repaired, requests, leading }
+        let started =
+            gauge(&mut root, "process_start_time_seconds", "When this process started, in seconds since 1970");
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        started.set(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+
+        let registry = root.sub_registry_with_prefix("credence");
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version of this program", build);
+        let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(durations as fn() -> Histogram);
+        let help = "How long a reconcile takes";
+        registry.register_with_unit("reconcile_duration", help, Unit::Seconds, durations.clone());
+        let leading = gauge(registry, "leading", "Whether this process holds the lease and works");
+        Self {
+            durations,
+            leading,
+            cpu,
+            memory,
+            reconciles: family(registry, "reconciles", "Reconciles by controller, outcome and reason"),
+            queue_depth: family(registry, "queue_depth", "Objects that wait for a worker"),
+            queue_oldest: family(registry, "queue_oldest_seconds", "For how long the oldest of them has waited"),
+            objects: family(registry, "objects", "Objects by kind and their condition Ready"),
+            issued: family(registry, "certificates_issued", "Certificates issued by cause"),
+            earliest_expiry: family(
+                registry,
+                "certificate_earliest_expiry_timestamp_seconds",
+                "When the first certificate of a trust domain expires",
+            ),
+            oldest_issue: family(
+                registry,
+                "certificate_oldest_issue_timestamp_seconds",
+                "When the oldest certificate in use of a trust domain was issued",
+            ),
+            overdue: family(registry, "certificates_overdue", "Certificates past their renewal point"),
+            authority_expiry: family(
+                registry,
+                "authority_expiry_timestamp_seconds",
+                "When the signing authority of a trust domain expires",
+            ),
+            broker_up: family(registry, "broker_up", "Whether the broker answers the operator"),
+            grants_applied: family(registry, "broker_grants_applied", "Bindings that the broker holds for policies"),
+            grants_missing: family(registry, "broker_grants_missing", "Bindings of policies that the broker lacks"),
+            unmanaged: family(registry, "broker_unmanaged", "ACLs on the broker that are not Credence's"),
+            drift_found: family(registry, "broker_drift_found", "Bindings that a broker had lost"),
+            drift_repaired: family(registry, "broker_drift_repaired", "Bindings that were put back"),
+            broker_requests: family(registry, "broker_requests", "Requests to brokers by kind and outcome"),
+            requests: family(
+                registry,
+                "kubernetes_requests",
+                "Requests to the Kubernetes API by verb, resource and HTTP status, 0 when there was no answer",
+            ),
+            kubernetes_drift_repaired: family(
+                registry,
+                "kubernetes_drift_repaired",
+                "Objects of Credence that somebody had changed or deleted and that were put back",
+            ),
+            interruptions: family(registry, "watch_interruptions", "Watches that broke and were started again"),
+            refresh: Mutex::new(None),
+            registry: root,
+        }
     }
 }
 
 impl Metrics {
     /// Counts a reconcile.
-    pub fn reconciled(&self, controller: &'static str, outcome: &'static str) {
-        self.reconciles.get_or_create(&ReconcileLabels { controller, outcome }).inc();
+    pub fn reconciled(&self, controller: &'static str, outcome: &'static str, reason: &'static str, took: Duration) {
+        self.reconciles.get_or_create(&ReconcileLabels { controller, outcome, reason }).inc();
+        self.durations.get_or_create(&ControllerLabels { controller }).observe(took.as_secs_f64());
+    }
+
+    /// Says how a queue stands.
+    pub fn queue(&self, controller: &'static str, depth: usize, oldest: Duration) {
+        let labels = ControllerLabels { controller };
+        self.queue_depth.get_or_create(&labels).set(i64::try_from(depth).unwrap_or(i64::MAX));
+        self.queue_oldest.get_or_create(&labels).set(oldest.as_secs_f64());
+    }
+
+    /// Replaces the numbers of objects by kind, value of `Ready` and reason.
+    pub fn objects(&self, counts: impl IntoIterator<Item = ((&'static str, String, String), i64)>) {
+        self.objects.clear();
+        for ((kind, ready, reason), count) in counts {
+            self.objects.get_or_create(&ObjectLabels { kind, ready, reason }).set(count);
+        }
+    }
+
+    /// Replaces what is known of the certificates, by trust domain.
+    pub fn certificates(&self, figures: impl IntoIterator<Item = (String, CertificateFigures)>) {
+        let times = [&self.earliest_expiry, &self.oldest_issue, &self.authority_expiry];
+        times.into_iter().chain([&self.overdue]).for_each(Family::clear);
+        for (trust_domain, figures) in figures {
+            let labels = TrustDomainLabels { trust_domain };
+            let values = [figures.earliest_expiry, figures.oldest_issue, figures.authority_expiry];
+            for (family, value) in times.into_iter().zip(values) {
+                if let Some(value) = value {
+                    family.get_or_create(&labels).set(value);
+                }
+            }
+            self.overdue.get_or_create(&labels).set(i64::from(figures.overdue));
+        }
+    }
+
+    /// Replaces what is known of the brokers.
+    pub fn brokers(&self, figures: impl IntoIterator<Item = (String, BrokerFigures)>) {
+        let families = [&self.broker_up, &self.grants_applied, &self.grants_missing, &self.unmanaged];
+        families.into_iter().for_each(Family::clear);
+        for (broker, figures) in figures {
+            let labels = BrokerLabels { broker };
+            let values = [u32::from(figures.up), figures.applied, figures.missing, figures.unmanaged];
+            for (family, value) in families.into_iter().zip(values) {
+                family.get_or_create(&labels).set(i64::from(value));
+            }
+        }
     }
 
     /// Counts an issued certificate.
@@ -81,8 +284,32 @@ impl Metrics {
     }
 
     /// Counts a request to the Kubernetes API; the code is 0 when there was no answer.
-    pub fn requested(&self, verb: &str, code: u16) {
-        self.requests.get_or_create(&RequestLabels { verb: verb.to_owned(), code }).inc();
+    pub fn requested(&self, verb: &'static str, resource: String, code: u16) {
+        self.requests.get_or_create(&RequestLabels { verb, resource, code }).inc();
+    }
+
+    /// Counts a request to a broker.
+    pub fn broker_requested(&self, broker: &str, request: &str, answered: bool) {
+        let outcome = if answered { "answered" } else { "failed" };
+        let labels = BrokerRequestLabels { broker: broker.to_owned(), request: request.to_owned(), outcome };
+        self.broker_requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts an object that was put back.
+    pub fn kubernetes_repaired(&self, kind: &str) {
+        self.kubernetes_drift_repaired.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
+    }
+
+    /// Counts bindings that a broker had lost, and those of them that were put back.
+    pub fn broker_drift(&self, broker: &str, found: u64, repaired: u64) {
+        let labels = BrokerLabels { broker: broker.to_owned() };
+        self.drift_found.get_or_create(&labels).inc_by(found);
+        self.drift_repaired.get_or_create(&labels).inc_by(repaired);
+    }
+
+    /// Counts a watch that broke.
+    pub fn interrupted(&self, kind: &str) {
+        self.interruptions.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
     }
 
     /// Says whether this process holds the lease.
@@ -90,27 +317,35 @@ impl Metrics {
         self.leading.set(i64::from(leads));
     }
 
-    /// Says whether a broker answers.
-    pub fn broker_up(&self, broker: &str, up: bool) {
-        self.broker_up.get_or_create(&BrokerLabels { broker: broker.to_owned() }).set(i64::from(up));
-    }
-
-    /// Takes over how many bindings a session has put back, and says how many of them are news.
-    #[must_use]
-    pub fn repaired_since(&self, broker: &str, total: u64) -> u64 {
-        let counter = self.drift_repaired.get_or_create(&BrokerLabels { broker: broker.to_owned() });
-        let news = total.saturating_sub(counter.get());
-        counter.inc_by(news);
-        news
+    /// Replaces what is called before every exposition, to bring gauges up to date.
+    pub fn refresh_with(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
+        *self.refresh.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(refresh));
     }
 
     /// All metrics as text.
     #[must_use]
     pub fn render(&self) -> String {
+        if let Some(refresh) = self.refresh.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            refresh(self);
+        }
+        self.measure_process();
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,
             Err(_) => String::new(),
         }
+    }
+
+    /// Reads what Linux counts for this process (proc(5)); elsewhere it stays at zero.
+    fn measure_process(&self) {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+        let stat = read("stat");
+        // The name in front may hold spaces; user and system time are the fields 14 and 15, in ticks of 1/100 s.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
+        let ticks: f64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+        self.cpu.inc_by((ticks / 100.0 - self.cpu.get()).max(0.0));
+        let status = read("status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        self.memory.set(resident.and_then(|kib| kib.parse::<i64>().ok()).unwrap_or(0) * 1024);
     }
 }

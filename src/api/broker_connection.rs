@@ -1,6 +1,6 @@
 //! `BrokerConnection`: a message broker, and which namespaces may own which topics there.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,7 @@ pub struct TopicAccess {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerConnectionStatus {
-    /// Conditions in the order of the work: `Accepted`, `Connected`, `InSync`, `Ready`.
+    /// Conditions in the order of the work: `Accepted`, `Connected`, `Authorized`, `InSync`, `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -113,6 +113,10 @@ pub struct BrokerConnectionStatus {
     /// How many brokers the cluster has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brokers: Option<u32>,
+
+    /// When the operator's own client certificate expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_expires_at: Option<Time>,
 
     /// How many ACLs of the cluster were made for topic policies.
     #[serde(default)]

@@ -17,6 +17,8 @@ pub enum ConditionType {
     BrokerAccess,
     /// The broker answers the operator.
     Connected,
+    /// The broker lets the operator do its work.
+    Authorized,
     /// The broker holds what was applied.
     InSync,
     /// The grants of a policy are in force on the broker.
@@ -38,6 +40,7 @@ impl ConditionType {
             Self::CredentialsIssued => "CredentialsIssued",
             Self::BrokerAccess => "BrokerAccess",
             Self::Connected => "Connected",
+            Self::Authorized => "Authorized",
             Self::InSync => "InSync",
             Self::Applied => "Applied",
             Self::Rotated => "Rotated",
@@ -118,6 +121,8 @@ reasons! {
     AdminSecretInvalid,
     /// The broker refused the operator's credential or its rights.
     BrokerRefused,
+    /// The operator has the rights on the broker that it needs.
+    RightsVerified,
     /// The broker refused the login of a principal.
     LoginRefused,
     /// The broker let the principal in.
@@ -150,6 +155,8 @@ reasons! {
     Conflict,
     /// An object of the target name exists and belongs to someone else.
     NotOwned,
+    /// Somebody else keeps changing what the operator writes.
+    Contended,
     /// The grants are in force.
     GrantsApplied,
     /// The broker refused a part of the grants.

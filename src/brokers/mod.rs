@@ -1,6 +1,7 @@
 //! Message brokers: one session per connection, one view of what the broker holds, one queue of changes.
 
 pub mod kafka;
+mod ledger;
 pub mod registry;
 pub mod session;
 
@@ -27,7 +28,12 @@ pub struct ClusterFacts {
     pub cluster_id: Option<String>,
     /// How many brokers it has.
     pub brokers: u32,
+    /// Whether it lets the operator change bindings.
+    pub may_alter: bool,
 }
+
+/// How many bindings are listed in words at most.
+const LISTED: usize = 50;
 
 /// What a broker holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,13 +52,16 @@ pub trait Admin: Send + Sized + 'static {
     /// What it takes to connect.
     type Config: Clone + Send + Sync + 'static;
 
-    /// Connects and finds out what the broker is.
-    fn connect(config: &Self::Config) -> impl Future<Output = Result<(Self, ClusterFacts), BrokerFailure>> + Send;
+    /// Connects.
+    fn connect(config: &Self::Config) -> impl Future<Output = Result<Self, BrokerFailure>> + Send;
 
-    /// What the broker holds; with `principals`, only what it holds for them.
-    fn list(&mut self, principals: Option<&[String]>) -> impl Future<Output = Result<Holdings, BrokerFailure>> + Send;
+    /// What the broker is, and what it lets the operator do.
+    fn facts(&mut self) -> impl Future<Output = Result<ClusterFacts, BrokerFailure>> + Send;
 
-    /// Adds bindings in one batch.
+    /// What the broker holds.
+    fn list(&mut self) -> impl Future<Output = Result<Holdings, BrokerFailure>> + Send;
+
+    /// Adds bindings in one batch, and returns when the broker itself lists them.
     fn add(&mut self, bindings: &Bindings) -> impl Future<Output = Result<Failures, BrokerFailure>> + Send;
 
     /// Removes bindings in one batch. What is not there counts as removed.

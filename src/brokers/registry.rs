@@ -1,13 +1,14 @@
 //! The brokers that are connected, by the name of their connection.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::sync::Semaphore;
 
 use super::kafka::ClientAccess;
 use super::session::Session;
 
 /// A broker as other controllers see it.
-#[derive(Clone)]
 pub struct Broker {
     /// What a client needs besides its own certificate.
     pub access: ClientAccess,
@@ -17,6 +18,24 @@ pub struct Broker {
     pub observes: bool,
     /// What the session was started from; it is replaced when this changes.
     pub source: String,
+    /// Turns for logins with the credentials of clients.
+    pub logins: Arc<Semaphore>,
+    /// How much of its drift was told of.
+    pub told: Told,
+}
+
+/// How much drift of a session was told of already: bindings found missing, and put back.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<(u64, u64)>);
+
+impl Told {
+    /// Takes over the totals of a session, and says what of them is news.
+    pub fn news(&self, found: u64, repaired: u64) -> (u64, u64) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = (found.saturating_sub(told.0), repaired.saturating_sub(told.1));
+        *told = (found, repaired);
+        news
+    }
 }
 
 /// All brokers.

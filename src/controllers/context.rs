@@ -11,6 +11,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::gate::RotationGate;
 use super::material::{BundleFacts, MaterialFacts};
+use super::service_identity::Logins;
 use super::wiring::Seen;
 use crate::api::{
     BrokerConnection, BrokerConnectionStatus, RotationPolicy, RotationPolicyStatus, ServiceIdentity,
@@ -144,6 +145,7 @@ pub struct Context {
     pub claims: NameClaims,
     pub seen: SeenFacts,
     pub gate: RotationGate,
+    pub logins: Logins,
     pub events: Events,
     pub metrics: Arc<Metrics>,
 }
@@ -153,6 +155,12 @@ impl Context {
     pub fn namespace_labels(&self, namespace: &str) -> Option<Labels> {
         let found = self.stores.namespaces.get(&ObjectRef::new_with(namespace, ()))?;
         Some(found.metadata.labels.clone().unwrap_or_default())
+    }
+
+    /// Whether a namespace is being deleted.
+    pub fn is_terminating(&self, namespace: Option<&str>) -> bool {
+        let found = self.stores.namespaces.get(&ObjectRef::new_with(namespace.unwrap_or_default(), ()));
+        found.is_some_and(|found| found.metadata.deletion_timestamp.is_some())
     }
 
     /// An object of a store, if it exists and fits its schema.

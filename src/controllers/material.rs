@@ -31,7 +31,7 @@ impl Facts for Material {
             authority: text(AUTHORITY)?,
             inputs: text(INPUTS)?,
             surroundings: text(SURROUNDINGS)?,
-            intact: true,
+            altered_by: None,
             serial_number: text(SERIAL_NUMBER)?,
             fingerprint: text(FINGERPRINT)?,
         })
@@ -53,7 +53,7 @@ pub fn describe(
         authority: authority.to_owned(),
         inputs: inputs.to_owned(),
         surroundings: surroundings.to_owned(),
-        intact: true,
+        altered_by: None,
         serial_number: certificate.serial_number.clone(),
         fingerprint: certificate.fingerprint(),
     }
@@ -112,7 +112,7 @@ mod tests {
             authority: "a".into(),
             inputs: "i".into(),
             surroundings: "s".into(),
-            intact: true,
+            altered_by: None,
             serial_number: "01".into(),
             fingerprint: "f".into(),
         };

@@ -3,6 +3,7 @@
 pub mod broker_connection;
 mod context;
 mod gate;
+mod gauges;
 mod material;
 pub mod rotation_policy;
 pub mod service_identity;
@@ -14,6 +15,9 @@ mod wiring;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::api::ConditionType;
 
 pub use context::{Context, Settings};
 pub use start::run;
@@ -22,4 +26,37 @@ pub use start::run;
 fn wait(now: Timestamp, then: Timestamp) -> Duration {
     let left = u64::try_from(then.duration_since(now).as_secs()).unwrap_or(0);
     Duration::from_secs(left.clamp(1, 600))
+}
+
+/// How soon something that is not met is tried again: after as long as it has not been met already, within bounds. So
+/// what fails for long is tried less and less often, also across a restart.
+fn retry_in(
+    conditions: &[Condition],
+    kind: ConditionType,
+    now: Timestamp,
+    (least, most): (Duration, Duration),
+) -> Duration {
+    let unmet = conditions.iter().find(|it| it.type_ == kind.as_str() && it.status == "False");
+    let since = unmet.map_or(now, |condition| condition.last_transition_time.0);
+    Duration::try_from(now.duration_since(since)).unwrap_or_default().clamp(least, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Conditions, Reason};
+
+    #[test]
+    fn what_fails_for_long_is_tried_less_and_less_often() {
+        let bounds = (Duration::from_secs(5), Duration::from_secs(60));
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut conditions = Conditions::new();
+        conditions.unmet(ConditionType::Applied, Reason::GrantsFailed, "refused");
+        let failed = conditions.merge(&[], Some(1), at(100));
+        for (now, pause) in [(101, 5), (120, 20), (1000, 60), (50, 5)] {
+            let next = retry_in(&failed, ConditionType::Applied, at(now), bounds);
+            assert_eq!(next, Duration::from_secs(pause), "at {now}");
+        }
+        assert_eq!(retry_in(&[], ConditionType::Applied, at(1), bounds), bounds.0);
+    }
 }

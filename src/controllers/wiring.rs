@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{Lookup, ObjectRef, Store};
@@ -47,6 +48,10 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn spec_facts<K: Resource>(object: &K) -> String {
     let meta = object.meta();
     format!("{:?}/{:?}/{}", meta.uid, meta.generation, meta.deletion_timestamp.is_some())
+}
+
+fn is_ready(conditions: Option<&[Condition]>) -> bool {
+    conditions.unwrap_or_default().iter().any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
 fn find<K: Resource<DynamicType = ()> + Clone + 'static>(
@@ -181,14 +186,7 @@ impl Context {
             self.triggers.trust_domains.fire_ref(&domain.to_object_ref(()));
         }
         self.identities_where(|identity| identity.metadata.namespace.as_deref() == Some(reference.name.as_str()));
-        let policies = Self::select(&self.stores.topic_policies, |policy: &TopicPolicy| {
-            policy.metadata.namespace.as_deref() == Some(reference.name.as_str())
-        });
-        for policy in policies {
-            self.triggers
-                .topic_policies
-                .fire(Some(&reference.name), policy.metadata.name.as_deref().unwrap_or_default());
-        }
+        self.policies_where(|policy| policy.metadata.namespace.as_deref() == Some(reference.name.as_str()));
     }
 
     /// A Secret of the operator's namespace was added, changed or removed.
@@ -222,10 +220,37 @@ impl Context {
     /// Wakes all identities and policies that name a broker.
     pub fn users_of_broker(&self, name: &str) {
         self.identities_where(|identity| identity.spec.brokers.iter().any(|broker| broker.name == name));
-        for policy in Self::select(&self.stores.topic_policies, |policy: &TopicPolicy| policy.spec.broker == name) {
-            let namespace = policy.metadata.namespace.as_deref();
-            self.triggers.topic_policies.fire(namespace, policy.metadata.name.as_deref().unwrap_or_default());
+        self.policies_of_broker(name);
+    }
+
+    /// Wakes all policies that name a broker.
+    pub fn policies_of_broker(&self, name: &str) {
+        self.policies_where(|policy| policy.spec.broker == name);
+    }
+
+    /// Wakes the identities and policies that name a broker and are not as they should be.
+    pub fn unready_users_of_broker(&self, name: &str) {
+        self.identities_where(|identity| {
+            identity.spec.brokers.iter().any(|broker| broker.name == name)
+                && !is_ready(identity.status.as_ref().map(|status| status.conditions.as_slice()))
+        });
+        self.policies_where(|policy| {
+            policy.spec.broker == name && !is_ready(policy.status.as_ref().map(|status| status.conditions.as_slice()))
+        });
+    }
+
+    /// Wakes everybody: the clock was set, and all that was counted from it is in doubt.
+    pub fn clock_was_set(&self) {
+        for domain in self.stores.trust_domains.state() {
+            self.triggers.trust_domains.fire_ref(&domain.to_object_ref(()));
         }
+        for broker in self.stores.brokers.state() {
+            self.triggers.brokers.fire_ref(&broker.to_object_ref(()));
+        }
+        for policy in self.stores.rotation_policies.state() {
+            self.triggers.rotation_policies.fire_ref(&policy.to_object_ref(()));
+        }
+        self.identities_where(|_| true);
     }
 
     /// Wakes the rotation policy of this name (`namespace/name`).
@@ -262,6 +287,14 @@ impl Context {
         for guarded in self.stores.identities.state() {
             if guarded.0.as_ref().is_ok_and(&predicate) {
                 self.triggers.identities.fire_ref(&guarded.to_object_ref(()));
+            }
+        }
+    }
+
+    fn policies_where(&self, predicate: impl Fn(&TopicPolicy) -> bool) {
+        for guarded in self.stores.topic_policies.state() {
+            if guarded.0.as_ref().is_ok_and(&predicate) {
+                self.triggers.topic_policies.fire_ref(&guarded.to_object_ref(()));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Decisions. Everything here is pure: no client, no clock (`now` is a parameter), no randomness.
 
 pub mod claims;
+pub mod contention;
 pub mod fence;
 pub mod grants;
 pub mod identity;

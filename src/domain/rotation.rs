@@ -92,8 +92,8 @@ pub struct Material {
     pub inputs: String,
     /// Digest of what is stored beside it and changes without a new key (trust bundle, broker address).
     pub surroundings: String,
-    /// Whether nobody else has changed it.
-    pub intact: bool,
+    /// Who else has changed it.
+    pub altered_by: Option<String>,
     /// Serial number of the certificate, in hexadecimal.
     pub serial_number: String,
     /// SHA-256 of the certificate, in hexadecimal.
@@ -109,13 +109,17 @@ pub struct Wanted<'a> {
     pub surroundings: &'a str,
     /// Authorities whose certificates the trust bundle still verifies.
     pub authorities: &'a [String],
+    /// Whether it was there before.
+    pub existed: bool,
 }
 
 /// Why new material is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// There is none.
+    /// There is none yet.
     Missing,
+    /// Somebody else has deleted it.
+    Deleted,
     /// Somebody else has changed it.
     Altered,
     /// It has expired.
@@ -139,12 +143,19 @@ impl Cause {
         matches!(self, Self::AuthorityReplaced | Self::Ordered | Self::Due)
     }
 
+    /// Whether somebody else made it necessary.
+    #[must_use]
+    pub fn is_repair(self) -> bool {
+        matches!(self, Self::Deleted | Self::Altered)
+    }
+
     /// The cause in words, after "because".
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
             Self::Missing => "there was none",
-            Self::Altered => "the Secret had been changed by hand",
+            Self::Deleted => "somebody had deleted the Secret",
+            Self::Altered => "somebody had changed the Secret",
             Self::Expired => "it had expired",
             Self::Respecified => "the spec asks for other names or another key",
             Self::Expiring => "it would have expired before the next allowed time",
@@ -193,8 +204,10 @@ pub fn renewal_point(rules: &Rules, issued_at: Timestamp, not_after: Timestamp, 
 /// Decides about one certificate.
 #[must_use]
 pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, seed: u64, now: Timestamp) -> Decision {
-    let Some(material) = material else { return Decision::Issue(Cause::Missing) };
-    if !material.intact {
+    let Some(material) = material else {
+        return Decision::Issue(if wanted.existed { Cause::Deleted } else { Cause::Missing });
+    };
+    if material.altered_by.is_some() {
         return Decision::Issue(Cause::Altered);
     }
     if material.not_after <= now {
@@ -263,7 +276,7 @@ mod tests {
             authority: "a1".into(),
             inputs: "names".into(),
             surroundings: "bundle".into(),
-            intact: true,
+            altered_by: None,
             serial_number: "01".into(),
             fingerprint: "f".into(),
         }
@@ -271,7 +284,7 @@ mod tests {
 
     fn decide_at(rules: &Rules, material: &Material, now: i64) -> Decision {
         let authorities = ["a1".to_owned()];
-        let wanted = Wanted { inputs: "names", surroundings: "bundle", authorities: &authorities };
+        let wanted = Wanted { inputs: "names", surroundings: "bundle", authorities: &authorities, existed: true };
         decide(rules, Some(material), &wanted, 0, at(now))
     }
 
@@ -286,12 +299,20 @@ mod tests {
     fn what_is_broken_is_made_anew_whatever_the_policy_says() {
         let rules = Rules { suspend: true, ..Rules::default() };
         for (spoilt, cause) in [
-            (Material { intact: false, ..material() }, Cause::Altered),
+            (Material { altered_by: Some("kubectl-edit".into()), ..material() }, Cause::Altered),
             (Material { inputs: "other".into(), ..material() }, Cause::Respecified),
             (Material { not_after: at(30), ..material() }, Cause::Expired),
         ] {
             assert_eq!(decide_at(&rules, &spoilt, 60), Decision::Issue(cause));
             assert!(!cause.is_paced());
+        }
+    }
+
+    #[test]
+    fn what_was_there_before_and_is_gone_was_deleted() {
+        for (existed, cause) in [(false, Cause::Missing), (true, Cause::Deleted)] {
+            let wanted = Wanted { inputs: "", surroundings: "", authorities: &[], existed };
+            assert_eq!(decide(&Rules::default(), None, &wanted, 0, at(0)), Decision::Issue(cause));
         }
     }
 

@@ -4,15 +4,20 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, Response};
 use kube::client::{Body, ClientBuilder};
 use thiserror::Error;
+use tokio::time::timeout;
 use tower::{BoxError, Service};
 
 use crate::domain::fence::Fence;
 use crate::metrics::Metrics;
+
+/// How long an answer may take. A watch is not an answer: it ends by itself.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Why a write was not sent.
 #[derive(Debug, Error)]
@@ -66,20 +71,73 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.headers_mut().insert(USER_AGENT, self.agent.clone());
         let reads = *request.method() == Method::GET;
-        let verb = match request.uri().query() {
-            Some(query) if reads && query.contains("watch=true") => "WATCH".to_owned(),
-            _ => request.method().to_string(),
-        };
+        let watches = reads && request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        let verb = if watches { "WATCH" } else { verb(request.method()) };
+        let resource = resource(request.uri().path());
         let (metrics, fence) = (self.metrics.clone(), self.fence.clone().filter(|_| !reads));
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = match fence {
-                None => answer.await,
-                Some(fence) => fence.guard(answer).await.unwrap_or_else(|| Err(NotLeading.into())),
+            let answer = async {
+                match fence {
+                    None => answer.await,
+                    Some(fence) => fence.guard(answer).await.unwrap_or_else(|| Err(NotLeading.into())),
+                }
             };
+            let answer = timeout(ANSWER, answer).await.unwrap_or_else(|_| Err("no answer in time".into()));
             let code = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
-            metrics.requested(&verb, code);
+            metrics.requested(verb, resource, code);
             answer
         })
+    }
+}
+
+/// The methods that the client uses; what else there is has one name, as labels must be few.
+fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "OTHER",
+    }
+}
+
+/// The resource in a path of the Kubernetes API, with its subresource: `/api/v1/...` or `/apis/<group>/v1/...`.
+fn resource(path: &str) -> String {
+    let mut parts = path.trim_matches('/').split('/');
+    let skipped = match parts.next() {
+        Some("api") => 1,
+        _ => 2,
+    };
+    let parts: Vec<&str> = parts.skip(skipped).collect();
+    let parts = match parts.as_slice() {
+        ["namespaces", _, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    match parts {
+        [resource, _, subresource, ..] => format!("{resource}/{subresource}"),
+        [resource, ..] => (*resource).to_owned(),
+        [] => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_counted_by_its_resource() {
+        for (path, wanted) in [
+            ("/api/v1/namespaces/shop/secrets/orders-mtls", "secrets"),
+            ("/api/v1/namespaces/shop", "namespaces"),
+            ("/api/v1/secrets", "secrets"),
+            ("/apis/credence.dev/v1alpha1/namespaces/shop/topicpolicies/orders/status", "topicpolicies/status"),
+            ("/apis/credence.dev/v1alpha1/trustdomains/demo/status", "trustdomains/status"),
+            ("/apis/coordination.k8s.io/v1/namespaces/credence-system/leases/credence", "leases"),
+            ("/version", ""),
+        ] {
+            assert_eq!(resource(path), wanted, "{path}");
+        }
     }
 }

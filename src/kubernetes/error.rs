@@ -79,6 +79,28 @@ impl Error {
     }
 }
 
+impl Error {
+    /// A short name of it, for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => match status.code {
+                    403 => "Forbidden",
+                    409 => "Conflict",
+                    429 => "TooManyRequests",
+                    400..500 => "RequestRefused",
+                    _ => "ServerFailed",
+                },
+                _ => "NoAnswer",
+            },
+            Self::NotOwned { .. } => "NotOwned",
+            Self::Issuer(_) => "IssueFailed",
+            Self::Bug(_) => "Bug",
+        }
+    }
+}
+
 /// Whether the API server answered with this HTTP status.
 #[must_use]
 pub fn has_code(error: &kube::Error, code: u16) -> bool {

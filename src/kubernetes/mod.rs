@@ -4,8 +4,10 @@
 pub mod client;
 pub mod error;
 pub mod events;
+pub mod health;
 pub mod lease;
 pub mod owned;
+pub mod queue;
 pub mod run;
 pub mod status;
 pub mod watch;

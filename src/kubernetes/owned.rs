@@ -4,25 +4,26 @@
 //! Only metadata is watched and kept. Facts about the content stand in annotations, and the field ownership that the
 //! API server keeps shows whether anybody else wrote the content since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Error as WatchError, Event};
+use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::{Error, has_code};
-use super::status::resource_version;
+use super::status::version;
 use super::{COMPONENT, FIELD_MANAGER, MANAGED_BY};
+use crate::domain::contention::Contention;
 
 /// Facts about the content of an object that stand in its annotations.
 pub trait Facts: Clone + Send + Sync + 'static {
@@ -38,21 +39,34 @@ pub struct Record<F> {
     pub uid: String,
     /// UID of the object that controls it.
     pub owner: String,
+    /// Kind and name of the object that controls it, as `Kind/name`.
+    controller: String,
     /// What it is for.
     pub component: String,
-    /// What its content is; `None` when somebody else changed it.
-    pub facts: Option<F>,
+    /// What its content is, or who else changed it.
+    pub facts: Result<F, String>,
 }
 
 type Key = (String, String);
 
-/// In the order of namespace and name, so that looking up what an identity owns does not scan the cluster.
-type Records<F> = BTreeMap<Key, Record<F>>;
+/// How long it is remembered that an object was deleted by somebody else; its owner is told at once.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+struct Known<F> {
+    /// In the order of namespace and name, so that looking up what an identity owns does not scan the cluster.
+    records: BTreeMap<Key, Record<F>>,
+    /// What was put back lately, and who had changed it.
+    contentions: HashMap<Key, (Contention, String)>,
+    /// What somebody else deleted, and when.
+    lost: HashMap<Key, Instant>,
+    /// During a list: what was written since it began, which the list may not show.
+    written: Option<HashSet<Key>>,
+}
 
 /// All written objects of one kind.
 pub struct Owned<K, F> {
     client: Client,
-    records: RwLock<Records<F>>,
+    known: RwLock<Known<F>>,
     kind: std::marker::PhantomData<fn() -> K>,
 }
 
@@ -64,7 +78,9 @@ where
     /// Nothing is known before [`Self::follow`] has listed.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, records: RwLock::new(BTreeMap::new()), kind: std::marker::PhantomData }
+        let known =
+            Known { records: BTreeMap::new(), contentions: HashMap::new(), lost: HashMap::new(), written: None };
+        Self { client, known: RwLock::new(known), kind: std::marker::PhantomData }
     }
 
     /// The label selector of the watch.
@@ -73,64 +89,131 @@ where
         format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)
     }
 
-    /// Follows the metadata watch. `listed` is called after each complete list, `changed` with namespace, name and the
-    /// UID of the controlling object for every change.
+    fn read_known(&self) -> RwLockReadGuard<'_, Known<F>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_known(&self) -> RwLockWriteGuard<'_, Known<F>> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the metadata watch. `listed` is called after each complete list, `changed` with the namespace and the
+    /// controlling object (`Kind/name`) for every change.
     pub async fn follow(
         &self,
-        events: impl Stream<Item = Result<Event<PartialObjectMeta<K>>, WatchError>> + Send,
+        events: impl Stream<Item = Event<PartialObjectMeta<K>>> + Send,
         mut listed: impl FnMut() + Send,
         mut changed: impl FnMut(&str, &str) + Send,
     ) {
-        let events = events.default_backoff();
         pin_mut!(events);
-        let mut seen: Vec<Key> = Vec::new();
+        let mut seen: HashSet<Key> = HashSet::new();
+        let mut touched: Vec<(String, String)> = Vec::new();
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Apply(object)) => {
-                    self.note(&object.metadata);
-                    notify(&object.metadata, &mut changed);
+                Event::Apply(object) => {
+                    if let Some((namespace, controller)) = self.note(&object.metadata) {
+                        changed(&namespace, &controller);
+                    }
                 }
-                Ok(Event::Delete(object)) => {
-                    self.forget(&object.metadata);
-                    notify(&object.metadata, &mut changed);
+                Event::Delete(object) => {
+                    let (namespace, controller) = self.forget(&object.metadata);
+                    changed(&namespace, &controller);
                 }
-                Ok(Event::Init) => seen.clear(),
-                Ok(Event::InitApply(object)) => {
-                    self.note(&object.metadata);
-                    seen.push(key(&object.metadata));
+                Event::Init => {
+                    seen.clear();
+                    touched.clear();
+                    self.write_known().written = Some(HashSet::new());
                 }
-                Ok(Event::InitDone) => {
-                    let seen: std::collections::HashSet<Key> = seen.drain(..).collect();
-                    let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
-                    records.retain(|key, _| seen.contains(key));
-                    drop(records);
+                Event::InitApply(object) => {
+                    touched.extend(self.note(&object.metadata));
+                    seen.insert(key(&object.metadata));
+                }
+                Event::InitDone => {
+                    touched.extend(self.conclude_list(&seen));
                     listed();
+                    // What changed while nobody watched is told now.
+                    for (namespace, controller) in touched.drain(..) {
+                        changed(&namespace, &controller);
+                    }
                 }
-                Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it is started again"),
             }
         }
     }
 
+    /// Drops what the list did not show, and says whose it was.
+    fn conclude_list(&self, seen: &HashSet<Key>) -> Vec<(String, String)> {
+        let mut known = self.write_known();
+        let written = known.written.take().unwrap_or_default();
+        let is_gone = |key: &Key| !seen.contains(key) && !written.contains(key);
+        let gone: Vec<Key> = known.records.keys().filter(|key| is_gone(key)).cloned().collect();
+        let now = Instant::now();
+        gone.into_iter()
+            .filter_map(|key| {
+                let record = known.records.remove(&key)?;
+                known.lost.insert(key.clone(), now);
+                Some((key.0, record.controller))
+            })
+            .collect()
+    }
+
     /// What is known of an object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Record<F>> {
-        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        records.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.read_known().records.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// Whether somebody else deleted the object a short while ago.
+    pub fn was_lost(&self, namespace: &str, name: &str) -> bool {
+        self.read_known().lost.contains_key(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// Why an object must not be put back yet, and for how long: that was done a short while ago.
+    pub fn held_back(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
+        let known = self.read_known();
+        let (contention, who) = known.contentions.get(&(namespace.to_owned(), name.to_owned()))?;
+        let pause = contention.repair_at().saturating_duration_since(now);
+        (!contention.is_over(now) && !pause.is_zero()).then(|| (Self::contended(namespace, name, who), pause))
+    }
+
+    /// Whether somebody keeps changing an object: in words, and after how long in peace that counts as ended.
+    pub fn fight(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
+        let known = self.read_known();
+        let (contention, who) = known.contentions.get(&(namespace.to_owned(), name.to_owned()))?;
+        let calm_in = contention.fight_until()?.saturating_duration_since(now);
+        (!calm_in.is_zero()).then(|| (Self::contended(namespace, name, who), calm_in))
+    }
+
+    fn contended(namespace: &str, name: &str, who: &str) -> String {
+        format!(
+            "the {} {namespace}/{name} is changed or deleted again and again by {who}; it is put back once a minute at \
+             most. Find out who that is and stop it",
+            K::kind(&())
+        )
+    }
+
+    /// Notes that an object was put back after somebody else had changed or deleted it.
+    pub fn repaired(&self, namespace: &str, name: &str, who: Option<&str>, now: Instant) {
+        let mut known = self.write_known();
+        known.contentions.retain(|_, (contention, _)| !contention.is_over(now));
+        let key = (namespace.to_owned(), name.to_owned());
+        let contention = match known.contentions.get(&key) {
+            Some((contention, _)) => contention.repaired(now),
+            None => Contention::new(now),
+        };
+        known.contentions.insert(key, (contention, who.unwrap_or("somebody").to_owned()));
     }
 
     /// All objects that an owner controls, with namespace and name.
     pub fn owned_by(&self, owner: &str) -> Vec<(Key, Record<F>)> {
-        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        records
-            .iter()
-            .filter(|(_, record)| record.owner == owner)
-            .map(|(key, record)| (key.clone(), record.clone()))
-            .collect()
+        let known = self.read_known();
+        let owned = known.records.iter().filter(|(_, record)| record.owner == owner);
+        owned.map(|(key, record)| (key.clone(), record.clone())).collect()
     }
 
     /// The objects of one namespace whose names begin with `prefix` and that an owner controls, with their names.
     pub fn owned_with_prefix(&self, namespace: &str, prefix: &str, owner: &str) -> Vec<(String, Record<F>)> {
-        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
-        records
+        let known = self.read_known();
+        known
+            .records
             .range((namespace.to_owned(), prefix.to_owned())..)
             .take_while(|((space, name), _)| space == namespace && name.starts_with(prefix))
             .filter(|(_, record)| record.owner == owner)
@@ -144,7 +227,7 @@ where
     /// [`Error::NotOwned`] for an object of somebody else, otherwise what the API server said.
     pub async fn put(&self, object: &K) -> Result<(), Error> {
         let (namespace, name) = key(object.meta());
-        let owner = owner(object.meta());
+        let owner = owner(object.meta()).map(|owner| owner.uid.clone()).unwrap_or_default();
         let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
         let doing = |verb: &str| format!("{verb} {} {namespace}/{name}", K::kind(&()));
         let known = match self.get(&namespace, &name) {
@@ -153,7 +236,7 @@ where
                 let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), dry_run: false };
                 match api.create(&params, object).await {
                     Ok(created) => {
-                        self.note(created.meta());
+                        self.wrote(created.meta());
                         return Ok(());
                     }
                     // It exists without our label: ours only if the owner says so.
@@ -173,7 +256,7 @@ where
         object.meta_mut().uid = Some(known.uid);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let answer = api.patch(&name, &params, &Patch::Apply(&object)).await.map_err(Error::api(doing("update")))?;
-        self.note(answer.meta());
+        self.wrote(answer.meta());
         Ok(())
     }
 
@@ -193,8 +276,7 @@ where
                 Err(Error::api(format!("delete {} {namespace}/{name}", K::kind(&())))(error))
             }
             _ => {
-                let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
-                records.remove(&(namespace.to_owned(), name.to_owned()));
+                self.write_known().records.remove(&(namespace.to_owned(), name.to_owned()));
                 Ok(())
             }
         }
@@ -209,30 +291,41 @@ where
         api.get_opt(name).await.map_err(Error::api(format!("read {} {namespace}/{name}", K::kind(&()))))
     }
 
-    fn note(&self, metadata: &ObjectMeta) {
+    /// Takes up the answer to a write of our own.
+    fn wrote(&self, metadata: &ObjectMeta) {
+        self.note(metadata);
+        let mut known = self.write_known();
+        known.lost.remove(&key(metadata));
+        if let Some(written) = known.written.as_mut() {
+            written.insert(key(metadata));
+        }
+    }
+
+    /// Takes up what an object is now. Returns its namespace and the object that controls it when that is news: the
+    /// watch may still be behind our own write.
+    fn note(&self, metadata: &ObjectMeta) -> Option<(String, String)> {
         let fresh = record(metadata);
-        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
-        match records.get(&key(metadata)) {
-            // The watch may still be behind our own write.
-            Some(known) if known.version > fresh.version => {}
-            _ => {
-                records.insert(key(metadata), fresh);
-            }
+        let key = key(metadata);
+        let mut known = self.write_known();
+        if known.records.get(&key).is_some_and(|known| known.version >= fresh.version) {
+            return None;
         }
+        let told = (key.0.clone(), fresh.controller.clone());
+        known.records.insert(key, fresh);
+        Some(told)
     }
 
-    fn forget(&self, metadata: &ObjectMeta) {
-        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
+    /// Forgets an object that is gone. Returns its namespace and the object that controlled it.
+    fn forget(&self, metadata: &ObjectMeta) -> (String, String) {
+        let (key, now) = (key(metadata), Instant::now());
+        let mut known = self.write_known();
         let gone = metadata.uid.as_deref().unwrap_or_default();
-        if records.get(&key(metadata)).is_some_and(|known| known.uid == gone) {
-            records.remove(&key(metadata));
+        if known.records.get(&key).is_some_and(|known| known.uid == gone) {
+            known.records.remove(&key);
+            known.lost.retain(|_, at| now.duration_since(*at) < REMEMBERED);
+            known.lost.insert(key.clone(), now);
         }
-    }
-}
-
-fn notify(metadata: &ObjectMeta, changed: &mut impl FnMut(&str, &str)) {
-    for owner in metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true)) {
-        changed(metadata.namespace.as_deref().unwrap_or_default(), &format!("{}/{}", owner.kind, owner.name));
+        (key.0, record::<F>(metadata).controller)
     }
 }
 
@@ -240,45 +333,52 @@ fn key(metadata: &ObjectMeta) -> Key {
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
-fn owner(metadata: &ObjectMeta) -> String {
-    let mut owners = metadata.owner_references.iter().flatten();
-    owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()).unwrap_or_default()
+fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
 fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
-    let annotations = metadata.annotations.clone().unwrap_or_default();
+    let nothing = BTreeMap::new();
+    let annotations = metadata.annotations.as_ref().unwrap_or(&nothing);
     let component = metadata.labels.as_ref().and_then(|labels| labels.get(COMPONENT)).cloned().unwrap_or_default();
     let entries = metadata.managed_fields.as_deref().unwrap_or_default();
+    let owner = owner(metadata);
+    let facts = || F::read(annotations).ok_or_else(|| "somebody who removed its annotations".to_owned());
     Record {
-        version: resource_version(&PartialObjectMeta::<k8s_openapi::api::core::v1::Secret> {
-            metadata: metadata.clone(),
-            ..PartialObjectMeta::default()
-        }),
+        version: version(metadata),
         uid: metadata.uid.clone().unwrap_or_default(),
-        owner: owner(metadata),
-        facts: if untouched(entries) { F::read(&annotations) } else { None },
+        owner: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
+        controller: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)).unwrap_or_default(),
+        facts: untouched(entries).and_then(|()| facts()),
         component,
     }
 }
 
-/// Whether nobody but us wrote data or our annotations, and nothing of what we wrote was taken away: the annotation
-/// that names the keys and the keys themselves are still ours.
-fn untouched(entries: &[ManagedFieldsEntry]) -> bool {
-    let fields = |entry: &ManagedFieldsEntry| entry.fields_v1.as_ref().map_or(Value::Null, |fields| fields.0.clone());
+/// Checks that nobody but us wrote data or our annotations, and that nothing of what we wrote was taken away: the keys
+/// are still ours.
+///
+/// # Errors
+/// Who did.
+fn untouched(entries: &[ManagedFieldsEntry]) -> Result<(), String> {
     let is_ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
-    let foreign = entries.iter().filter(|entry| !is_ours(entry)).map(fields).any(|fields| {
-        ["f:data", "f:binaryData"].iter().any(|part| fields.get(part).is_some())
-            || annotation_fields(&fields).any(|name| name.starts_with("f:credence.dev/"))
-    });
-    let held: Vec<String> = entries
-        .iter()
-        .filter(is_ours)
-        .map(fields)
-        .flat_map(|fields| fields.get("f:data").and_then(Value::as_object).cloned().unwrap_or_default())
-        .map(|(name, _)| name)
-        .filter(|name| name != ".")
-        .collect();
-    !foreign && !held.is_empty()
+    let writes = |entry: &&ManagedFieldsEntry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| {
+            ["f:data", "f:binaryData"].iter().any(|part| fields.0.get(part).is_some())
+                || annotation_fields(&fields.0).any(|name| name.starts_with("f:credence.dev/"))
+        })
+    };
+    if let Some(foreign) = entries.iter().filter(|entry| !is_ours(entry)).find(writes) {
+        return Err(foreign.manager.clone().unwrap_or_else(|| "an unnamed client".to_owned()));
+    }
+    let holds_data = |entry: &ManagedFieldsEntry| {
+        let data = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:data")?.as_object());
+        data.is_some_and(|data| data.keys().any(|name| name != "."))
+    };
+    if entries.iter().filter(is_ours).any(holds_data) {
+        Ok(())
+    } else {
+        Err("somebody who removed its data".to_owned())
+    }
 }
 
 fn annotation_fields(fields: &Value) -> impl Iterator<Item = &String> {
@@ -298,11 +398,11 @@ mod tests {
     fn what_others_write_beside_our_content_is_their_business() {
         let ours = entry("credence", json!({"f:data": {".": {}, "f:tls.crt": {}}}));
         let label = entry("argocd", json!({"f:metadata": {"f:labels": {"f:team": {}}}}));
-        assert!(untouched(&[ours.clone(), label]));
+        assert_eq!(untouched(&[ours.clone(), label]), Ok(()));
         let data = entry("kubectl-edit", json!({"f:data": {"f:tls.crt": {}}}));
-        assert!(!untouched(&[ours.clone(), data]));
+        assert_eq!(untouched(&[ours.clone(), data]), Err("kubectl-edit".to_owned()));
         let fact = entry("kubectl-edit", json!({"f:metadata": {"f:annotations": {"f:credence.dev/issued-at": {}}}}));
-        assert!(!untouched(&[ours, fact]));
-        assert!(!untouched(&[]), "without a record of ownership the content proves nothing");
+        assert!(untouched(&[ours, fact]).is_err());
+        assert!(untouched(&[]).is_err(), "without a record of ownership the content proves nothing");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource};
 use serde::Serialize;
@@ -130,5 +131,10 @@ pub fn has_finalizer<K: Resource>(object: &K, finalizer: &str) -> bool {
 
 /// The resource version as a number; Kubernetes promises that versions of one resource can be compared (KEP-5504).
 pub fn resource_version<K: Resource>(object: &K) -> u64 {
-    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+    version(object.meta())
+}
+
+/// See [`resource_version`].
+pub(super) fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }

@@ -111,11 +111,29 @@ async fn health_and_metrics_are_served() {
     let bed = Bed::open().await;
     let metrics = bed.env("OPERATOR_METRICS_URL");
     let (ok, text) = run("curl", &["--fail", "--silent", metrics], "");
-    assert!(ok && text.contains("credence_reconciles_total{controller=\"trust_domain\",outcome=\"ok\"}"), "{text}");
-    assert!(text.contains("credence_leading 1"), "{text}");
-    assert!(text.contains("credence_kubernetes_requests_total{verb=\"PATCH\",code=\"200\"}"), "{text}");
-    for path in ["healthz", "readyz"] {
-        let url = metrics.replace("metrics", path);
-        assert!(run("curl", &["--fail", "--silent", &url], "").0, "{url}");
+    assert!(ok, "{text}");
+    for line in [
+        r#"credence_reconciles_total{controller="trust_domain",outcome="ok",reason="Ready"}"#,
+        r#"credence_kubernetes_requests_total{verb="PATCH",resource="trustdomains/status",code="200"}"#,
+        r#"credence_broker_requests_total{broker="kafka",request="DescribeAcls",outcome="answered"}"#,
+        r#"credence_objects{kind="BrokerConnection",ready="True",reason="Ready"} "#,
+        r#"credence_authority_expiry_timestamp_seconds{trust_domain="demo"} "#,
+        r#"credence_queue_depth{controller="service_identity"} "#,
+        r#"credence_broker_up{broker="kafka"} 1"#,
+        "credence_leading 1",
+        "process_resident_memory_bytes ",
+        "process_cpu_seconds_total ",
+    ] {
+        assert!(text.contains(line), "no {line} in {text}");
     }
+    let get = |path: &str| run("curl", &["--fail", "--silent", &metrics.replace("metrics", path)], "");
+    assert!(get("healthz").0);
+    assert_eq!(get("readyz"), (true, "working\n".to_owned()));
+    let (ok, parts) = get("readyz?verbose");
+    assert!(ok);
+    for part in ["service_identity", "topic_policy", "trust_domain", "broker_connection", "rotation_policy"] {
+        assert!(parts.contains(&format!("[+]{part} ok")), "{parts}");
+        assert_eq!(get(&format!("readyz/{part}")), (true, "ok\n".to_owned()));
+    }
+    assert!(!get("readyz/nothing").0, "a part that does not exist is not ready");
 }

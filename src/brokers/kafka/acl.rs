@@ -1,5 +1,6 @@
 //! ACLs in Kafka's numbers (`AclOperation`, `ResourceType`, `PatternType`, `AclPermissionType` of Kafka's clients).
 
+use kafka_protocol::messages::DescribeAclsRequest;
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::describe_acls_response::{AclDescription, DescribeAclsResource};
@@ -10,6 +11,8 @@ use crate::brokers::Holdings;
 
 /// `ANY` of resource, pattern, operation and permission in filters.
 pub const ANY: i8 = 1;
+/// `ALTER` of operations.
+pub const ALTER: i8 = 7;
 const ALLOW: i8 = 3;
 const EVERY_HOST: &str = "*";
 
@@ -53,6 +56,18 @@ pub fn creation(binding: &AppliedBinding) -> AclCreation {
 /// A filter that matches a binding and nothing else.
 pub fn exact_filter(binding: &AppliedBinding) -> DeleteAclsFilter {
     DeleteAclsFilter::default()
+        .with_resource_type_filter(resource_code(binding.resource))
+        .with_resource_name_filter(Some(text(&binding.name)))
+        .with_pattern_type_filter(pattern_code(binding.pattern))
+        .with_principal_filter(Some(text(&binding.principal)))
+        .with_host_filter(Some(text(EVERY_HOST)))
+        .with_operation(operation_code(binding.operation))
+        .with_permission_type(ALLOW)
+}
+
+/// A query for a binding and nothing else.
+pub fn exact_query(binding: &AppliedBinding) -> DescribeAclsRequest {
+    DescribeAclsRequest::default()
         .with_resource_type_filter(resource_code(binding.resource))
         .with_resource_name_filter(Some(text(&binding.name)))
         .with_pattern_type_filter(pattern_code(binding.pattern))

@@ -5,23 +5,31 @@ mod client;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeClusterRequest};
 use kafka_protocol::protocol::StrBytes;
 use rustls::ClientConfig;
+use tokio::time::{Instant, sleep};
 
 use self::wire::Connection;
 use super::{Admin, BrokerFailure, ClusterFacts, Failures, Holdings};
 use crate::api::{AppliedBinding, Reason};
 use crate::domain::grants::Bindings;
 use crate::domain::identity::digest;
-use crate::issuers::pem::PrivateKeyPem;
+use crate::issuers::pem::{self, PrivateKeyPem};
 
 pub use client::ClientAccess;
 
 /// How many ACLs go into one request.
 const CHUNK: usize = 1000;
+/// How long an addition may take to show up in the broker's list.
+const PROPAGATION: Duration = Duration::from_secs(5);
+
+/// Told of every request to the broker: its name, and whether it was answered.
+pub type OnRequest = Arc<dyn Fn(&str, bool) + Send + Sync>;
 
 /// What it takes to administer a cluster.
 #[derive(Clone)]
@@ -30,6 +38,9 @@ pub struct KafkaConfig {
     tls: Arc<ClientConfig>,
     ca_pem: String,
     digest: String,
+    on_request: OnRequest,
+    /// When the certificate of the operator expires.
+    pub not_after: Timestamp,
 }
 
 impl KafkaConfig {
@@ -37,7 +48,9 @@ impl KafkaConfig {
     ///
     /// # Errors
     /// Says which of them cannot be used.
-    pub fn new(servers: &[String], chain: &[u8], key: &[u8], ca: &[u8]) -> Result<Self, String> {
+    pub fn new(servers: &[String], chain: &[u8], key: &[u8], ca: &[u8], on_request: OnRequest) -> Result<Self, String> {
+        let certificates = pem::certificates(chain, "tls.crt").map_err(|error| error.to_string())?;
+        let not_after = certificates.iter().map(|certificate| certificate.not_after).min().unwrap_or_default();
         let text = |bytes: &[u8], what: &str| {
             String::from_utf8(bytes.to_vec()).map_err(|_| format!("{what} is not a text in PEM"))
         };
@@ -45,7 +58,8 @@ impl KafkaConfig {
         let key = PrivateKeyPem::new(text(key, "tls.key")?);
         let parts = [chain.as_str(), key.expose(), ca_pem.as_str()];
         let digest = digest(parts.into_iter().chain(servers.iter().map(String::as_str)));
-        Ok(Self { servers: servers.to_vec(), tls: wire::tls(&chain, &key, &ca_pem)?, ca_pem, digest })
+        let tls = wire::tls(&chain, &key, &ca_pem)?;
+        Ok(Self { servers: servers.to_vec(), tls, ca_pem, digest, on_request, not_after })
     }
 
     /// Changes when anything in here does.
@@ -79,28 +93,33 @@ pub struct KafkaAdmin {
 impl Admin for KafkaAdmin {
     type Config = KafkaConfig;
 
-    async fn connect(config: &KafkaConfig) -> Result<(Self, ClusterFacts), BrokerFailure> {
-        let mut connection = Connection::open(&config.servers, &config.tls).await?;
-        let answer = connection.call(&DescribeClusterRequest::default()).await?;
-        check(answer.error_code, answer.error_message.as_ref(), "describe the cluster")?;
-        let facts = ClusterFacts {
-            cluster_id: Some(answer.cluster_id.to_string()),
-            brokers: u32::try_from(answer.brokers.len()).unwrap_or(u32::MAX),
-        };
-        Ok((Self { connection }, facts))
+    async fn connect(config: &KafkaConfig) -> Result<Self, BrokerFailure> {
+        let connection = Connection::open(&config.servers, &config.tls).await?.counted(config.on_request.clone());
+        Ok(Self { connection })
     }
 
-    async fn list(&mut self, principals: Option<&[String]>) -> Result<Holdings, BrokerFailure> {
-        let mut holdings = Holdings::default();
-        match principals {
-            None => self.describe(None, &mut holdings).await?,
-            Some(principals) => {
-                for principal in principals {
-                    self.describe(Some(principal), &mut holdings).await?;
-                }
-            }
-        }
-        Ok(holdings)
+    /// Asks for the operations that the principal may do on the cluster, as well (KIP-430).
+    async fn facts(&mut self) -> Result<ClusterFacts, BrokerFailure> {
+        let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
+        let answer = self.connection.call(&request).await?;
+        check(answer.error_code, answer.error_message.as_ref(), "describe the cluster")?;
+        Ok(ClusterFacts {
+            cluster_id: Some(answer.cluster_id.to_string()),
+            brokers: u32::try_from(answer.brokers.len()).unwrap_or(u32::MAX),
+            may_alter: answer.cluster_authorized_operations & (1 << acl::ALTER) != 0,
+        })
+    }
+
+    async fn list(&mut self) -> Result<Holdings, BrokerFailure> {
+        let everything = DescribeAclsRequest::default()
+            .with_resource_type_filter(acl::ANY)
+            .with_resource_name_filter(None)
+            .with_pattern_type_filter(acl::ANY)
+            .with_principal_filter(None)
+            .with_host_filter(None)
+            .with_operation(acl::ANY)
+            .with_permission_type(acl::ANY);
+        self.describe(&everything).await
     }
 
     async fn add(&mut self, bindings: &Bindings) -> Result<Failures, BrokerFailure> {
@@ -111,6 +130,13 @@ impl Admin for KafkaAdmin {
             let answer = self.connection.call(&CreateAclsRequest::default().with_creations(creations)).await?;
             let results = answer.results.iter().map(|result| (result.error_code, result.error_message.as_ref()));
             collect_failures(chunk, results, "create ACLs", &mut failures)?;
+        }
+        let made: Vec<_> = bindings.into_iter().filter(|binding| !failures.contains_key(*binding)).collect();
+        if let Some(last) = made.last()
+            && !self.appears(last).await?
+        {
+            let message = "the broker accepted it but does not list it; it is tried again";
+            failures.extend(made.into_iter().map(|binding| (binding.clone(), message.to_owned())));
         }
         Ok(failures)
     }
@@ -134,23 +160,32 @@ impl Admin for KafkaAdmin {
 }
 
 impl KafkaAdmin {
-    async fn describe(&mut self, principal: Option<&String>, holdings: &mut Holdings) -> Result<(), BrokerFailure> {
-        let request = DescribeAclsRequest::default()
-            .with_resource_type_filter(acl::ANY)
-            .with_resource_name_filter(None)
-            .with_pattern_type_filter(acl::ANY)
-            .with_principal_filter(principal.map(|principal| StrBytes::from_string(principal.clone())))
-            .with_host_filter(None)
-            .with_operation(acl::ANY)
-            .with_permission_type(acl::ANY);
-        let answer = self.connection.call(&request).await?;
+    async fn describe(&mut self, request: &DescribeAclsRequest) -> Result<Holdings, BrokerFailure> {
+        let mut holdings = Holdings::default();
+        let answer = self.connection.call(request).await?;
         check(answer.error_code, answer.error_message.as_ref(), "list ACLs")?;
-        acl::collect(&answer.resources, holdings);
-        Ok(())
+        acl::collect(&answer.resources, &mut holdings);
+        Ok(holdings)
+    }
+
+    /// Waits until the broker lists the last binding that was made. The controller answers before the brokers have
+    /// taken up a change; they take changes up in the order of the metadata log (KIP-500), so with the last one all
+    /// are in force.
+    async fn appears(&mut self, last: &AppliedBinding) -> Result<bool, BrokerFailure> {
+        let deadline = Instant::now() + PROPAGATION;
+        let mut pause = Duration::from_millis(2);
+        while !self.describe(&acl::exact_query(last)).await?.bindings.contains(last) {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+        Ok(true)
     }
 }
 
-/// Assigns the results of a request to its items. What concerns the operator as a whole is not an item's fault.
+/// Assigns the results of a request to its items.
 fn collect_failures<'a>(
     chunk: &[&AppliedBinding],
     results: impl ExactSizeIterator<Item = (i16, Option<&'a StrBytes>)>,
@@ -162,9 +197,7 @@ fn collect_failures<'a>(
         return Err(BrokerFailure { reason: Reason::BrokerUnreachable, message });
     }
     for (binding, (code, message)) in chunk.iter().zip(results) {
-        if code == ResponseError::ClusterAuthorizationFailed.code() {
-            check(code, message, doing)?;
-        } else if code != 0 {
+        if code != 0 {
             failures.insert((*binding).clone(), describe_error(code, message));
         }
     }
@@ -175,19 +208,19 @@ fn check(code: i16, message: Option<&StrBytes>, doing: &str) -> Result<(), Broke
     if code == 0 {
         return Ok(());
     }
-    let hint = if code == ResponseError::ClusterAuthorizationFailed.code() {
-        "; the operator's principal needs Alter and Describe on the cluster"
-    } else {
-        ""
-    };
-    let message = format!("Kafka refused to {doing}: {}{hint}", describe_error(code, message));
+    let message = format!("Kafka refused to {doing}: {}", describe_error(code, message));
     Err(BrokerFailure { reason: Reason::BrokerRefused, message })
 }
 
 fn describe_error(code: i16, message: Option<&StrBytes>) -> String {
     let name = ResponseError::try_from_code(code).map_or_else(|| format!("error {code}"), |error| format!("{error:?}"));
+    let hint = if code == ResponseError::ClusterAuthorizationFailed.code() {
+        "; the operator's principal needs Alter and Describe on the cluster"
+    } else {
+        ""
+    };
     match message {
-        Some(message) if !message.is_empty() => format!("{name}: {}", message.as_str()),
-        _ => name,
+        Some(message) if !message.is_empty() => format!("{name}: {}{hint}", message.as_str()),
+        _ => format!("{name}{hint}"),
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::OnRequest;
 use crate::api::Reason;
 use crate::brokers::BrokerFailure;
 use crate::issuers::pem::PrivateKeyPem;
@@ -34,6 +35,7 @@ pub struct Connection {
     server: String,
     next_id: i32,
     versions: HashMap<i16, (i16, i16)>,
+    on_request: Option<OnRequest>,
 }
 
 /// Builds the TLS side of a client from PEM texts.
@@ -94,7 +96,8 @@ impl Connection {
         let stream = timeout(CONNECT, handshake)
             .await
             .map_err(|_| unreachable(server, &format!("no answer within {} s", CONNECT.as_secs())))??;
-        let mut connection = Self { stream, server: server.to_owned(), next_id: 0, versions: HashMap::new() };
+        let server = server.to_owned();
+        let mut connection = Self { stream, server, next_id: 0, versions: HashMap::new(), on_request: None };
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("credence"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
@@ -102,6 +105,11 @@ impl Connection {
         connection.versions =
             answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
         Ok(connection)
+    }
+
+    /// Has every request counted from here on.
+    pub fn counted(self, on_request: OnRequest) -> Self {
+        Self { on_request: Some(on_request), ..self }
     }
 
     /// Sends a request in the newest version that both sides know, and waits for its answer.
@@ -118,7 +126,11 @@ impl Connection {
                 let name = ApiKey::try_from(R::KEY).map_or_else(|()| R::KEY.to_string(), |key| format!("{key:?}"));
                 self.broken(&format!("the broker does not support the request {name}; Kafka 2.8 or newer is needed"))
             })?;
-        self.exchange(request, version).await
+        let answer = self.exchange(request, version).await;
+        if let (Some(on_request), Ok(key)) = (&self.on_request, ApiKey::try_from(R::KEY)) {
+            on_request(&format!("{key:?}"), answer.is_ok());
+        }
+        answer
     }
 
     async fn exchange<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, BrokerFailure> {

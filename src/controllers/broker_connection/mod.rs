@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::Context;
+use super::{Context, wait};
 use crate::api::{BrokerConnection, BrokerConnectionStatus, ConditionType, Conditions, Mode, Reason, TopicPolicy};
 use crate::brokers::kafka::{ClientAccess, KafkaAdmin, KafkaConfig};
-use crate::brokers::registry::Broker;
-use crate::brokers::session::Session;
+use crate::brokers::registry::{Broker, Told};
+use crate::brokers::session::{Session, State};
 use crate::domain::grants::Bindings;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::run::Next;
+use crate::kubernetes::run::Done;
 use crate::kubernetes::status::set_finalizer;
 use crate::kubernetes::uid;
 
@@ -27,12 +29,14 @@ pub const FINALIZER: &str = "credence.dev/in-use";
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
 /// How long changes of a session gather before they are reported.
 const GATHER: Duration = Duration::from_millis(200);
+/// How many clients' credentials are tried on a broker at once.
+const LOGINS: usize = 16;
 
 /// Keeps the session of one connection.
 ///
 /// # Errors
 /// What the API server said.
-pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>) -> Result<Next, Error> {
+pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>) -> Result<Done, Error> {
     let current = context.statuses.brokers.current(&*connection, connection.status.as_ref());
     let name = connection.metadata.name.clone().unwrap_or_default();
     let mut conditions = Conditions::new();
@@ -45,7 +49,7 @@ pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>)
                 context.users_of_broker(&name);
             }
             set_finalizer(&context.client, &*connection, FINALIZER, false).await?;
-            return Ok(None);
+            return Ok(Done::gone());
         }
         let message = format!("{users} TopicPolicies still have rights on this broker; it goes when they are deleted");
         conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
@@ -54,23 +58,25 @@ pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>)
         conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
     }
 
-    let mut repaired = 0;
+    let mut next = None;
+    let mut drift = (0, 0);
     match configure(&context, &connection).await? {
         Err((reason, message)) => {
             if context.brokers.remove(&name) {
                 context.users_of_broker(&name);
             }
-            context.metrics.broker_up(&name, false);
             conditions.unmet(ConditionType::Connected, reason, message);
         }
         Ok(config) => {
+            let expires = config.not_after;
+            next = Some(wait(Timestamp::now(), expires));
             let broker = session(&context, &connection, config);
             let mut first = broker.session.state();
             // A session that has just begun is not news; its first answer is.
             let _ = timeout(FIRST_ANSWER, first.wait_for(|state| state.connection.is_some())).await;
             let state = broker.session.state().borrow().clone();
-            context.metrics.broker_up(&name, matches!(state.connection, Some(Ok(_))));
-            repaired = state.repaired;
+            drift = broker.told.news(state.drift_found, state.drift_repaired);
+            status.credential_expires_at = Some(Time(expires));
             plan::describe(&connection, &state, &mut status, &mut conditions);
         }
     }
@@ -78,8 +84,8 @@ pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>)
     status.conditions = conditions.merge(&current.conditions, connection.metadata.generation, Timestamp::now());
     context.statuses.brokers.write(&context.client, &*connection, &current, &status).await?;
     context.events.transition(&*connection, &current.conditions, &conditions).await;
-    report_repairs(&context, &connection, &name, repaired).await;
-    Ok(None)
+    report_drift(&context, &connection, &name, drift).await;
+    Ok(Done::with(&conditions, next))
 }
 
 /// How many policies have rights on the broker, or are about to.
@@ -105,7 +111,14 @@ async fn configure(
         return Ok(Err((Reason::AdminSecretNotFound, message)));
     };
     let text = |key: &str| data.get(key).map(|value| value.0.clone()).unwrap_or_default();
-    let config = KafkaConfig::new(&kafka.bootstrap_servers, &text("tls.crt"), &text("tls.key"), &text("ca.crt"));
+    let (metrics, broker) = (context.metrics.clone(), connection.metadata.name.clone().unwrap_or_default());
+    let on_request = Arc::new(move |request: &str, answered| metrics.broker_requested(&broker, request, answered));
+    let (chain, key, ca) = (text("tls.crt"), text("tls.key"), text("ca.crt"));
+    let config = KafkaConfig::new(&kafka.bootstrap_servers, &chain, &key, &ca, on_request).and_then(|config| {
+        let expired = config.not_after <= Timestamp::now();
+        let message = || format!("the certificate in tls.crt expired at {}; put a new one in", config.not_after);
+        if expired { Err(message()) } else { Ok(config) }
+    });
     Ok(config.map_err(|message| (Reason::AdminSecretInvalid, format!("the Secret {name}: {message}"))))
 }
 
@@ -125,7 +138,9 @@ fn session(context: &Arc<Context>, connection: &BrokerConnection, config: KafkaC
     let session =
         Session::start::<KafkaAdmin>(config, enforce, context.settings.broker_resync, claims, context.fence.clone());
     follow(context, &name, &session);
-    let broker = context.brokers.set(&name, Broker { access, session, observes: !enforce, source });
+    let logins = Arc::new(Semaphore::new(LOGINS));
+    let broker = Broker { access, session, observes: !enforce, source, logins, told: Told::default() };
+    let broker = context.brokers.set(&name, broker);
     context.users_of_broker(&name);
     broker
 }
@@ -141,29 +156,35 @@ fn claims(context: &Context, name: &str) -> HashMap<String, Bindings> {
         .collect()
 }
 
-/// Reports changes of a session, and asks everybody who waits for the broker to look again when it answers or stops.
+/// Reports changes of a session, and asks everybody who waits for the broker to look again when it can be asked again.
 fn follow(context: &Arc<Context>, name: &str, session: &Session) {
-    let (context, name, mut state) = (Arc::downgrade(context), name.to_owned(), session.state());
+    let (context, name, mut changes) = (Arc::downgrade(context), name.to_owned(), session.state());
     tokio::spawn(async move {
-        let mut was_up = false;
-        while state.changed().await.is_ok() {
+        let mut before = State::default();
+        while changes.changed().await.is_ok() {
             tokio::time::sleep(GATHER).await;
-            let up = matches!(state.borrow_and_update().connection, Some(Ok(_)));
+            let state = changes.borrow_and_update().clone();
             let Some(context) = context.upgrade() else { return };
             context.triggers.brokers.fire(None, &name);
-            if up != was_up {
-                context.users_of_broker(&name);
-                was_up = up;
+            if state.is_up() && (!before.is_up() || state.may_change() != before.may_change()) {
+                context.unready_users_of_broker(&name);
             }
+            // What the broker has lost and cannot be put back is not in force any more.
+            if state.missing.count > before.missing.count {
+                context.policies_of_broker(&name);
+            }
+            before = state;
         }
     });
 }
 
-/// Says once that lost bindings were put back.
-async fn report_repairs(context: &Context, connection: &BrokerConnection, name: &str, repaired: u64) {
-    let fresh = context.metrics.repaired_since(name, repaired);
-    if fresh > 0 {
-        let note = format!("put back {fresh} ACLs that the broker had lost");
+/// Counts drift, and says once that lost bindings were put back.
+async fn report_drift(context: &Context, connection: &BrokerConnection, name: &str, (found, repaired): (u64, u64)) {
+    if found > 0 {
+        context.metrics.broker_drift(name, found, repaired);
+    }
+    if repaired > 0 {
+        let note = format!("put back {repaired} ACLs that the broker had lost");
         context.events.warning(connection, Reason::DriftRepaired, note).await;
     }
 }

@@ -29,6 +29,7 @@ pub fn describe(
             status.brokers = Some(facts.brokers);
             let message = format!("{servers} answers; brokers in the cluster: {}", facts.brokers);
             conditions.met(ConditionType::Connected, Reason::BrokerConnected, message);
+            describe_rights(facts.may_alter, connection, conditions);
         }
     }
     let unmanaged = match state.unmanaged.count {
@@ -51,5 +52,19 @@ pub fn describe(
             );
             conditions.unmet(ConditionType::InSync, Reason::Drifted, message);
         }
+    }
+}
+
+fn describe_rights(may_alter: bool, connection: &BrokerConnection, conditions: &mut Conditions) {
+    if may_alter {
+        let message = "the operator's principal may list and change ACLs";
+        conditions.met(ConditionType::Authorized, Reason::RightsVerified, message);
+    } else if connection.spec.mode.unwrap_or_default() == Mode::Observe {
+        let message = "the operator's principal may list ACLs; changing them is not asked of it";
+        conditions.met(ConditionType::Authorized, Reason::RightsVerified, message);
+    } else {
+        let message = "the operator's principal lacks Alter on the cluster: what is in force stays, but nothing can be \
+                       granted, revoked or put back. Grant it Alter and Describe on the cluster";
+        conditions.unmet(ConditionType::Authorized, Reason::BrokerRefused, message);
     }
 }

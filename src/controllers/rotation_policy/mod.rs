@@ -12,7 +12,7 @@ use crate::api::{ConditionType, Conditions, Reason, RotationPolicy, RotationPoli
 use crate::domain::rotation::Rules;
 use crate::kubernetes::display_name;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::run::Next;
+use crate::kubernetes::run::Done;
 
 /// How often a policy that still has something outstanding counts again.
 const RECOUNT: Duration = Duration::from_secs(5);
@@ -21,9 +21,9 @@ const RECOUNT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// What the API server said.
-pub async fn reconcile(context: Arc<Context>, policy: Arc<RotationPolicy>) -> Result<Next, Error> {
+pub async fn reconcile(context: Arc<Context>, policy: Arc<RotationPolicy>) -> Result<Done, Error> {
     if policy.metadata.deletion_timestamp.is_some() {
-        return Ok(None);
+        return Ok(Done::gone());
     }
     let current = context.statuses.rotation_policies.current(&*policy, policy.status.as_ref());
     let mut conditions = Conditions::new();
@@ -55,7 +55,7 @@ pub async fn reconcile(context: Arc<Context>, policy: Arc<RotationPolicy>) -> Re
     status.conditions = conditions.merge(&current.conditions, policy.metadata.generation, now);
     context.statuses.rotation_policies.write(&context.client, &*policy, &current, &status).await?;
     context.events.transition(&*policy, &current.conditions, &conditions).await;
-    Ok(next)
+    Ok(Done::with(&conditions, next))
 }
 
 fn closing(rules: &Rules, status: &RotationPolicyStatus, conditions: &mut Conditions) {

@@ -1,6 +1,8 @@
 //! `ServiceIdentity`: observe, plan, apply.
 
+mod accounts;
 mod apply;
+mod credentials;
 mod login;
 mod observe;
 pub(super) mod plan;
@@ -10,18 +12,23 @@ use std::sync::Arc;
 use super::Context;
 use crate::api::ServiceIdentity;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::run::Next;
+use crate::kubernetes::run::Done;
 
+pub use login::Logins;
 pub use observe::rules_for;
 
 /// Brings one identity to what its spec says.
 ///
 /// # Errors
 /// What the API server said.
-pub async fn reconcile(context: Arc<Context>, identity: Arc<ServiceIdentity>) -> Result<Next, Error> {
+pub async fn reconcile(context: Arc<Context>, identity: Arc<ServiceIdentity>) -> Result<Done, Error> {
     if identity.metadata.deletion_timestamp.is_some() {
         // Secrets go with their owner, rights on brokers with the policies that give them.
-        return Ok(None);
+        return Ok(Done::gone());
+    }
+    if context.is_terminating(identity.metadata.namespace.as_deref()) {
+        // Nothing can be created there any more, and the identity goes with the rest.
+        return Ok(Done::gone());
     }
     let observed = observe::observe(&context, &identity);
     let plan = plan::plan(&observed);

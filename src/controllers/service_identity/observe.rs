@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::super::context::{ActiveAuthority, Context};
-use super::plan::{mtls_secret_name, service_account};
+use super::plan::{Slot, mtls_secret_name, service_account};
 use crate::api::{RotationPolicy, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
 use crate::brokers::registry::Broker;
 use crate::domain::claims::Claimant;
@@ -48,6 +48,13 @@ pub struct Observed {
     pub policy: String,
     pub seed: u64,
     pub now: Timestamp,
+}
+
+impl Observed {
+    /// What is stored in a Secret that the plan is about.
+    pub fn stored_in(&self, slot: &Slot) -> &Stored {
+        slot.broker.map_or(&self.stored, |index| &self.brokers[index].stored)
+    }
 }
 
 pub fn observe(context: &Context, identity: &ServiceIdentity) -> Observed {
@@ -102,14 +109,14 @@ pub fn observe(context: &Context, identity: &ServiceIdentity) -> Observed {
 }
 
 /// A Secret whose facts cannot be trusted.
-fn altered() -> Material {
+fn altered(by: String) -> Material {
     Material {
         issued_at: Timestamp::UNIX_EPOCH,
         not_after: Timestamp::UNIX_EPOCH,
         authority: String::new(),
         inputs: String::new(),
         surroundings: String::new(),
-        intact: false,
+        altered_by: Some(by),
         serial_number: String::new(),
         fingerprint: String::new(),
     }

@@ -167,9 +167,20 @@ fn certificates(observed: &Observed, domain: &TrustDomain) -> Plan {
         return Plan::Wait(Reason::TrustDomainNotReady, message);
     };
     let subject = subject(identity, &domain.spec.domain);
-    let slot = |secret_name: String, stored: &Stored, broker, request: LeafRequest, surroundings: String| {
+    let slot = |secret_name: String,
+                stored: &Stored,
+                broker: Option<usize>,
+                request: LeafRequest,
+                surroundings: String| {
         let inputs = inputs(&request);
-        let wanted = Wanted { inputs: &inputs, surroundings: &surroundings, authorities: &authority.signer.trusted };
+        let account = broker.map(|index| &observed.brokers[index].name);
+        let accounts = &observed.status.brokers;
+        let existed = match account {
+            None => observed.status.certificate.is_some(),
+            Some(name) => accounts.iter().any(|account| account.name == *name && account.certificate.is_some()),
+        };
+        let wanted =
+            Wanted { inputs: &inputs, surroundings: &surroundings, authorities: &authority.signer.trusted, existed };
         let decision = decide(&observed.rules, stored.as_ref(), &wanted, observed.seed, observed.now);
         Slot { secret_name, broker, request, inputs, surroundings, decision }
     };

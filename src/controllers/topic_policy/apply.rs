@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use super::super::context::Context;
+use super::super::retry_in;
 use super::FINALIZER;
 use super::observe::Observed;
 use super::plan::Plan;
@@ -14,19 +17,20 @@ use crate::brokers::BrokerFailure;
 use crate::brokers::session::{Demand, Outcome};
 use crate::domain::grants::{Bindings, describe_topic};
 use crate::kubernetes::error::Error;
-use crate::kubernetes::run::Next;
+use crate::kubernetes::run::Done;
 use crate::kubernetes::status::{has_finalizer, set_finalizer};
 use crate::kubernetes::uid;
 
-/// How soon a broker that did not do as asked is asked again.
-const RETRY: Duration = Duration::from_secs(5);
+/// How soon a broker that did not do as asked is asked again, at first and at most. Its session wakes everybody who
+/// waits for it as soon as it can be asked again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
 
 pub async fn apply(
     context: &Arc<Context>,
     policy: &TopicPolicy,
     observed: &Observed,
     plan: Plan,
-) -> Result<Next, Error> {
+) -> Result<Done, Error> {
     set_finalizer(&context.client, policy, FINALIZER, true).await?;
     let wanted = plan.wanted();
     let recorded: Bindings = observed.status.applied.iter().cloned().collect();
@@ -59,8 +63,14 @@ pub async fn apply(
                 recorded: applied.clone(),
                 enforce: plan.enforce,
             };
-            let outcome = broker.session.ensure(demand).await;
-            next = outcome.as_ref().map_or(true, |outcome| !outcome.failures.is_empty()).then_some(RETRY);
+            let outcome = match broker.session.ensure(demand).await {
+                // What is in force stays so while the broker is away; its BrokerConnection tells of that.
+                Err(_) if plan.enforce && wanted == applied && is_applied(&observed.status) => Ok(Outcome::default()),
+                outcome => outcome,
+            };
+            let failed = outcome.as_ref().map_or(true, |outcome| !outcome.failures.is_empty());
+            let pause = || retry_in(&current.conditions, ConditionType::Applied, observed.now, RETRY);
+            next = failed.then(pause);
             settle(&plan, &wanted, &applied, &outcome, &mut status, &mut conditions);
         }
         _ => conditions.unmet(ConditionType::Applied, Reason::Blocked, "waits for the broker"),
@@ -70,7 +80,13 @@ pub async fn apply(
     status.conditions = conditions.merge(&observed.status.conditions, policy.metadata.generation, observed.now);
     context.statuses.topic_policies.write(&context.client, policy, &current, &status).await?;
     context.events.transition(policy, &observed.status.conditions, &conditions).await;
-    Ok(next)
+    Ok(Done::with(&conditions, next))
+}
+
+/// Whether the grants were in force when they were looked at last.
+fn is_applied(status: &TopicPolicyStatus) -> bool {
+    let applied = |it: &Condition| it.type_ == ConditionType::Applied.as_str() && it.status == "True";
+    status.conditions.iter().any(applied)
 }
 
 /// Describes what became of the grants, and keeps the record of what is on the broker.
@@ -134,9 +150,9 @@ fn settle(
 }
 
 /// Revokes what the policy applied, and then lets it go.
-pub async fn clean_up(context: &Arc<Context>, policy: &TopicPolicy, observed: &Observed) -> Result<Next, Error> {
+pub async fn clean_up(context: &Arc<Context>, policy: &TopicPolicy, observed: &Observed) -> Result<Done, Error> {
     if !has_finalizer(policy, FINALIZER) {
-        return Ok(None);
+        return Ok(Done::gone());
     }
     let recorded: Bindings = observed.status.applied.iter().cloned().collect();
     let orphan = policy.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Orphan;
@@ -172,11 +188,12 @@ pub async fn clean_up(context: &Arc<Context>, policy: &TopicPolicy, observed: &O
         let status = TopicPolicyStatus { conditions: merged, ..observed.status.clone() };
         context.statuses.topic_policies.write(&context.client, policy, &observed.status, &status).await?;
         context.events.transition(policy, &observed.status.conditions, &conditions).await;
-        return Ok(Some(RETRY));
+        let pause = retry_in(&observed.status.conditions, ConditionType::Applied, observed.now, RETRY);
+        return Ok(Done::with(&conditions, Some(pause)));
     }
     if let Some(broker) = &observed.broker {
         broker.session.forget(&uid(policy)).await;
     }
     set_finalizer(&context.client, policy, FINALIZER, false).await?;
-    Ok(None)
+    Ok(Done::gone())
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Context;
 use crate::api::TopicPolicy;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::run::Next;
+use crate::kubernetes::run::Done;
 
 /// Keeps a policy until its rights are revoked.
 pub const FINALIZER: &str = "credence.dev/revoke-grants";
@@ -18,7 +18,7 @@ pub const FINALIZER: &str = "credence.dev/revoke-grants";
 ///
 /// # Errors
 /// What the API server said.
-pub async fn reconcile(context: Arc<Context>, policy: Arc<TopicPolicy>) -> Result<Next, Error> {
+pub async fn reconcile(context: Arc<Context>, policy: Arc<TopicPolicy>) -> Result<Done, Error> {
     let observed = observe::observe(&context, &policy);
     if policy.metadata.deletion_timestamp.is_some() {
         return apply::clean_up(&context, &policy, &observed).await;

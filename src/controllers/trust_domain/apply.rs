@@ -1,37 +1,33 @@
 //! Carries the plan of a trust domain out and writes its status.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::super::context::{ActiveAuthority, Context};
-use super::super::material::{self, BundleFacts};
+use super::super::material;
 use super::FINALIZER;
+use super::bundle::publish;
 use super::observe::Observed;
-use super::plan::{AuthorityPlan, BUNDLE, INTERMEDIATE, Plan, ROOT};
-use crate::api::{AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TrustDomain, TrustDomainStatus};
+use super::plan::{AuthorityPlan, INTERMEDIATE, Plan, ROOT};
+use crate::api::{AuthorityStatus, ConditionType, Conditions, Reason, TrustDomain, TrustDomainStatus};
 use crate::issuers::self_signed::{AuthorityMaterial, make_intermediate, make_root, successor_due};
 use crate::issuers::{IssuerError, ca, pem};
 use crate::kubernetes::error::Error;
-use crate::kubernetes::run::Next;
+use crate::kubernetes::run::{Done, Next};
 use crate::kubernetes::status::set_finalizer;
 use crate::kubernetes::{owned_metadata, uid};
-
-/// How many namespaces are given a bundle at the same time.
-const FAN_OUT: usize = 32;
 
 pub async fn apply(
     context: &Arc<Context>,
     domain: &TrustDomain,
     observed: &Observed,
     plan: Plan,
-) -> Result<Next, Error> {
+) -> Result<Done, Error> {
     let current = context.statuses.trust_domains.current(domain, domain.status.as_ref());
     let mut status = TrustDomainStatus { conditions: Vec::new(), ..current.clone() };
     let mut conditions = Conditions::new();
@@ -42,7 +38,7 @@ pub async fn apply(
         if !plan.in_use {
             context.authorities.remove(&name);
             set_finalizer(&context.client, domain, FINALIZER, false).await?;
-            return Ok(None);
+            return Ok(Done::gone());
         }
         let message = format!(
             "{} ServiceIdentities still belong to this trust domain; it goes when they are deleted",
@@ -53,6 +49,7 @@ pub async fn apply(
         set_finalizer(&context.client, domain, FINALIZER, true).await?;
     }
 
+    let mut next = Vec::new();
     let before = context.authorities.get(&name);
     let authority = match provide(context, domain, observed, &plan.authority).await {
         Ok(Ok(authority)) => Some(authority),
@@ -81,7 +78,7 @@ pub async fn apply(
                 not_after: Some(Time(ends)),
                 renew_at: domain.spec.issuer.self_signed.as_ref().map(|_| Time(successor_due(ends))),
             });
-            publish(context, domain, observed, active, &mut status, &mut conditions).await;
+            next.extend(publish(context, domain, observed, active, &mut status, &mut conditions).await);
         }
         None => {
             // Nothing is signed by an authority that is in doubt; what was issued stays as it is.
@@ -102,7 +99,8 @@ pub async fn apply(
     status.conditions = conditions.merge(&current.conditions, domain.metadata.generation, observed.now);
     context.statuses.trust_domains.write(&context.client, domain, &current, &status).await?;
     context.events.transition(domain, &current.conditions, &conditions).await;
-    Ok(next_look(&status, conditions.ready(), observed.now))
+    next.extend(next_look(&status, conditions.ready(), observed.now));
+    Ok(Done::with(&conditions, next.into_iter().min()))
 }
 
 /// A refused authority: why, in words.
@@ -234,60 +232,6 @@ async fn store(
         ..Secret::default()
     };
     context.secrets.put(&secret).await
-}
-
-/// Gives every selected namespace the bundle, and takes back ours from where it is not selected any more.
-async fn publish(
-    context: &Context,
-    domain: &TrustDomain,
-    observed: &Observed,
-    active: &ActiveAuthority,
-    status: &mut TrustDomainStatus,
-    conditions: &mut Conditions,
-) {
-    let name = format!("{}-trust-bundle", domain.metadata.name.as_deref().unwrap_or_default());
-    let hash = &active.signer.bundle_hash;
-    let is_current =
-        |namespace: &String| observed.published.get(namespace).and_then(Option::as_ref).is_some_and(|it| it == hash);
-    let mut writes = Vec::new();
-    for namespace in observed.selected.iter().filter(|namespace| !is_current(namespace)) {
-        let facts = BundleFacts(hash.clone());
-        let config_map = ConfigMap {
-            metadata: owned_metadata(domain, namespace, &name, BUNDLE, facts.annotations()),
-            data: Some(BTreeMap::from([("ca.crt".to_owned(), active.signer.bundle_pem.clone())])),
-            ..ConfigMap::default()
-        };
-        writes.push(async move {
-            let written = context.config_maps.put(&config_map).await;
-            written.err().map(|error| format!("{namespace}: {error}"))
-        });
-    }
-    let written: Vec<Option<String>> = stream::iter(writes).buffer_unordered(FAN_OUT).collect().await;
-    let mut lagging: Vec<String> = written.into_iter().flatten().collect();
-    let owner = uid(domain);
-    let mut removals = Vec::new();
-    for namespace in observed.published.keys().filter(|namespace| !observed.selected.contains(*namespace)) {
-        removals.push(context.config_maps.delete(namespace, &name, &owner));
-    }
-    let removed: Vec<Result<(), Error>> = stream::iter(removals).buffer_unordered(FAN_OUT).collect().await;
-    lagging.extend(removed.into_iter().filter_map(Result::err).map(|error| error.to_string()));
-    lagging.sort();
-    let namespaces = observed.selected.len();
-    if lagging.is_empty() {
-        let message = format!("ConfigMap {name} is in {namespaces} namespaces");
-        conditions.met(ConditionType::BundlePublished, Reason::Published, message);
-    } else {
-        let message = format!("{} of {namespaces} namespaces lack the bundle; first: {}", lagging.len(), lagging[0]);
-        conditions.unmet(ConditionType::BundlePublished, Reason::PublishFailed, message);
-    }
-    lagging.truncate(20);
-    status.bundle = Some(BundleStatus {
-        config_map_name: name,
-        hash: hash.clone(),
-        roots: u32::try_from(active.signer.root_count()).unwrap_or(u32::MAX),
-        namespaces: u32::try_from(namespaces).unwrap_or(u32::MAX),
-        lagging,
-    });
 }
 
 fn key_algorithm(domain: &TrustDomain) -> crate::api::KeyAlgorithm {

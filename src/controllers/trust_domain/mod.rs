@@ -1,6 +1,7 @@
 //! `TrustDomain`: observe, plan, apply.
 
 mod apply;
+mod bundle;
 mod observe;
 mod plan;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use super::Context;
 use crate::api::TrustDomain;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::run::Next;
+use crate::kubernetes::run::Done;
 
 /// Keeps others from deleting the authority of identities that still exist.
 pub const FINALIZER: &str = "credence.dev/in-use";
@@ -18,7 +19,7 @@ pub const FINALIZER: &str = "credence.dev/in-use";
 ///
 /// # Errors
 /// What the API server or the issuer said.
-pub async fn reconcile(context: Arc<Context>, domain: Arc<TrustDomain>) -> Result<Next, Error> {
+pub async fn reconcile(context: Arc<Context>, domain: Arc<TrustDomain>) -> Result<Done, Error> {
     let observed = observe::observe(&context, &domain);
     let plan = plan::plan(&observed);
     apply::apply(&context, &domain, &observed, plan).await

@@ -25,8 +25,8 @@ pub struct Observed {
     pub ca_version: Option<String>,
     /// Namespaces that are to have the bundle.
     pub selected: BTreeSet<String>,
-    /// Namespaces that have a bundle of ours, with its digest.
-    pub published: BTreeMap<String, Option<String>>,
+    /// Namespaces that have a bundle of ours, with its digest, or with who else has changed it.
+    pub published: BTreeMap<String, Result<String, String>>,
     /// How many identities name this trust domain.
     pub identities: usize,
     pub now: Timestamp,
@@ -44,9 +44,9 @@ pub fn observe(context: &Context, domain: &TrustDomain) -> Observed {
         }
         let generation = secret.rsplit_once('-').and_then(|(_, number)| number.parse::<u32>().ok());
         match (record.component.as_str(), generation) {
-            (ROOT, _) => root = Some(record.facts),
+            (ROOT, _) => root = Some(record.facts.ok()),
             (INTERMEDIATE, Some(generation)) => {
-                intermediates.insert(generation, record.facts);
+                intermediates.insert(generation, record.facts.ok());
             }
             _ => {}
         }

@@ -1,0 +1,118 @@
+//! The gauges: what the stores, queues and sessions hold is counted when somebody asks for the metrics.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
+use kube::runtime::reflector::Store;
+
+use super::Context;
+use crate::api::{BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain};
+use crate::kubernetes::run::{Guarded, Trigger};
+use crate::metrics::{BrokerFigures, CertificateFigures, Metrics};
+
+/// Brings all gauges up to date.
+pub fn refresh(context: &Context, metrics: &Metrics) {
+    let triggers = &context.triggers;
+    queue(metrics, "trust_domain", &triggers.trust_domains);
+    queue(metrics, "service_identity", &triggers.identities);
+    queue(metrics, "rotation_policy", &triggers.rotation_policies);
+    queue(metrics, "broker_connection", &triggers.brokers);
+    queue(metrics, "topic_policy", &triggers.topic_policies);
+    metrics.objects(objects(context));
+    metrics.certificates(certificates(context, Timestamp::now()));
+    metrics.brokers(brokers(context));
+}
+
+fn queue<K: Resource<DynamicType = ()>>(metrics: &Metrics, controller: &'static str, trigger: &Trigger<K>) {
+    let (depth, oldest) = trigger.standing();
+    metrics.queue(controller, depth, oldest);
+}
+
+type Counts = HashMap<(&'static str, String, String), i64>;
+
+fn objects(context: &Context) -> Counts {
+    let mut counts = Counts::new();
+    let stores = &context.stores;
+    count(&mut counts, "TrustDomain", &stores.trust_domains, |it: &TrustDomain| {
+        it.status.as_ref().map(|status| status.conditions.as_slice())
+    });
+    count(&mut counts, "ServiceIdentity", &stores.identities, |it: &ServiceIdentity| {
+        it.status.as_ref().map(|status| status.conditions.as_slice())
+    });
+    count(&mut counts, "RotationPolicy", &stores.rotation_policies, |it: &RotationPolicy| {
+        it.status.as_ref().map(|status| status.conditions.as_slice())
+    });
+    count(&mut counts, "BrokerConnection", &stores.brokers, |it: &BrokerConnection| {
+        it.status.as_ref().map(|status| status.conditions.as_slice())
+    });
+    count(&mut counts, "TopicPolicy", &stores.topic_policies, |it: &TopicPolicy| {
+        it.status.as_ref().map(|status| status.conditions.as_slice())
+    });
+    counts
+}
+
+fn count<K: Resource<DynamicType = ()> + Clone + 'static>(
+    counts: &mut Counts,
+    kind: &'static str,
+    store: &Store<Guarded<K>>,
+    conditions: impl Fn(&K) -> Option<&[Condition]>,
+) {
+    for guarded in store.state() {
+        let (ready, reason) = match &guarded.0 {
+            Err(_) => ("Unknown", "Schema"),
+            Ok(object) => conditions(object)
+                .and_then(|conditions| conditions.iter().find(|it| it.type_ == "Ready"))
+                .map_or(("Unknown", ""), |it| (it.status.as_str(), it.reason.as_str())),
+        };
+        *counts.entry((kind, ready.to_owned(), reason.to_owned())).or_default() += 1;
+    }
+}
+
+fn certificates(context: &Context, now: Timestamp) -> BTreeMap<String, CertificateFigures> {
+    let mut figures: BTreeMap<String, CertificateFigures> = BTreeMap::new();
+    for guarded in context.stores.trust_domains.state() {
+        let Ok(domain) = &guarded.0 else { continue };
+        let authority = domain.status.as_ref().and_then(|status| status.authority.as_ref());
+        let authority_expiry =
+            authority.and_then(|authority| authority.not_after.as_ref()).map(|time| time.0.as_second());
+        let name = domain.metadata.name.clone().unwrap_or_default();
+        figures.insert(name, CertificateFigures { authority_expiry, ..CertificateFigures::default() });
+    }
+    let earlier = |known: Option<i64>, new: i64| Some(known.map_or(new, |known| known.min(new)));
+    for guarded in context.stores.identities.state() {
+        let Ok(ServiceIdentity { spec, status: Some(status), .. }) = &guarded.0 else { continue };
+        let Some(figures) = figures.get_mut(&spec.trust_domain) else { continue };
+        let accounts = status.brokers.iter().filter_map(|account| account.certificate.as_ref());
+        for certificate in status.certificate.iter().chain(accounts) {
+            if let Some(expiry) = &certificate.not_after {
+                figures.earliest_expiry = earlier(figures.earliest_expiry, expiry.0.as_second());
+            }
+            if let Some(issued) = &certificate.issued_at {
+                figures.oldest_issue = earlier(figures.oldest_issue, issued.0.as_second());
+            }
+            figures.overdue += u32::from(certificate.renew_at.as_ref().is_some_and(|at| at.0 < now));
+        }
+    }
+    figures
+}
+
+fn brokers(context: &Context) -> Vec<(String, BrokerFigures)> {
+    let known = context.stores.brokers.state();
+    let names = known.iter().filter_map(|guarded| guarded.0.as_ref().ok()?.metadata.name.clone());
+    names
+        .map(|name| {
+            let figures = context.brokers.get(&name).map_or_else(BrokerFigures::default, |broker| {
+                let state = broker.session.state().borrow().clone();
+                BrokerFigures {
+                    up: state.is_up(),
+                    applied: state.applied,
+                    missing: state.missing.count,
+                    unmanaged: state.unmanaged.count,
+                }
+            });
+            (name, figures)
+        })
+        .collect()
+}

@@ -1,0 +1,281 @@
+//! The queue of a controller: every object waits at most once and is worked on by one worker at a time. Objects that
+//! may hang together form a group with workers of its own, and within a group everybody has their turn, so that
+//! neither a broker that hangs nor a namespace with a thousand broken objects holds up anybody else.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// Where an object waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lane {
+    /// What it may hang together with; no other group waits for this one.
+    pub group: String,
+    /// Whose turn it is within the group, usually a namespace's.
+    pub turn: String,
+}
+
+#[derive(Debug)]
+enum Standing {
+    /// Since when it waits.
+    Waiting(Instant),
+    /// In which group it is worked on, and from when on somebody wants it looked at again.
+    Running { group: String, again: Option<Instant> },
+}
+
+#[derive(Debug)]
+struct Group<K> {
+    running: usize,
+    lanes: HashMap<String, VecDeque<K>>,
+    /// Lanes in the order in which they have their turn; one that is empty is not in it.
+    turns: VecDeque<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Alarm {
+    at: Instant,
+    number: u64,
+}
+
+/// The queue. Time is a parameter; nothing here sleeps.
+#[derive(Debug)]
+pub struct Queue<K> {
+    workers: usize,
+    standing: HashMap<K, Standing>,
+    groups: HashMap<String, Group<K>>,
+    running: usize,
+    alarms: BinaryHeap<Reverse<Alarm>>,
+    /// What an alarm is for; one that is not in here any more was overtaken.
+    sleeping: HashMap<u64, K>,
+    alarm_of: HashMap<K, (u64, Instant)>,
+    last_alarm: u64,
+}
+
+impl<K: Clone + Eq + Hash> Queue<K> {
+    /// An empty queue. In each group `workers` objects are worked on at once.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            standing: HashMap::new(),
+            groups: HashMap::new(),
+            running: 0,
+            alarms: BinaryHeap::new(),
+            sleeping: HashMap::new(),
+            alarm_of: HashMap::new(),
+            last_alarm: 0,
+        }
+    }
+
+    /// Asks for an object to be looked at as soon as it has its turn, but not before `at`.
+    pub fn ask(&mut self, key: K, lane: impl FnOnce(&K) -> Lane, at: Instant, now: Instant) {
+        match self.standing.get_mut(&key) {
+            Some(Standing::Waiting(_)) => {}
+            Some(Standing::Running { again, .. }) => *again = Some(again.map_or(at, |before| before.min(at))),
+            None if at <= now => {
+                self.cancel(&key);
+                let lane = lane(&key);
+                self.wait(key, lane, at);
+            }
+            None if self.alarm_of.get(&key).is_some_and(|(_, before)| *before <= at) => {}
+            None => {
+                self.cancel(&key);
+                self.set_alarm(key, at);
+            }
+        }
+    }
+
+    /// Hands out the next object, and says for how long it has waited.
+    pub fn next(&mut self, lane: impl Fn(&K) -> Lane, now: Instant) -> Option<(K, Duration)> {
+        while let Some(Reverse(alarm)) = self.alarms.peek()
+            && alarm.at <= now
+        {
+            let Reverse(alarm) = self.alarms.pop()?;
+            if let Some(key) = self.sleeping.remove(&alarm.number) {
+                self.alarm_of.remove(&key);
+                let lane = lane(&key);
+                self.wait(key, lane, alarm.at);
+            }
+        }
+        let workers = self.workers;
+        let (name, group) =
+            self.groups.iter_mut().find(|(_, group)| group.running < workers && !group.turns.is_empty())?;
+        let turn = group.turns.pop_front()?;
+        let waiting = group.lanes.get_mut(&turn)?;
+        let key = waiting.pop_front()?;
+        if waiting.is_empty() {
+            group.lanes.remove(&turn);
+        } else {
+            group.turns.push_back(turn);
+        }
+        group.running += 1;
+        self.running += 1;
+        let running = Standing::Running { group: name.clone(), again: None };
+        let since = match self.standing.insert(key.clone(), running) {
+            Some(Standing::Waiting(since)) => since,
+            _ => now,
+        };
+        Some((key, now.duration_since(since)))
+    }
+
+    /// Takes an object back. It is looked at again when somebody asked for that in the meantime, otherwise at `then`.
+    pub fn done(&mut self, key: &K, then: Option<Instant>, lane: impl FnOnce(&K) -> Lane, now: Instant) {
+        let Some(Standing::Running { group: name, again }) = self.standing.remove(key) else { return };
+        self.running -= 1;
+        if let Some(group) = self.groups.get_mut(&name) {
+            group.running -= 1;
+            if group.running == 0 && group.turns.is_empty() {
+                self.groups.remove(&name);
+            }
+        }
+        if let Some(at) = again.or(then) {
+            self.ask(key.clone(), lane, at, now);
+        }
+    }
+
+    /// When [`Self::next`] may have something that it does not have now.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.alarms.peek().map(|Reverse(alarm)| alarm.at)
+    }
+
+    /// How many objects wait for a worker.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.standing.len() - self.running
+    }
+
+    /// For how long the oldest of them has waited.
+    #[must_use]
+    pub fn oldest(&self, now: Instant) -> Duration {
+        let fronts = self.groups.values().flat_map(|group| group.lanes.values()).filter_map(VecDeque::front);
+        let waiting = fronts.filter_map(|key| match self.standing.get(key) {
+            Some(Standing::Waiting(since)) => Some(now.duration_since(*since)),
+            _ => None,
+        });
+        waiting.max().unwrap_or_default()
+    }
+
+    fn wait(&mut self, key: K, lane: Lane, since: Instant) {
+        self.standing.insert(key.clone(), Standing::Waiting(since));
+        let empty = || Group { running: 0, lanes: HashMap::new(), turns: VecDeque::new() };
+        let group = self.groups.entry(lane.group).or_insert_with(empty);
+        if !group.lanes.contains_key(&lane.turn) {
+            group.turns.push_back(lane.turn.clone());
+        }
+        group.lanes.entry(lane.turn).or_default().push_back(key);
+    }
+
+    fn set_alarm(&mut self, key: K, at: Instant) {
+        self.last_alarm += 1;
+        self.alarms.push(Reverse(Alarm { at, number: self.last_alarm }));
+        self.sleeping.insert(self.last_alarm, key.clone());
+        self.alarm_of.insert(key, (self.last_alarm, at));
+    }
+
+    fn cancel(&mut self, key: &K) {
+        if let Some((number, _)) = self.alarm_of.remove(key) {
+            self.sleeping.remove(&number);
+        }
+        // Alarms that were overtaken must not outgrow those that count.
+        if self.alarms.len() > 64 && self.alarms.len() > 2 * self.sleeping.len() {
+            self.alarms.retain(|Reverse(alarm)| self.sleeping.contains_key(&alarm.number));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(key: &&'static str) -> Lane {
+        let (group, rest) = key.split_once(':').unwrap_or_default();
+        Lane { group: group.into(), turn: rest.split('/').next().unwrap_or_default().into() }
+    }
+
+    fn take(queue: &mut Queue<&'static str>, now: Instant) -> Vec<&'static str> {
+        std::iter::from_fn(|| queue.next(lane, now).map(|(key, _)| key)).collect()
+    }
+
+    #[test]
+    fn namespaces_have_their_turn_one_after_the_other() {
+        let (mut queue, now) = (Queue::new(10), Instant::now());
+        for key in [":many/1", ":many/2", ":many/3", ":few/1", ":many/1"] {
+            queue.ask(key, lane, now, now);
+        }
+        assert_eq!(queue.depth(), 4, "asking twice makes no difference");
+        assert_eq!(take(&mut queue, now), [":many/1", ":few/1", ":many/2", ":many/3"]);
+    }
+
+    #[test]
+    fn a_group_that_hangs_leaves_workers_to_the_others() {
+        let (mut queue, now) = (Queue::new(2), Instant::now());
+        for key in ["hangs:a/1", "hangs:b/1", "hangs:c/1"] {
+            queue.ask(key, lane, now, now);
+        }
+        assert_eq!(take(&mut queue, now), ["hangs:a/1", "hangs:b/1"]);
+        queue.ask("other:a/1", lane, now, now);
+        assert_eq!(take(&mut queue, now), ["other:a/1"]);
+        queue.done(&"hangs:a/1", None, lane, now);
+        assert_eq!(take(&mut queue, now), ["hangs:c/1"]);
+    }
+
+    #[test]
+    fn what_is_asked_for_during_the_work_is_looked_at_once_more() {
+        let (mut queue, now) = (Queue::new(2), Instant::now());
+        queue.ask(":a/1", lane, now, now);
+        assert_eq!(take(&mut queue, now), [":a/1"]);
+        queue.ask(":a/1", lane, now, now);
+        queue.ask(":a/1", lane, now, now);
+        assert_eq!(take(&mut queue, now), [""; 0], "never two workers on one object");
+        queue.done(&":a/1", Some(now + Duration::from_secs(60)), lane, now);
+        assert_eq!(take(&mut queue, now), [":a/1"]);
+        queue.done(&":a/1", None, lane, now);
+        assert_eq!((queue.depth(), queue.wake_at()), (0, None));
+    }
+
+    #[test]
+    fn an_object_comes_back_at_its_time_or_when_asked_for() {
+        let (mut queue, now) = (Queue::new(2), Instant::now());
+        let then = now + Duration::from_secs(60);
+        for key in [":a/1", ":a/2"] {
+            queue.ask(key, lane, now, now);
+            assert_eq!(take(&mut queue, now), [key]);
+            queue.done(&key, Some(then), lane, now);
+        }
+        assert_eq!((queue.depth(), queue.wake_at()), (0, Some(then)));
+        queue.ask(":a/2", lane, now, now);
+        assert_eq!(take(&mut queue, now), [":a/2"]);
+        queue.done(&":a/2", None, lane, now);
+        assert_eq!(take(&mut queue, then), [":a/1"], "an alarm that was overtaken does not go off");
+    }
+
+    #[test]
+    fn the_oldest_is_known_and_alarms_do_not_pile_up() {
+        let (mut queue, start) = (Queue::new(1), Instant::now());
+        queue.ask(":a/1", lane, start, start);
+        assert_eq!(queue.oldest(start + Duration::from_secs(3)), Duration::from_secs(3));
+        for _ in 0..1000 {
+            queue.ask(":a/1", lane, start, start);
+            assert_eq!(take(&mut queue, start).len(), 1);
+            queue.done(&":a/1", Some(start + Duration::from_secs(600)), lane, start);
+        }
+        assert!(queue.alarms.len() < 100);
+        assert_eq!(queue.oldest(start), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_asked_for_later_gathers() {
+        let (mut queue, now) = (Queue::new(1), Instant::now());
+        let (soon, later) = (now + Duration::from_millis(500), now + Duration::from_secs(9));
+        queue.ask(":a/1", lane, later, now);
+        queue.ask(":a/1", lane, soon, now);
+        queue.ask(":a/1", lane, later, now);
+        assert_eq!(take(&mut queue, now), [""; 0]);
+        assert_eq!(take(&mut queue, soon), [":a/1"]);
+        queue.ask(":a/1", lane, later, soon);
+        queue.done(&":a/1", None, lane, soon);
+        assert_eq!((take(&mut queue, soon), queue.wake_at()), (vec![], Some(later)));
+    }
+}
