@@ -1,6 +1,6 @@
 # The two commands to begin with are `make demo` and `make down`.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test lint
+.PHONY: help demo up down test lint image
 
 export CLUSTER
 
@@ -22,3 +22,6 @@ test: ## run every test, on a bed of its own
 lint: ## check formatting and run the lints
 	@cargo fmt --check
 	@cargo clippy --locked --all-targets -- -D warnings
+
+image: ## write an OCI image archive to target/image
+	@charts/image/build

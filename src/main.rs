@@ -39,7 +39,9 @@ enum Command {
     },
 }
 
+/// An option that is given twice counts as it was given last, so that a wrapper can change what a chart has set.
 #[derive(Args)]
+#[command(args_override_self = true)]
 struct ControllerArgs {
     /// Namespace that the operator runs in. Secrets of `TrustDomains` and `BrokerConnections` live there.
     #[arg(long, env = "POD_NAMESPACE", default_value = "credence-system")]
@@ -54,7 +56,7 @@ struct ControllerArgs {
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
     /// Address for /healthz, /readyz and /metrics.
-    #[arg(long, default_value = "0.0.0.0:8080", overrides_with = "listen")]
+    #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
     /// Seconds between two comparisons of a broker with what was applied there.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -188,7 +190,7 @@ async fn serve_a_term(
         () = candidate.hold() => Ok(Term::Lost),
         ended = finish(&mut tasks, &mut stopping) => ended,
     };
-    metrics.leading(false);
+    metrics.stand_down();
     if matches!(outcome, Ok(Term::Lost)) {
         tracing::warn!("the lease was lost; this process stands by");
     } else {

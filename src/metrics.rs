@@ -312,6 +312,17 @@ impl Metrics {
         self.interruptions.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
     }
 
+    /// Takes all gauges of objects back: who does not lead knows nothing of them.
+    pub fn stand_down(&self) {
+        *self.refresh.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.queue_depth.clear();
+        self.queue_oldest.clear();
+        self.objects([]);
+        self.certificates([]);
+        self.brokers([]);
+        self.leading(false);
+    }
+
     /// Says whether this process holds the lease.
     pub fn leading(&self, leads: bool) {
         self.leading.set(i64::from(leads));

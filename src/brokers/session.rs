@@ -267,7 +267,7 @@ impl<A: Admin> Worker<A> {
             // Nobody waits any more when the operator is stopping.
             let _ = reply.send(answer);
         }
-        if result.is_ok_and(|failures| !failures.is_empty()) {
+        if !result?.is_empty() {
             // The rights of the operator itself may have changed.
             self.facts = admin.facts().await?;
             self.report(Ok(()));

@@ -6,6 +6,9 @@ use super::schedule::{self, Window, parse_duration};
 use super::selector::{self, Labels};
 use crate::api::{RotationPolicySpec, RotationTarget};
 
+/// How far certificates are back-dated, for clocks that run behind.
+pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+
 /// The rules in force for one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
@@ -124,6 +127,8 @@ pub enum Cause {
     Altered,
     /// It has expired.
     Expired,
+    /// It was issued by a clock that ran ahead, and is not valid yet.
+    NotYetValid,
     /// The spec asks for other names or another key.
     Respecified,
     /// It would expire before the next allowed time.
@@ -157,6 +162,7 @@ impl Cause {
             Self::Deleted => "somebody had deleted the Secret",
             Self::Altered => "somebody had changed the Secret",
             Self::Expired => "it had expired",
+            Self::NotYetValid => "it was issued by a clock that ran ahead",
             Self::Respecified => "the spec asks for other names or another key",
             Self::Expiring => "it would have expired before the next allowed time",
             Self::AuthorityReplaced => "its authority was replaced",
@@ -212,6 +218,9 @@ pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, s
     }
     if material.not_after <= now {
         return Decision::Issue(Cause::Expired);
+    }
+    if material.issued_at.duration_since(now) > BACKDATE {
+        return Decision::Issue(Cause::NotYetValid);
     }
     if material.inputs != wanted.inputs {
         return Decision::Issue(Cause::Respecified);
@@ -302,6 +311,7 @@ mod tests {
             (Material { altered_by: Some("kubectl-edit".into()), ..material() }, Cause::Altered),
             (Material { inputs: "other".into(), ..material() }, Cause::Respecified),
             (Material { not_after: at(30), ..material() }, Cause::Expired),
+            (Material { issued_at: at(3600), ..material() }, Cause::NotYetValid),
         ] {
             assert_eq!(decide_at(&rules, &spoilt, 60), Decision::Issue(cause));
             assert!(!cause.is_paced());

@@ -13,9 +13,7 @@ use super::IssuerError;
 use super::pem::{self, Certificate, PrivateKeyPem};
 use crate::api::KeyAlgorithm;
 use crate::domain::identity::{SpiffeId, Subject, digest};
-
-/// How far certificates are back-dated, for clocks that run behind.
-pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+use crate::domain::rotation::BACKDATE;
 
 /// An authority that can sign, with the roots that verify what it signs.
 pub struct SigningAuthority {

@@ -4,9 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::{Issuer, KeyPair};
 
 use super::IssuerError;
-use super::authority::{BACKDATE, authority_params, generate_key};
+use super::authority::{authority_params, generate_key};
 use super::pem::{self, Certificate, PrivateKeyPem};
 use crate::api::KeyAlgorithm;
+use crate::domain::rotation::BACKDATE;
 
 /// How long a root is valid.
 const ROOT_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 3650);

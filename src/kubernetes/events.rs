@@ -17,14 +17,14 @@ impl Events {
         Self(Recorder::new(client, Reporter { controller: "credence".into(), instance: None }))
     }
 
-    /// Says that something was done.
-    pub async fn normal<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, note: String) {
-        self.publish(object, EventType::Normal, reason, note).await;
+    /// Says that something was done, and what made it necessary.
+    pub async fn normal<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, action: &str, note: String) {
+        self.publish(object, EventType::Normal, reason, action, note).await;
     }
 
     /// Says that something is wrong.
-    pub async fn warning<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, note: String) {
-        self.publish(object, EventType::Warning, reason, note).await;
+    pub async fn warning<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, action: &str, note: String) {
+        self.publish(object, EventType::Warning, reason, action, note).await;
     }
 
     /// Says when `Ready` turns bad, or is bad for another reason than before.
@@ -37,16 +37,25 @@ impl Events {
         let Some((reason, message)) = conditions.verdict().filter(|_| !conditions.ready()) else { return };
         let known = previous.iter().any(|old| old.type_ == "Ready" && old.reason == reason.as_str());
         if !known {
-            self.warning(object, reason, message.to_owned()).await;
+            self.warning(object, reason, "Reconcile", message.to_owned()).await;
         }
     }
 
-    async fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: Reason, note: String) {
+    /// Events of one object that agree in type, reason and action are counted as one by the recorder, whatever they
+    /// say; so what happens for different causes has different actions.
+    async fn publish<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        type_: EventType,
+        reason: Reason,
+        action: &str,
+        note: String,
+    ) {
         let event = Event {
             type_,
             reason: reason.as_str().to_owned(),
             note: Some(note.chars().take(1000).collect()),
-            action: "Reconcile".to_owned(),
+            action: action.to_owned(),
             secondary: None,
         };
         // An event is a courtesy; status says the same, so a lost one is only logged.

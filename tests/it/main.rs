@@ -2,10 +2,12 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod admission;
+mod argocd;
 mod bed;
 mod identity;
 mod leadership;
 mod manifests;
+mod monitoring;
 mod restart;
 mod rotation;
 mod topic_policy;

@@ -81,6 +81,7 @@ pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>)
         }
     }
     conditions.conclude(format!("applies policies for {}", connection.spec.environment));
+    status.observed_generation = connection.metadata.generation;
     status.conditions = conditions.merge(&current.conditions, connection.metadata.generation, Timestamp::now());
     context.statuses.brokers.write(&context.client, &*connection, &current, &status).await?;
     context.events.transition(&*connection, &current.conditions, &conditions).await;
@@ -185,6 +186,6 @@ async fn report_drift(context: &Context, connection: &BrokerConnection, name: &s
     }
     if repaired > 0 {
         let note = format!("put back {repaired} ACLs that the broker had lost");
-        context.events.warning(connection, Reason::DriftRepaired, note).await;
+        context.events.warning(connection, Reason::DriftRepaired, "Repair", note).await;
     }
 }

@@ -52,6 +52,7 @@ pub async fn reconcile(context: Arc<Context>, policy: Arc<RotationPolicy>) -> Re
     }
     let message = format!("in force for {} identities", status.targets);
     conditions.conclude(message);
+    status.observed_generation = policy.metadata.generation;
     status.conditions = conditions.merge(&current.conditions, policy.metadata.generation, now);
     context.statuses.rotation_policies.write(&context.client, &*policy, &current, &status).await?;
     context.events.transition(&*policy, &current.conditions, &conditions).await;

@@ -67,6 +67,7 @@ pub async fn apply(
         }
     }
     conditions.conclude(closing);
+    status.observed_generation = identity.metadata.generation;
     status.conditions = conditions.merge(&observed.status.conditions, identity.metadata.generation, observed.now);
     context.statuses.identities.write(&context.client, identity, &observed.status, &status).await?;
     report(context, identity, observed, &conditions, &renewed).await;
@@ -92,7 +93,7 @@ async fn report(
     if let Some((_, cause)) = renewed.iter().find(|(_, cause)| *cause != Cause::Missing && !fought) {
         let secrets: Vec<&str> = renewed.iter().map(|(secret, _)| secret.as_str()).collect();
         let note = format!("renewed {} because {}", secrets.join(", "), cause.describe());
-        context.events.normal(identity, Reason::Renewed, note).await;
+        context.events.normal(identity, Reason::Renewed, &format!("{cause:?}"), note).await;
     }
     context.events.transition(identity, &observed.status.conditions, conditions).await;
 }

@@ -75,8 +75,13 @@ pub async fn apply(
         }
         _ => conditions.unmet(ConditionType::Applied, Reason::Blocked, "waits for the broker"),
     }
-    let count = plan.grants.len();
-    conditions.conclude(format!("{count} grants on {} are in force", describe_topic(&policy.spec.topic)));
+    let (count, topic) = (plan.grants.len(), describe_topic(&policy.spec.topic));
+    conditions.conclude(if plan.enforce {
+        format!("{count} grants on {topic} are in force")
+    } else {
+        format!("{count} grants on {topic} are only observed; the plan is in status")
+    });
+    status.observed_generation = policy.metadata.generation;
     status.conditions = conditions.merge(&observed.status.conditions, policy.metadata.generation, observed.now);
     context.statuses.topic_policies.write(&context.client, policy, &current, &status).await?;
     context.events.transition(policy, &observed.status.conditions, &conditions).await;
@@ -185,7 +190,8 @@ pub async fn clean_up(context: &Arc<Context>, policy: &TopicPolicy, observed: &O
         conditions.unmet(ConditionType::Applied, Reason::CleanupPending, message);
         conditions.conclude("");
         let merged = conditions.merge(&observed.status.conditions, policy.metadata.generation, observed.now);
-        let status = TopicPolicyStatus { conditions: merged, ..observed.status.clone() };
+        let observed_generation = policy.metadata.generation;
+        let status = TopicPolicyStatus { conditions: merged, observed_generation, ..observed.status.clone() };
         context.statuses.topic_policies.write(&context.client, policy, &observed.status, &status).await?;
         context.events.transition(policy, &observed.status.conditions, &conditions).await;
         let pause = retry_in(&observed.status.conditions, ConditionType::Applied, observed.now, RETRY);

@@ -96,6 +96,7 @@ pub async fn apply(
     }
 
     conditions.conclude(format!("issues for {}", domain.spec.domain));
+    status.observed_generation = domain.metadata.generation;
     status.conditions = conditions.merge(&current.conditions, domain.metadata.generation, observed.now);
     context.statuses.trust_domains.write(&context.client, domain, &current, &status).await?;
     context.events.transition(domain, &current.conditions, &conditions).await;

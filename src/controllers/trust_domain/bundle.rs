@@ -103,16 +103,16 @@ async fn report_repairs(context: &Context, domain: &TrustDomain, name: &str, rep
         context.metrics.kubernetes_repaired("ConfigMap");
     }
     let is_news = |namespace: &str| context.config_maps.fight(namespace, name, now).is_none();
-    let told: Vec<String> = repaired
-        .iter()
-        .filter(|(namespace, _)| is_news(namespace))
-        .map(|(namespace, alterer)| {
-            alterer.map_or_else(|| format!("{namespace} (deleted)"), |by| format!("{namespace} (changed by {by})"))
-        })
-        .take(NAMED)
-        .collect();
-    if !told.is_empty() {
-        let note = format!("put back the ConfigMap {name} in {}", told.join(", "));
-        context.events.warning(domain, Reason::DriftRepaired, note).await;
-    }
+    let tell = async |action: &str, namespaces: Vec<String>| {
+        if !namespaces.is_empty() {
+            let note = format!("put back the ConfigMap {name} in {}", namespaces.join(", "));
+            context.events.warning(domain, Reason::DriftRepaired, action, note).await;
+        }
+    };
+    let news = repaired.iter().filter(|(namespace, _)| is_news(namespace)).take(NAMED);
+    let (changed, deleted): (Vec<_>, Vec<_>) = news.partition(|(_, alterer)| alterer.is_some());
+    let by = |alterer: Option<&String>| alterer.cloned().unwrap_or_default();
+    tell("RepairChanged", changed.iter().map(|(it, alterer)| format!("{it} (changed by {})", by(*alterer))).collect())
+        .await;
+    tell("RepairDeleted", deleted.iter().map(|(it, _)| format!("{it} (deleted)")).collect()).await;
 }

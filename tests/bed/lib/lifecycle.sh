@@ -55,7 +55,7 @@ make_folder() {
     mkdir -p "$DIR"/{bin,logs,pids,pki}
     chmod 700 "$DIR/pki"
     echo "$CLUSTER" >"$DIR/cluster"
-    ln -s "$KUBERNETES/kubectl" "$HELM/helm" "$DIR/bin/"
+    ln -s "$KUBERNETES/kubectl" "$HELM/helm" "$PROMTOOL/promtool" "$GLUA/glua" "$DIR/bin/"
     plain_config
 }
 

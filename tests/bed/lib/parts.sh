@@ -8,6 +8,8 @@ CACHE=${CREDENCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/credence}
 KUBERNETES=$CACHE/kubernetes-$KUBERNETES_VERSION
 ETCD=$CACHE/etcd-$ETCD_VERSION
 HELM=$CACHE/helm-$HELM_VERSION
+PROMTOOL=$CACHE/promtool-$PROMTOOL_VERSION
+GLUA=$CACHE/glua-$GLUA_VERSION
 KAFKA=$CACHE/kafka-$KAFKA_VERSION
 
 obtain_parts() {
@@ -19,6 +21,8 @@ obtain_parts() {
     part "$KUBERNETES" go "building kube-apiserver, kube-controller-manager and kubectl $KUBERNETES_VERSION" build_kubernetes
     part "$ETCD" go "building etcd $ETCD_VERSION" build_etcd
     part "$HELM" go "building helm $HELM_VERSION" build_helm
+    part "$PROMTOOL" go "building promtool $PROMTOOL_VERSION" build_promtool
+    part "$GLUA" go "building glua $GLUA_VERSION" build_glua
     part "$KAFKA" mvn "downloading Kafka $KAFKA_VERSION" download_kafka
 }
 
@@ -53,8 +57,17 @@ build_helm() { # INTO
     go_build helm "$1" "-X helm.sh/helm/v4/internal/version.version=v$HELM_VERSION"
 }
 
-go_build() { # FOLDER INTO [LINKER FLAGS]
-    (cd "$BED_HOME/$1" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w ${3:-}" -o "$2/" tool)
+# Without the clients of every cloud: rules are checked with none of them.
+build_promtool() { # INTO
+    go_build promtool "$1" "" -tags=remove_all_sd
+}
+
+build_glua() { # INTO
+    go_build lua "$1"
+}
+
+go_build() { # FOLDER INTO [LINKER FLAGS] [FLAGS...]
+    (cd "$BED_HOME/$1" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w ${3:-}" "${@:4}" -o "$2/" tool)
 }
 
 download_kafka() { # INTO

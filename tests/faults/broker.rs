@@ -1,0 +1,241 @@
+//! A broker that is away, slow, forgetful, or withdraws the operator's rights.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, identity, manifest, policy, unique, until, with};
+use crate::operator::Operator;
+use crate::proxy::{Mode, Proxy};
+
+fn publish(name: &str) -> Value {
+    json!([{"identity": {"name": name}, "actions": ["Publish"]}])
+}
+
+fn principal(namespace: &str, name: &str) -> String {
+    format!("User:CN={name},OU={namespace},O=demo.credence.example")
+}
+
+pub async fn gone(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str) {
+    until(&format!("{kind} {name} to go"), || async {
+        bed.get(kind, namespace, name).await.map_or(Ok(()), |left| Err(left.data["status"].to_string()))
+    })
+    .await;
+}
+
+/// A connection to the Kafka of the bed by another way.
+pub fn connection(name: &str, address: &str, secret: &str) -> Value {
+    let spec = json!({
+        "environment": "development",
+        "kafka": {
+            "bootstrapServers": [address],
+            "adminSecretRef": {"name": secret},
+            "clientAuthentication": "MutualTLS",
+        },
+        "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
+    });
+    manifest("BrokerConnection", None, name, spec)
+}
+
+pub fn on(broker: &str, policy: Value) -> Value {
+    with(policy, "/spec/broker", json!(broker))
+}
+
+#[tokio::test]
+async fn a_broker_that_stops_holds_up_what_needs_it_and_nothing_else() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("stopped").await;
+    bed.apply(identity(&namespace, "orders", &["kafka"])).await.unwrap();
+    for name in ["kept", "deleted"] {
+        bed.apply(policy(&namespace, name, &format!("sandbox.{name}"), publish("orders"))).await.unwrap();
+        bed.ready("TopicPolicy", Some(&namespace), name).await;
+    }
+    bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let kept = bed.get("TopicPolicy", Some(&namespace), "kept").await.unwrap();
+
+    bed.part("stop", "kafka");
+    bed.condition("BrokerConnection", None, "kafka", "Ready", ("False", "BrokerUnreachable")).await;
+    bed.apply(policy(&namespace, "new", "sandbox.new", publish("orders"))).await.unwrap();
+    bed.condition("TopicPolicy", Some(&namespace), "new", "Ready", ("False", "BrokerUnreachable")).await;
+    bed.delete("TopicPolicy", Some(&namespace), "deleted").await;
+    let pending = until("the wait to be told with its age", || async {
+        let object = bed.get("TopicPolicy", Some(&namespace), "deleted").await.expect("it waits for its rights to end");
+        let status = object.data["status"].to_string();
+        if status.contains("CleanupPending") { Ok(status) } else { Err(status) }
+    })
+    .await;
+    assert!(pending.contains("deleted at 20"), "{pending}");
+    let began = Instant::now();
+    bed.apply(identity(&namespace, "alone", &[])).await.unwrap();
+    bed.ready("ServiceIdentity", Some(&namespace), "alone").await;
+    assert!(began.elapsed() < Duration::from_secs(2), "a certificate does not need the broker");
+    bed.apply(identity(&namespace, "later", &["kafka"])).await.unwrap();
+    let accepted = ("False", "BrokerUnreachable");
+    bed.condition("ServiceIdentity", Some(&namespace), "later", "BrokerAccess", accepted).await;
+    assert!(bed.secret(&namespace, "later.kafka").await.is_some(), "its credential is made all the same");
+
+    bed.part("start", "kafka");
+    bed.ready("TopicPolicy", Some(&namespace), "new").await;
+    bed.ready("ServiceIdentity", Some(&namespace), "later").await;
+    gone(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
+    let acls = bed.acls(&principal(&namespace, "orders"));
+    assert!(
+        acls.contains("sandbox.kept") && acls.contains("sandbox.new") && !acls.contains("sandbox.deleted"),
+        "{acls}"
+    );
+    let after = bed.get("TopicPolicy", Some(&namespace), "kept").await.unwrap();
+    assert_eq!(after.metadata.resource_version, kept.metadata.resource_version, "what is in force was left alone");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_after_the_change_was_made_loses_nothing() {
+    let bed = Bed::open().await;
+    // The comparison with the broker must not come in between.
+    let _operator = Operator::start(&bed, &["--broker-resync-seconds", "3600"], &[]).await;
+    let namespace = bed.namespace("lost").await;
+    let (proxy, broker) = (Proxy::to(bed.env("KAFKA_BOOTSTRAP")).await, unique("lost"));
+    bed.apply(connection(&broker, &proxy.address, "kafka-admin")).await.unwrap();
+    bed.apply(identity(&namespace, "orders", &[&broker])).await.unwrap();
+    bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
+    let orders = principal(&namespace, "orders");
+    let interrupted = || bed.condition("BrokerConnection", None, &broker, "Ready", ("False", "BrokerUnreachable"));
+
+    proxy.set(Mode::LoseAnswers);
+    bed.apply(on(&broker, policy(&namespace, "orders", "sandbox.lost", publish("orders")))).await.unwrap();
+    interrupted().await;
+    let acls = bed.acls(&orders);
+    assert!(acls.contains("operation=WRITE"), "Kafka did it, and nobody was told: {acls}");
+    proxy.set(Mode::Pass);
+    bed.ready("TopicPolicy", Some(&namespace), "orders").await;
+    bed.ready("BrokerConnection", None, &broker).await;
+
+    proxy.set(Mode::LoseAnswers);
+    bed.delete("TopicPolicy", Some(&namespace), "orders").await;
+    interrupted().await;
+    assert_eq!(bed.acls(&orders).trim(), "", "Kafka did it, and nobody was told");
+    proxy.set(Mode::Pass);
+    gone(&bed, "TopicPolicy", Some(&namespace), "orders").await;
+    assert_eq!(bed.acls(&orders).trim(), "");
+    bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
+    bed.delete("BrokerConnection", None, &broker).await;
+}
+
+#[tokio::test]
+async fn a_slow_broker_that_loses_connections_is_caught_up_with() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("slow").await;
+    let (proxy, broker) = (Proxy::to(bed.env("KAFKA_BOOTSTRAP")).await, unique("slow"));
+    bed.apply(connection(&broker, &proxy.address, "kafka-admin")).await.unwrap();
+    bed.ready("BrokerConnection", None, &broker).await;
+    proxy.set(Mode::Slow(Duration::from_millis(150)));
+    let names: Vec<String> = (0..10).map(|number| format!("service-{number}")).collect();
+    for name in &names {
+        bed.apply(identity(&namespace, name, &[&broker])).await.unwrap();
+        bed.apply(on(&broker, policy(&namespace, name, &format!("sandbox.{name}"), publish(name)))).await.unwrap();
+    }
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        proxy.set(Mode::Cut);
+        proxy.set(Mode::Slow(Duration::from_millis(150)));
+    }
+    proxy.set(Mode::Pass);
+    for name in &names {
+        bed.ready("TopicPolicy", Some(&namespace), name).await;
+        bed.ready("ServiceIdentity", Some(&namespace), name).await;
+        let acls = bed.acls(&principal(&namespace, name));
+        assert_eq!(acls.matches("operation=").count(), 1, "{acls}");
+    }
+    for name in &names {
+        bed.delete("TopicPolicy", Some(&namespace), name).await;
+        gone(&bed, "TopicPolicy", Some(&namespace), name).await;
+        bed.delete("ServiceIdentity", Some(&namespace), name).await;
+    }
+    bed.delete("BrokerConnection", None, &broker).await;
+}
+
+#[tokio::test]
+async fn an_operator_without_the_right_to_alter_says_so_and_calls_nothing_ready_that_is_not() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("rights").await;
+    bed.apply(identity(&namespace, "orders", &["kafka"])).await.unwrap();
+    bed.apply(policy(&namespace, "before", "sandbox.before", publish("orders"))).await.unwrap();
+    bed.apply(policy(&namespace, "deleted", "sandbox.deleted", publish("orders"))).await.unwrap();
+    bed.ready("TopicPolicy", Some(&namespace), "before").await;
+    bed.ready("TopicPolicy", Some(&namespace), "deleted").await;
+    let right = |verb: &str, operation: &str| {
+        let cluster = ["--cluster", "--operation", operation, "--allow-principal", "User:CN=credence-admin"];
+        let verb: &[&str] = if verb == "remove" { &["--remove", "--force"] } else { &["--add"] };
+        bed.kafka("kafka-acls", &[verb, &cluster].concat());
+    };
+
+    right("remove", "Alter");
+    let told = bed.condition("BrokerConnection", None, "kafka", "Authorized", ("False", "BrokerRefused")).await;
+    assert!(told.data["status"].to_string().contains("lacks Alter"), "{}", told.data["status"]);
+    let connected = told.data["status"]["conditions"].as_array().unwrap();
+    assert!(connected.iter().any(|it| it["type"] == "Connected" && it["status"] == "True"), "it does answer");
+    bed.apply(policy(&namespace, "after", "sandbox.after", publish("orders"))).await.unwrap();
+    let failed = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "GrantsFailed")).await;
+    assert!(failed.data["status"].to_string().contains("Alter"), "{}", failed.data["status"]);
+    assert_eq!(failed.data["status"]["grants"][0]["state"], "Failed");
+    bed.delete("TopicPolicy", Some(&namespace), "deleted").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let waits = bed.get("TopicPolicy", Some(&namespace), "deleted").await.expect("its rights are still there");
+    assert!(waits.data["status"].to_string().contains("CleanupPending"), "{}", waits.data["status"]);
+    bed.ready("TopicPolicy", Some(&namespace), "before").await;
+
+    right("remove", "Describe");
+    bed.condition("BrokerConnection", None, "kafka", "Connected", ("False", "BrokerRefused")).await;
+    right("add", "Describe");
+    right("add", "Alter");
+    bed.ready("BrokerConnection", None, "kafka").await;
+    bed.ready("TopicPolicy", Some(&namespace), "after").await;
+    gone(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
+}
+
+#[tokio::test]
+async fn a_credential_of_the_operator_that_expires_is_named_and_its_successor_taken_up() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let (namespace, name) = (bed.namespace("expires").await, unique("expires"));
+    let expires = Timestamp::now().as_second() + 8;
+    bed.apply(admin_secret(&bed, &name, expires)).await.unwrap();
+    bed.apply(connection(&name, bed.env("KAFKA_BOOTSTRAP"), &name)).await.unwrap();
+    let object = bed.ready("BrokerConnection", None, &name).await;
+    let at = Timestamp::from_second(expires).unwrap().to_string();
+    assert_eq!(object.data["status"]["credentialExpiresAt"], at.as_str());
+    let told = bed.condition("BrokerConnection", None, &name, "Ready", ("False", "AdminSecretInvalid")).await;
+    assert!(told.data["status"].to_string().contains(&format!("expired at {at}")), "{}", told.data["status"]);
+    bed.apply(identity(&namespace, "orders", &[&name])).await.unwrap();
+    bed.apply(on(&name, policy(&namespace, "orders", "sandbox.expires", publish("orders")))).await.unwrap();
+    bed.condition("TopicPolicy", Some(&namespace), "orders", "Ready", ("False", "BrokerNotReady")).await;
+    bed.apply(admin_secret(&bed, &name, expires + 3600)).await.unwrap();
+    bed.ready("BrokerConnection", None, &name).await;
+    bed.ready("TopicPolicy", Some(&namespace), "orders").await;
+    bed.delete("TopicPolicy", Some(&namespace), "orders").await;
+    gone(&bed, "TopicPolicy", Some(&namespace), "orders").await;
+    bed.delete("BrokerConnection", None, &name).await;
+}
+
+/// A credential of the operator's principal that is valid until then.
+fn admin_secret(bed: &Bed, name: &str, expires: i64) -> Value {
+    let read = |file: &str| std::fs::read_to_string(format!("{}/pki/{file}", bed.env("BED_DIR"))).unwrap();
+    let authority = read("kafka-ca.crt");
+    let issuer = Issuer::from_ca_cert_pem(&authority, KeyPair::from_pem(&read("kafka-ca.key")).unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "credence-admin");
+    params.not_before = time::OffsetDateTime::from_unix_timestamp(expires - 7200).unwrap();
+    params.not_after = time::OffsetDateTime::from_unix_timestamp(expires).unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "credence-system"},
+        "stringData": {"tls.crt": certificate.pem(), "tls.key": key.serialize_pem(), "ca.crt": authority},
+    })
+}

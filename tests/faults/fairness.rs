@@ -1,0 +1,111 @@
+//! What is broken does not hold up what is not: told by how long the good one takes beside the broken ones.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, identity, manifest, policy, unique, with};
+use crate::broker::{connection, on};
+use crate::operator::Operator;
+use crate::proxy::{Mode, Proxy};
+
+/// Applies many manifests, many at a time.
+async fn apply_all(bed: &Bed, manifests: Vec<Value>) {
+    let applied = stream::iter(manifests.into_iter().map(|manifest| bed.apply(manifest))).buffer_unordered(32);
+    applied.for_each(|result| async { _ = result.unwrap() }).await;
+}
+
+/// How long a new identity takes.
+async fn identity_takes(bed: &Bed, namespace: &str, name: &str, brokers: &[&str]) -> Duration {
+    let began = Instant::now();
+    bed.apply(identity(namespace, name, brokers)).await.unwrap();
+    bed.ready("ServiceIdentity", Some(namespace), name).await;
+    began.elapsed()
+}
+
+/// How long a new policy takes.
+async fn policy_takes(bed: &Bed, namespace: &str, name: &str) -> Duration {
+    let grants = json!([{"identity": {"name": "orders"}, "actions": ["Publish"]}]);
+    let began = Instant::now();
+    bed.apply(policy(namespace, name, &format!("sandbox.{name}"), grants)).await.unwrap();
+    bed.ready("TopicPolicy", Some(namespace), name).await;
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_delays_no_certificate_and_no_other_broker() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let (namespace, broker) = (bed.namespace("hangs").await, unique("hangs"));
+    let proxy = Proxy::to(bed.env("KAFKA_BOOTSTRAP")).await;
+    bed.apply(connection(&broker, &proxy.address, "kafka-admin")).await.unwrap();
+    bed.ready("BrokerConnection", None, &broker).await;
+    let alone =
+        (identity_takes(&bed, &namespace, "orders", &["kafka"]).await, policy_takes(&bed, &namespace, "before").await);
+
+    proxy.set(Mode::Hang);
+    let mut held = Vec::new();
+    for number in 0..100 {
+        let name = format!("held-{number}");
+        held.push(identity(&namespace, &name, &[&broker]));
+        let grants = json!([{"identity": {"name": name}, "actions": ["Publish"]}]);
+        held.push(on(&broker, policy(&namespace, &name, &format!("sandbox.{name}"), grants)));
+    }
+    apply_all(&bed, held).await;
+    let beside =
+        (identity_takes(&bed, &namespace, "good", &["kafka"]).await, policy_takes(&bed, &namespace, "beside").await);
+    let certificate = identity_takes(&bed, &namespace, "certificate", &[]).await;
+    println!("identity {:?} alone, {:?} beside; policy {:?} and {:?}", alone.0, beside.0, alone.1, beside.1);
+    for (what, took) in [("identity", beside.0), ("policy", beside.1), ("certificate", certificate)] {
+        assert!(took < Duration::from_secs(3), "{what}: {took:?} beside a broker that hangs");
+    }
+    // The held ones have their certificates too, and say what they wait for.
+    bed.condition("ServiceIdentity", Some(&namespace), "held-99", "CredentialsIssued", ("True", "Issued")).await;
+    bed.condition("BrokerConnection", None, &broker, "Ready", ("False", "BrokerUnreachable")).await;
+    bed.condition("TopicPolicy", Some(&namespace), "held-99", "Ready", ("False", "BrokerUnreachable")).await;
+    proxy.set(Mode::Cut);
+    proxy.set(Mode::Pass);
+    bed.ready("TopicPolicy", Some(&namespace), "held-99").await;
+    bed.ready("ServiceIdentity", Some(&namespace), "held-99").await;
+    bed.delete("Namespace", None, &namespace).await;
+    crate::broker::gone(&bed, "Namespace", None, &namespace).await;
+    bed.delete("BrokerConnection", None, &broker).await;
+}
+
+#[tokio::test]
+async fn a_thousand_broken_objects_of_one_namespace_do_not_delay_the_good_one_of_another() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let (crowd, namespace) = (bed.namespace("crowd").await, bed.namespace("good").await);
+    let alone = identity_takes(&bed, &namespace, "orders", &["kafka"]).await;
+    let domain = unique("broken");
+    let spec = json!({
+        "domain": format!("{domain}.example"), "environment": "development",
+        "issuer": {"ca": {"secretRef": {"name": domain}}},
+    });
+    bed.apply(manifest("TrustDomain", None, &domain, spec)).await.unwrap();
+    bed.condition("TrustDomain", None, &domain, "Ready", ("False", "IssuerSecretNotFound")).await;
+    let broken = (0..1000).map(|number| {
+        let wrong = if number % 2 == 0 { domain.as_str() } else { "nowhere" };
+        with(identity(&crowd, &format!("broken-{number}"), &[]), "/spec/trustDomain", json!(wrong))
+    });
+    let applying = apply_all(&bed, broken.collect());
+    let measuring = async {
+        let mut slowest = Duration::ZERO;
+        for number in 0..10 {
+            slowest = slowest.max(identity_takes(&bed, &namespace, &format!("good-{number}"), &[]).await);
+            slowest = slowest.max(policy_takes(&bed, &namespace, &format!("good-{number}")).await);
+        }
+        slowest
+    };
+    let ((), slowest) = tokio::join!(applying, measuring);
+    println!("{alone:?} alone, {slowest:?} at most beside a thousand broken ones");
+    assert!(slowest < Duration::from_secs(3), "{slowest:?} beside a thousand broken ones");
+    for (name, reason) in [("broken-998", "TrustDomainNotReady"), ("broken-999", "TrustDomainNotFound")] {
+        bed.condition("ServiceIdentity", Some(&crowd), name, "Ready", ("False", reason)).await;
+    }
+    bed.delete("Namespace", None, &crowd).await;
+    crate::broker::gone(&bed, "Namespace", None, &crowd).await;
+    bed.delete("TrustDomain", None, &domain).await;
+}

@@ -1,0 +1,162 @@
+//! Hands in what is Credence's: what they change is put back and said once, and a fight costs few writes.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::json;
+
+use crate::bed::{Bed, identity, policy, run, self_signed, unique, until};
+use crate::operator::Operator;
+
+/// The notes of all events of an object with a reason, repeated as often as they were counted.
+async fn notes(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str, reason: &str) -> Vec<String> {
+    let events: Api<Event> = Api::all(bed.client.clone());
+    let listed = events.list(&ListParams::default()).await.unwrap();
+    let about = |event: &Event| {
+        let regarding = event.regarding.clone().unwrap_or_default();
+        regarding.kind.as_deref() == Some(kind)
+            && regarding.name.as_deref() == Some(name)
+            && regarding.namespace.as_deref() == namespace
+            && event.reason.as_deref() == Some(reason)
+    };
+    let mut notes = Vec::new();
+    for event in listed.items.into_iter().filter(about) {
+        let times = event.series.as_ref().map_or(1, |series| series.count);
+        for _ in 0..times {
+            notes.push(event.note.clone().unwrap_or_default());
+        }
+    }
+    notes
+}
+
+/// How often the operator has written a Secret, as the API server's audit log has it.
+fn writes(bed: &Bed, namespace: &str, name: &str) -> usize {
+    let log = std::fs::read_to_string(format!("{}/logs/audit.log", bed.env("BED_DIR"))).unwrap();
+    let object = format!("\"resource\":\"secrets\",\"namespace\":\"{namespace}\",\"name\":\"{name}\"");
+    log.lines().filter(|line| line.contains(&object)).count()
+}
+
+async fn scribble(bed: &Bed, kind: &str, namespace: &str, name: &str) {
+    let content = if kind == "Secret" { json!({"tls.crt": "bm9uc2Vuc2U="}) } else { json!({"ca.crt": "nonsense"}) };
+    let manifest = json!({
+        "apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "data": content,
+    });
+    let params = PatchParams::apply("scribbler").force();
+    let _ = bed.api(kind, Some(namespace)).patch(name, &params, &Patch::Apply(&manifest)).await;
+}
+
+#[tokio::test]
+async fn what_is_changed_or_deleted_by_hand_is_put_back_and_said_once() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let (namespace, domain) = (bed.namespace("hands").await, unique("hands"));
+    bed.apply(self_signed(&domain)).await.unwrap();
+    bed.ready("TrustDomain", None, &domain).await;
+    for name in ["changed", "deleted"] {
+        bed.apply(identity(&namespace, name, &["kafka"])).await.unwrap();
+        bed.ready("ServiceIdentity", Some(&namespace), name).await;
+    }
+    let grants = json!([{"identity": {"name": "changed"}, "actions": ["Publish"]}]);
+    bed.apply(policy(&namespace, "orders", "sandbox.hands", grants)).await.unwrap();
+    bed.ready("TopicPolicy", Some(&namespace), "orders").await;
+    let before = notes(&bed, "BrokerConnection", None, "kafka", "DriftRepaired").await.len();
+
+    scribble(&bed, "Secret", &namespace, "changed-mtls").await;
+    bed.delete("Secret", Some(&namespace), "deleted-mtls").await;
+    let bundle = format!("{domain}-trust-bundle");
+    scribble(&bed, "ConfigMap", "credence-system", &bundle).await;
+    let principal = format!("User:CN=changed,OU={namespace},O=demo.credence.example");
+    let topic = ["--topic", "sandbox.hands", "--operation", "Write", "--allow-principal", &principal];
+    bed.kafka("kafka-acls", &[&["--remove", "--force"][..], &topic].concat());
+
+    until("everything to be put back", || async {
+        let changed = bed.secret(&namespace, "changed-mtls").await.unwrap().data.unwrap()["tls.crt"].0.clone();
+        let deleted = bed.secret(&namespace, "deleted-mtls").await;
+        let text = bed.get("ConfigMap", Some("credence-system"), &bundle).await.unwrap().data["data"].to_string();
+        let acls = bed.acls(&principal);
+        let back = changed.starts_with(b"-----BEGIN") && deleted.is_some();
+        if back && !text.contains("nonsense") && acls.contains("operation=WRITE") { Ok(()) } else { Err(acls) }
+    })
+    .await;
+    bed.delete("ConfigMap", Some("credence-system"), &bundle).await;
+    until("the bundle", || async {
+        bed.get("ConfigMap", Some("credence-system"), &bundle).await.ok_or_else(|| "it is gone".to_owned())
+    })
+    .await;
+    bed.ready("ServiceIdentity", Some(&namespace), "changed").await;
+
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let told = notes(&bed, "ServiceIdentity", Some(&namespace), "changed", "Renewed").await;
+    assert_eq!(told, ["renewed changed-mtls because somebody had changed the Secret"]);
+    let told = notes(&bed, "ServiceIdentity", Some(&namespace), "deleted", "Renewed").await;
+    assert_eq!(told, ["renewed deleted-mtls because somebody had deleted the Secret"]);
+    let told = notes(&bed, "TrustDomain", None, &domain, "DriftRepaired").await.join("; ");
+    assert!(told.contains("changed by scribbler") && told.contains("(deleted)"), "{told}");
+    assert_eq!(told.matches("put back").count(), 2, "{told}");
+    let told = notes(&bed, "BrokerConnection", None, "kafka", "DriftRepaired").await;
+    assert_eq!(told.len(), before + 1, "{told:?}");
+    assert_eq!(writes(&bed, &namespace, "changed-mtls"), 2, "made once and put back once");
+    bed.delete("TrustDomain", None, &domain).await;
+}
+
+#[tokio::test]
+async fn two_writers_who_fight_over_a_secret_are_reported_and_cost_few_writes() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("fight").await;
+    bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
+    bed.apply(identity(&namespace, "peaceful", &[])).await.unwrap();
+    bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
+    bed.ready("ServiceIdentity", Some(&namespace), "peaceful").await;
+    let before = writes(&bed, &namespace, "orders-mtls");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(25) {
+        scribble(&bed, "Secret", &namespace, "orders-mtls").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let written = writes(&bed, &namespace, "orders-mtls") - before;
+    assert!((2..=4).contains(&written), "{written} writes in 25 s against 50");
+    let told = bed.condition("ServiceIdentity", Some(&namespace), "orders", "Ready", ("False", "Contended")).await;
+    let status = told.data["status"].to_string();
+    assert!(status.contains("scribbler") && status.contains("orders-mtls"), "{status}");
+    let events = notes(&bed, "ServiceIdentity", Some(&namespace), "orders", "Contended").await.len();
+    assert!((1..=3).contains(&events), "{events} events");
+    bed.ready("ServiceIdentity", Some(&namespace), "peaceful").await;
+    // Peace: the next repair stands.
+    until("the Secret to be put back for good", || async {
+        let data = bed.secret(&namespace, "orders-mtls").await.unwrap().data.unwrap();
+        if data["tls.crt"].0.starts_with(b"-----BEGIN") { Ok(()) } else { Err("still nonsense".to_owned()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_everything_in_it() {
+    let bed = Bed::open().await;
+    let operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("whole").await;
+    for number in 0..8 {
+        let name = format!("service-{number}");
+        bed.apply(identity(&namespace, &name, &["kafka"])).await.unwrap();
+        let grants = json!([{"identity": {"name": name}, "actions": ["Publish", "Consume"], "consumerGroup": name}]);
+        bed.apply(policy(&namespace, &name, &format!("sandbox.whole.{number}"), grants)).await.unwrap();
+    }
+    for number in 0..8 {
+        bed.ready("TopicPolicy", Some(&namespace), &format!("service-{number}")).await;
+    }
+    let failed = |class: &str| {
+        operator.metric(&format!("credence_reconciles_total{{controller=\"service_identity\",outcome=\"{class}\""))
+    };
+    let before = (failed("needs_user"), failed("bug"));
+    let (ok, output) = run(
+        &format!("{}/kubectl", bed.env("BED_BIN")),
+        &["--kubeconfig", bed.env("KUBECONFIG"), "delete", "namespace", &namespace, "--timeout", "60s"],
+        "",
+    );
+    assert!(ok, "{output}");
+    let listed = bed.kafka("kafka-acls", &["--list"]);
+    assert!(!listed.contains(&format!("OU={namespace},")), "{listed}");
+    assert_eq!((failed("needs_user"), failed("bug")), before, "nothing was made in a namespace on its way out");
+}

@@ -1,0 +1,14 @@
+//! Faults on real parts, one at a time: each test breaks something that every other test would need.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod apiserver;
+#[path = "../it/bed.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod bed;
+mod broker;
+mod clock;
+mod fairness;
+mod gateway;
+mod hands;
+mod operator;
+mod proxy;
