@@ -7,7 +7,6 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::Client;
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::gate::RotationGate;
 use super::material::{BundleFacts, MaterialFacts};
@@ -24,8 +23,9 @@ use crate::domain::selector::Labels;
 use crate::issuers::authority::SigningAuthority;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::owned::Owned;
-use crate::kubernetes::run::{Guarded, Trigger};
+use crate::kubernetes::run::Trigger;
 use crate::kubernetes::status::StatusWriter;
+use crate::kubernetes::store::Store;
 use crate::metrics::Metrics;
 
 /// What the operator was told at its start.
@@ -40,13 +40,14 @@ pub struct Settings {
 }
 
 /// One store per kind, kept by the watches.
+#[derive(Default)]
 #[allow(missing_docs, reason = "one per kind")]
 pub struct Stores {
-    pub trust_domains: Store<Guarded<TrustDomain>>,
-    pub identities: Store<Guarded<ServiceIdentity>>,
-    pub rotation_policies: Store<Guarded<RotationPolicy>>,
-    pub brokers: Store<Guarded<BrokerConnection>>,
-    pub topic_policies: Store<Guarded<TopicPolicy>>,
+    pub trust_domains: Store<TrustDomain>,
+    pub identities: Store<ServiceIdentity>,
+    pub rotation_policies: Store<RotationPolicy>,
+    pub brokers: Store<BrokerConnection>,
+    pub topic_policies: Store<TopicPolicy>,
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     /// Secrets of the operator's namespace, metadata only.
     pub operator_secrets: Store<PartialObjectMeta<Secret>>,
@@ -56,11 +57,11 @@ pub struct Stores {
 #[derive(Clone)]
 #[allow(missing_docs, reason = "one per kind")]
 pub struct Triggers {
-    pub trust_domains: Trigger<TrustDomain>,
-    pub identities: Trigger<ServiceIdentity>,
-    pub rotation_policies: Trigger<RotationPolicy>,
-    pub brokers: Trigger<BrokerConnection>,
-    pub topic_policies: Trigger<TopicPolicy>,
+    pub trust_domains: Trigger,
+    pub identities: Trigger,
+    pub rotation_policies: Trigger,
+    pub brokers: Trigger,
+    pub topic_policies: Trigger,
 }
 
 /// One writer of status per kind.
@@ -153,37 +154,13 @@ pub struct Context {
 impl Context {
     /// The labels of a namespace; `None` when it does not exist.
     pub fn namespace_labels(&self, namespace: &str) -> Option<Labels> {
-        let found = self.stores.namespaces.get(&ObjectRef::new_with(namespace, ()))?;
-        Some(found.metadata.labels.clone().unwrap_or_default())
+        let found = self.stores.namespaces.get(None, namespace)?;
+        Some(found.metadata.labels.unwrap_or_default())
     }
 
     /// Whether a namespace is being deleted.
     pub fn is_terminating(&self, namespace: Option<&str>) -> bool {
-        let found = self.stores.namespaces.get(&ObjectRef::new_with(namespace.unwrap_or_default(), ()));
+        let found = self.stores.namespaces.get(None, namespace.unwrap_or_default());
         found.is_some_and(|found| found.metadata.deletion_timestamp.is_some())
-    }
-
-    /// An object of a store, if it exists and fits its schema.
-    pub fn lookup<K>(store: &Store<Guarded<K>>, namespace: Option<&str>, name: &str) -> Option<K>
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + 'static,
-    {
-        let mut reference = ObjectRef::<Guarded<K>>::new_with(name, ());
-        reference.namespace = namespace.map(ToOwned::to_owned);
-        store.get(&reference)?.0.as_ref().ok().cloned()
-    }
-
-    /// All objects of a store that fit their schema and satisfy a predicate.
-    pub fn select<K>(store: &Store<Guarded<K>>, predicate: impl Fn(&K) -> bool) -> Vec<K>
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + 'static,
-    {
-        store
-            .state()
-            .iter()
-            .filter_map(|guarded| guarded.0.as_ref().ok())
-            .filter(|object| predicate(object))
-            .cloned()
-            .collect()
     }
 }

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
-use kube::runtime::reflector::Store;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::Context;
 use crate::api::{BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain};
-use crate::kubernetes::run::{Guarded, Trigger};
+use crate::kubernetes::run::Trigger;
+use crate::kubernetes::store::Store;
 use crate::metrics::{BrokerFigures, CertificateFigures, Metrics};
 
 /// Brings all gauges up to date.
@@ -25,7 +27,7 @@ pub fn refresh(context: &Context, metrics: &Metrics) {
     metrics.brokers(brokers(context));
 }
 
-fn queue<K: Resource<DynamicType = ()>>(metrics: &Metrics, controller: &'static str, trigger: &Trigger<K>) {
+fn queue(metrics: &Metrics, controller: &'static str, trigger: &Trigger) {
     let (depth, oldest) = trigger.standing();
     metrics.queue(controller, depth, oldest);
 }
@@ -53,14 +55,14 @@ fn objects(context: &Context) -> Counts {
     counts
 }
 
-fn count<K: Resource<DynamicType = ()> + Clone + 'static>(
+fn count<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(
     counts: &mut Counts,
     kind: &'static str,
-    store: &Store<Guarded<K>>,
+    store: &Store<K>,
     conditions: impl Fn(&K) -> Option<&[Condition]>,
 ) {
-    for guarded in store.state() {
-        let (ready, reason) = match &guarded.0 {
+    for (_, object) in store.iter(None) {
+        let (ready, reason) = match &object {
             Err(_) => ("Unknown", "Schema"),
             Ok(object) => conditions(object)
                 .and_then(|conditions| conditions.iter().find(|it| it.type_ == "Ready"))
@@ -72,8 +74,7 @@ fn count<K: Resource<DynamicType = ()> + Clone + 'static>(
 
 fn certificates(context: &Context, now: Timestamp) -> BTreeMap<String, CertificateFigures> {
     let mut figures: BTreeMap<String, CertificateFigures> = BTreeMap::new();
-    for guarded in context.stores.trust_domains.state() {
-        let Ok(domain) = &guarded.0 else { continue };
+    for domain in context.stores.trust_domains.valid(None) {
         let authority = domain.status.as_ref().and_then(|status| status.authority.as_ref());
         let authority_expiry =
             authority.and_then(|authority| authority.not_after.as_ref()).map(|time| time.0.as_second());
@@ -81,8 +82,8 @@ fn certificates(context: &Context, now: Timestamp) -> BTreeMap<String, Certifica
         figures.insert(name, CertificateFigures { authority_expiry, ..CertificateFigures::default() });
     }
     let earlier = |known: Option<i64>, new: i64| Some(known.map_or(new, |known| known.min(new)));
-    for guarded in context.stores.identities.state() {
-        let Ok(ServiceIdentity { spec, status: Some(status), .. }) = &guarded.0 else { continue };
+    for identity in context.stores.identities.valid(None) {
+        let ServiceIdentity { spec, status: Some(status), .. } = &identity else { continue };
         let Some(figures) = figures.get_mut(&spec.trust_domain) else { continue };
         let accounts = status.brokers.iter().filter_map(|account| account.certificate.as_ref());
         for certificate in status.certificate.iter().chain(accounts) {
@@ -99,8 +100,7 @@ fn certificates(context: &Context, now: Timestamp) -> BTreeMap<String, Certifica
 }
 
 fn brokers(context: &Context) -> Vec<(String, BrokerFigures)> {
-    let known = context.stores.brokers.state();
-    let names = known.iter().filter_map(|guarded| guarded.0.as_ref().ok()?.metadata.name.clone());
+    let names = context.stores.brokers.names(None).into_iter().map(|name| name.name);
     names
         .map(|name| {
             let figures = context.brokers.get(&name).map_or_else(BrokerFigures::default, |broker| {

@@ -1,15 +1,17 @@
 //! Starts and stops everything: watches first, then what others depend on, then all controllers.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures::Stream;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store, store, store::Writer};
-use kube::runtime::watcher::watcher;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::watcher::{Error as WatchError, Event, watcher};
 use kube::{Api, Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -19,7 +21,7 @@ use super::context::{Authorities, Context, NameClaims, SeenFacts, Settings, Stat
 use super::gate::RotationGate;
 use super::service_identity::Logins;
 use super::{broker_connection, gauges, rotation_policy, service_identity, topic_policy, trust_domain};
-use crate::api::{BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain};
+use crate::api::{ServiceIdentity, TopicPolicy};
 use crate::brokers::registry::Brokers;
 use crate::domain::fence::Fence;
 use crate::kubernetes::error::Error;
@@ -27,8 +29,9 @@ use crate::kubernetes::events::Events;
 use crate::kubernetes::health::{Health, Stage};
 use crate::kubernetes::owned::Owned;
 use crate::kubernetes::queue::Lane;
-use crate::kubernetes::run::{Done, Guarded, Trigger, run as run_controller};
-use crate::kubernetes::watch::{self, Interruptions, follow};
+use crate::kubernetes::run::{Done, Trigger, run as run_controller};
+use crate::kubernetes::store::{Name, Store, Watched};
+use crate::kubernetes::watch::{self, Interruptions};
 use crate::metrics::Metrics;
 
 /// How long trust domains and brokers may take before identities and policies start without them.
@@ -51,16 +54,6 @@ const WATCHES: [&str; 4] = ["namespaces", "operator_secrets", "secrets", "config
 /// Turns true when the operator is to stop.
 type StopSignal = tokio::sync::watch::Receiver<bool>;
 
-struct Writers {
-    trust_domains: Writer<Guarded<TrustDomain>>,
-    identities: Writer<Guarded<ServiceIdentity>>,
-    rotation_policies: Writer<Guarded<RotationPolicy>>,
-    brokers: Writer<Guarded<BrokerConnection>>,
-    topic_policies: Writer<Guarded<TopicPolicy>>,
-    namespaces: Writer<PartialObjectMeta<Namespace>>,
-    operator_secrets: Writer<PartialObjectMeta<Secret>>,
-}
-
 /// Runs all controllers until `stop` turns true and the work in hand is done. `health` is told when everything that
 /// exists has been listed and the controllers are at work.
 pub async fn run(
@@ -75,7 +68,7 @@ pub async fn run(
         health.starting(part);
     }
     health.enter(Stage::Starting);
-    let (context, writers) = build(client, fence, settings, metrics.clone());
+    let context = build(client, fence, settings, metrics.clone());
     let for_metrics = Arc::downgrade(&context);
     metrics.refresh_with(move |metrics| {
         if let Some(context) = for_metrics.upgrade() {
@@ -84,7 +77,7 @@ pub async fn run(
     });
     let listed = Arc::new(Listed::default());
     let interruptions = Interruptions { metrics, health: health.clone() };
-    let mut watches = watch_all(&context, writers, &listed, &interruptions);
+    let mut watches = watch_all(&context, &listed, &interruptions);
     listed.all(&context).await;
     for part in WATCHES {
         health.started(part);
@@ -93,11 +86,11 @@ pub async fn run(
 
     // Identities need authorities and policies need brokers: without a head start every restart would report both as
     // missing, and write it down.
-    let domains = Context::select(&context.stores.trust_domains, |_: &TrustDomain| true);
-    let connections = Context::select(&context.stores.brokers, |_: &BrokerConnection| true);
     let head_start = async {
-        join_all(domains.into_iter().map(|it| trust_domain::reconcile(context.clone(), Arc::new(it)))).await;
-        join_all(connections.into_iter().map(|it| broker_connection::reconcile(context.clone(), Arc::new(it)))).await;
+        let domains = context.stores.trust_domains.valid(None);
+        join_all(domains.map(|it| trust_domain::reconcile(context.clone(), Arc::new(it)))).await;
+        let connections = context.stores.brokers.valid(None);
+        join_all(connections.map(|it| broker_connection::reconcile(context.clone(), Arc::new(it)))).await;
     };
     if timeout(HEAD_START, head_start).await.is_err() {
         tracing::warn!("a trust domain or a broker takes long; identities and policies start without it");
@@ -133,33 +126,22 @@ async fn mind_the_clock(context: &Context) {
     }
 }
 
-fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>) -> (Arc<Context>, Writers) {
-    let (trust_domains, trust_domain_writer) = store();
-    let (identities, identity_writer) = store();
-    let (rotation_policies, rotation_policy_writer) = store();
-    let (brokers, broker_writer) = store();
-    let (topic_policies, topic_policy_writer) = store();
-    let (namespaces, namespace_writer) = store();
-    let (operator_secrets, operator_secret_writer) = store();
-    let for_lane = (identities.clone(), topic_policies.clone());
+fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>) -> Arc<Context> {
+    let stores = Stores::default();
+    let (identities, topic_policies) = (stores.identities.clone(), stores.topic_policies.clone());
     let triggers = Triggers {
         trust_domains: Trigger::new(WORKERS, Duration::ZERO, alone),
-        identities: Trigger::new(WORKERS, Duration::ZERO, move |key| with_brokers(&for_lane.0, key)),
-        rotation_policies: Trigger::new(WORKERS, GATHER, |key| Lane { group: String::new(), turn: namespace(key) }),
+        identities: Trigger::new(WORKERS, Duration::ZERO, move |name| with_brokers(&identities, name)),
+        rotation_policies: Trigger::new(WORKERS, GATHER, |name| Lane {
+            turn: name.namespace.clone(),
+            ..Lane::default()
+        }),
         brokers: Trigger::new(WORKERS, Duration::ZERO, alone),
-        topic_policies: Trigger::new(POLICY_WORKERS, Duration::ZERO, move |key| with_broker(&for_lane.1, key)),
+        topic_policies: Trigger::new(POLICY_WORKERS, Duration::ZERO, move |name| with_broker(&topic_policies, name)),
     };
-    let context = Context {
+    Arc::new(Context {
         settings,
-        stores: Stores {
-            trust_domains,
-            identities,
-            rotation_policies,
-            brokers,
-            topic_policies,
-            namespaces,
-            operator_secrets,
-        },
+        stores,
         triggers,
         statuses: Statuses::default(),
         secrets: Owned::new(client.clone()),
@@ -174,41 +156,25 @@ fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>
         metrics,
         fence,
         client,
-    };
-    let writers = Writers {
-        trust_domains: trust_domain_writer,
-        identities: identity_writer,
-        rotation_policies: rotation_policy_writer,
-        brokers: broker_writer,
-        topic_policies: topic_policy_writer,
-        namespaces: namespace_writer,
-        operator_secrets: operator_secret_writer,
-    };
-    (Arc::new(context), writers)
-}
-
-fn namespace<K: Resource<DynamicType = ()>>(key: &ObjectRef<Guarded<K>>) -> String {
-    key.namespace.clone().unwrap_or_default()
+    })
 }
 
 /// A trust domain or a broker that hangs holds nobody but itself.
-fn alone<K: Resource<DynamicType = ()>>(key: &ObjectRef<Guarded<K>>) -> Lane {
-    Lane { group: key.name.clone(), turn: String::new() }
+fn alone(name: &Name) -> Lane {
+    Lane { group: name.name.clone(), turn: String::new() }
 }
 
 /// An identity may be held up by the brokers that it has accounts on.
-fn with_brokers(store: &Store<Guarded<ServiceIdentity>>, key: &ObjectRef<Guarded<ServiceIdentity>>) -> Lane {
-    let found = store.get(key);
-    let brokers = found.iter().filter_map(|found| found.0.as_ref().ok()).flat_map(|identity| &identity.spec.brokers);
-    let group = brokers.map(|broker| broker.name.as_str()).collect::<Vec<_>>().join(",");
-    Lane { group, turn: namespace(key) }
+fn with_brokers(store: &Store<ServiceIdentity>, name: &Name) -> Lane {
+    let brokers = store.get(Some(&name.namespace), &name.name).map(|identity| identity.spec.brokers);
+    let names = brokers.iter().flatten().map(|broker| broker.name.as_str());
+    Lane { group: names.collect::<Vec<_>>().join(","), turn: name.namespace.clone() }
 }
 
 /// A policy may be held up by its broker.
-fn with_broker(store: &Store<Guarded<TopicPolicy>>, key: &ObjectRef<Guarded<TopicPolicy>>) -> Lane {
-    let found = store.get(key);
-    let policy = found.as_ref().and_then(|found| found.0.as_ref().ok());
-    Lane { group: policy.map(|policy| policy.spec.broker.clone()).unwrap_or_default(), turn: namespace(key) }
+fn with_broker(store: &Store<TopicPolicy>, name: &Name) -> Lane {
+    let broker = store.get(Some(&name.namespace), &name.name).map(|policy| policy.spec.broker);
+    Lane { group: broker.unwrap_or_default(), turn: name.namespace.clone() }
 }
 
 /// Whether Secrets and ConfigMaps of ours have been listed; the stores know by themselves.
@@ -221,83 +187,82 @@ struct Listed {
 impl Listed {
     async fn all(&self, context: &Context) {
         let stores = &context.stores;
-        // A writer is only dropped when the operator stops.
-        let _ = tokio::join!(
-            stores.trust_domains.wait_until_ready(),
-            stores.identities.wait_until_ready(),
-            stores.rotation_policies.wait_until_ready(),
-            stores.brokers.wait_until_ready(),
-            stores.topic_policies.wait_until_ready(),
-            stores.namespaces.wait_until_ready(),
-            stores.operator_secrets.wait_until_ready(),
+        tokio::join!(
+            stores.trust_domains.wait_until_listed(),
+            stores.identities.wait_until_listed(),
+            stores.rotation_policies.wait_until_listed(),
+            stores.brokers.wait_until_listed(),
+            stores.topic_policies.wait_until_listed(),
+            stores.namespaces.wait_until_listed(),
+            stores.operator_secrets.wait_until_listed(),
             self.secrets.notified(),
             self.config_maps.notified(),
         );
     }
 }
 
-fn watch_all(
-    context: &Arc<Context>,
-    writers: Writers,
-    listed: &Arc<Listed>,
-    interruptions: &Interruptions,
-) -> JoinSet<()> {
-    let mut watches = JoinSet::new();
-    let client = || context.client.clone();
-    let mut own = Watches { set: &mut watches, context, interruptions };
-    own.add("trust_domain", writers.trust_domains, Context::trust_domain_changed);
-    own.add("service_identity", writers.identities, Context::identity_changed);
-    own.add("rotation_policy", writers.rotation_policies, Context::rotation_policy_changed);
-    own.add("broker_connection", writers.brokers, Context::broker_changed);
-    own.add("topic_policy", writers.topic_policies, Context::topic_policy_changed);
-
+fn watch_all(context: &Arc<Context>, listed: &Arc<Listed>, interruptions: &Interruptions) -> JoinSet<()> {
+    let mut watches = Watches { set: JoinSet::new(), context: context.clone(), interruptions: interruptions.clone() };
+    let (stores, client) = (&context.stores, || context.client.clone());
+    watches.add("trust_domain", &stores.trust_domains, Context::trust_domain_changed);
+    watches.add("service_identity", &stores.identities, Context::identity_changed);
+    watches.add("rotation_policy", &stores.rotation_policies, Context::rotation_policy_changed);
+    watches.add("broker_connection", &stores.brokers, Context::broker_changed);
+    watches.add("topic_policy", &stores.topic_policies, Context::topic_policy_changed);
     let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client()), watch::config());
-    let namespaces = interruptions.clone().outlive("namespaces", namespaces);
-    let for_watch = context.clone();
-    watches.spawn(follow(namespaces, writers.namespaces, move |reference| for_watch.namespace_changed(reference)));
+    watches.follow("namespaces", &stores.namespaces, namespaces, Context::namespace_changed);
     let secrets = Api::<PartialObjectMeta<Secret>>::namespaced(client(), &context.settings.namespace);
-    let secrets = interruptions.clone().outlive("operator_secrets", watcher(secrets, watch::config()));
-    let for_watch = context.clone();
-    watches.spawn(follow(secrets, writers.operator_secrets, move |it| for_watch.operator_secret_changed(it)));
+    let secrets = watcher(secrets, watch::config());
+    watches.follow("operator_secrets", &stores.operator_secrets, secrets, Context::operator_secret_changed);
 
     let ours = watch::config().labels(&Owned::<Secret, super::material::MaterialFacts>::selector());
     let (for_watch, done) = (context.clone(), listed.clone());
     let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client()), ours.clone());
     let secrets = interruptions.clone().outlive("secrets", secrets);
-    watches.spawn(async move {
+    watches.set.spawn(async move {
         let changed = |namespace: &str, owner: &str| for_watch.owned_changed(namespace, owner);
         for_watch.secrets.follow(secrets, || done.secrets.notify_one(), changed).await;
     });
     let (for_watch, done) = (context.clone(), listed.clone());
     let config_maps = watcher(Api::<PartialObjectMeta<ConfigMap>>::all(client()), ours);
     let config_maps = interruptions.clone().outlive("config_maps", config_maps);
-    watches.spawn(async move {
+    watches.set.spawn(async move {
         let changed = |namespace: &str, owner: &str| for_watch.owned_changed(namespace, owner);
         for_watch.config_maps.follow(config_maps, || done.config_maps.notify_one(), changed).await;
     });
-    watches
+    watches.set
 }
 
-/// The watches of our own kinds.
-struct Watches<'a> {
-    set: &'a mut JoinSet<()>,
-    context: &'a Arc<Context>,
-    interruptions: &'a Interruptions,
+/// The watches whose objects are kept in stores.
+struct Watches {
+    set: JoinSet<()>,
+    context: Arc<Context>,
+    interruptions: Interruptions,
 }
 
-impl Watches<'_> {
-    fn add<K>(
+impl Watches {
+    /// Watches one of our own kinds.
+    fn add<K>(&mut self, part: &'static str, store: &Store<K>, changed: fn(&Context, &Name))
+    where
+        K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+    {
+        let api: Api<DeserializeGuard<K>> = Api::all(self.context.client.clone());
+        self.follow(part, store, watcher(api, watch::config()), changed);
+    }
+
+    fn follow<K, W>(
         &mut self,
         part: &'static str,
-        writer: Writer<Guarded<K>>,
-        changed: impl Fn(&Context, &ObjectRef<Guarded<K>>) + Send + 'static,
+        store: &Store<K>,
+        events: impl Stream<Item = Result<Event<W>, WatchError>> + Send + 'static,
+        changed: fn(&Context, &Name),
     ) where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + Sync + 'static,
+        W: Watched<Object = K> + 'static,
     {
-        let api: Api<Guarded<K>> = Api::all(self.context.client.clone());
         let context = self.context.clone();
-        let events = self.interruptions.clone().outlive(part, watcher(api, watch::config()));
-        self.set.spawn(follow(events, writer, move |reference| changed(&context, reference)));
+        let events = self.interruptions.clone().outlive(part, events);
+        self.set.spawn(store.clone().follow(events, move |name| changed(&context, name)));
     }
 }
 
@@ -325,12 +290,12 @@ impl Control<'_> {
     fn of<K, F>(
         &self,
         name: &'static str,
-        store: &Store<Guarded<K>>,
-        trigger: &Trigger<K>,
+        store: &Store<K>,
+        trigger: &Trigger,
         reconcile: impl Fn(Arc<Context>, Arc<K>) -> F + Send + Sync + 'static,
     ) -> Running
     where
-        K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + Sync + 'static,
         F: Future<Output = Result<Done, Error>> + Send + 'static,
     {
         let (for_work, metrics) = (self.context.clone(), self.context.metrics.clone());

@@ -1,30 +1,36 @@
 //! Which change wakes which controller. Every handler runs after the store has seen the change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
-use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{Lookup, ObjectRef, Store};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::context::{Context, NameClaims};
 use super::service_identity::plan::service_account;
-use crate::api::{BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain};
+use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy, TrustDomain};
 use crate::domain::claims::Claimant;
-use crate::kubernetes::run::Guarded;
+use crate::kubernetes::run::Trigger;
+use crate::kubernetes::store::{Name, Store};
 
 /// What was last seen of the objects of one kind, as far as others depend on it.
 #[derive(Default)]
-pub struct Seen(Mutex<HashMap<String, String>>);
+pub struct Seen {
+    /// A digest of the facts of each object: they are compared, and never read.
+    digests: Mutex<HashMap<String, u64>>,
+    hasher: RandomState,
+}
 
 impl Seen {
     /// Notes what others depend on (`None` for an object that is gone), and says whether it changed.
     fn changed(&self, key: &str, facts: Option<String>) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = match &facts {
-            Some(facts) => seen.insert(key.to_owned(), facts.clone()),
+        let mut seen = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        let facts = facts.map(|facts| self.hasher.hash_one(facts));
+        let before = match facts {
+            Some(facts) => seen.insert(key.to_owned(), facts),
             None => seen.remove(key),
         };
         before != facts
@@ -54,11 +60,8 @@ fn is_ready(conditions: Option<&[Condition]>) -> bool {
     conditions.unwrap_or_default().iter().any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
-fn find<K: Resource<DynamicType = ()> + Clone + 'static>(
-    store: &Store<Guarded<K>>,
-    reference: &ObjectRef<Guarded<K>>,
-) -> Option<K> {
-    Context::lookup(store, reference.namespace.as_deref(), &reference.name)
+fn readable<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(store: &Store<K>, name: &Name) -> Option<K> {
+    store.find(name)?.ok()
 }
 
 impl NameClaims {
@@ -75,23 +78,23 @@ impl NameClaims {
 
 impl Context {
     /// A trust domain was added, changed or removed.
-    pub fn trust_domain_changed(&self, reference: &ObjectRef<Guarded<TrustDomain>>) {
-        self.triggers.trust_domains.fire_ref(reference);
-        let facts = find(&self.stores.trust_domains, reference).map(|domain| spec_facts(&domain));
+    pub fn trust_domain_changed(&self, changed: &Name) {
+        self.triggers.trust_domains.fire(changed);
+        let facts = readable(&self.stores.trust_domains, changed).map(|domain| spec_facts(&domain));
         if facts.is_none() {
-            self.authorities.remove(&reference.name);
+            self.authorities.remove(&changed.name);
         }
-        if self.seen.trust_domains.changed(&reference.name, facts) {
-            self.identities_of_trust_domain(&reference.name);
+        if self.seen.trust_domains.changed(&changed.name, facts) {
+            self.identities_of_trust_domain(&changed.name);
         }
     }
 
     /// An identity was added, changed or removed.
-    pub fn identity_changed(&self, reference: &ObjectRef<Guarded<ServiceIdentity>>) {
-        self.triggers.identities.fire_ref(reference);
-        let namespace = reference.namespace.clone().unwrap_or_default();
-        let name = &reference.name;
-        let found = find(&self.stores.identities, reference);
+    pub fn identity_changed(&self, changed: &Name) {
+        self.triggers.identities.fire(changed);
+        let namespace = changed.namespace.clone();
+        let name = &changed.name;
+        let found = readable(&self.stores.identities, changed);
         let domain = found.as_ref().map(|identity| identity.spec.trust_domain.clone()).unwrap_or_default();
         let account = found.as_ref().map(|identity| {
             (claimant(identity), BTreeSet::from([(domain.clone(), namespace.clone(), service_account(identity))]))
@@ -103,7 +106,7 @@ impl Context {
         let mut affected = locked(&self.claims.accounts).update(&namespace, name, account);
         affected.extend(locked(&self.claims.dns_names).update(&namespace, name, dns_names));
         for other in affected {
-            self.triggers.identities.fire(Some(&other.namespace), &other.name);
+            self.triggers.identities.fire(&Name::new(Some(&other.namespace), &other.name));
         }
         let key = format!("{namespace}/{name}");
         let facts = found.as_ref().map(|identity| {
@@ -123,36 +126,35 @@ impl Context {
     }
 
     /// A rotation policy was added, changed or removed.
-    pub fn rotation_policy_changed(&self, reference: &ObjectRef<Guarded<RotationPolicy>>) {
-        self.triggers.rotation_policies.fire_ref(reference);
-        let namespace = reference.namespace.clone().unwrap_or_default();
-        let facts = find(&self.stores.rotation_policies, reference).map(|policy| spec_facts(&policy));
-        if self.seen.rotation_policies.changed(&format!("{namespace}/{}", reference.name), facts) {
+    pub fn rotation_policy_changed(&self, changed: &Name) {
+        self.triggers.rotation_policies.fire(changed);
+        let namespace = changed.namespace.clone();
+        let facts = readable(&self.stores.rotation_policies, changed).map(|policy| spec_facts(&policy));
+        if self.seen.rotation_policies.changed(&format!("{namespace}/{}", changed.name), facts) {
             let everywhere = namespace == self.settings.namespace;
-            self.identities_where(|identity| {
-                everywhere || identity.metadata.namespace.as_deref() == Some(namespace.as_str())
-            });
+            let identities = self.stores.identities.names((!everywhere).then_some(namespace.as_str()));
+            fire_all(&self.triggers.identities, identities);
             self.rotation_policies_of(&namespace);
         }
     }
 
     /// A broker connection was added, changed or removed.
-    pub fn broker_changed(&self, reference: &ObjectRef<Guarded<BrokerConnection>>) {
-        self.triggers.brokers.fire_ref(reference);
-        let facts = find(&self.stores.brokers, reference).map(|connection| spec_facts(&connection));
+    pub fn broker_changed(&self, changed: &Name) {
+        self.triggers.brokers.fire(changed);
+        let facts = readable(&self.stores.brokers, changed).map(|connection| spec_facts(&connection));
         if facts.is_none() {
-            self.brokers.remove(&reference.name);
+            self.brokers.remove(&changed.name);
         }
-        if self.seen.brokers.changed(&reference.name, facts) {
-            self.users_of_broker(&reference.name);
+        if self.seen.brokers.changed(&changed.name, facts) {
+            self.users_of_broker(&changed.name);
         }
     }
 
     /// A topic policy was added, changed or removed.
-    pub fn topic_policy_changed(&self, reference: &ObjectRef<Guarded<TopicPolicy>>) {
-        self.triggers.topic_policies.fire_ref(reference);
-        let namespace = reference.namespace.clone().unwrap_or_default();
-        let found = find(&self.stores.topic_policies, reference);
+    pub fn topic_policy_changed(&self, changed: &Name) {
+        self.triggers.topic_policies.fire(changed);
+        let namespace = changed.namespace.clone();
+        let found = readable(&self.stores.topic_policies, changed);
         let identities = found.as_ref().map(|policy| {
             let grants = policy.spec.grants.iter();
             let named = grants.map(|grant| {
@@ -160,14 +162,14 @@ impl Context {
             });
             (claimant(policy), named.collect())
         });
-        locked(&self.claims.identity_policies).update(&namespace, &reference.name, identities);
+        locked(&self.claims.identity_policies).update(&namespace, &changed.name, identities);
         let groups = found.as_ref().map(|policy| {
             let groups = policy.spec.grants.iter().filter_map(|grant| grant.consumer_group.clone());
             (claimant(policy), groups.map(|group| (policy.spec.broker.clone(), group)).collect())
         });
-        let affected = locked(&self.claims.groups).update(&namespace, &reference.name, groups);
+        let affected = locked(&self.claims.groups).update(&namespace, &changed.name, groups);
         for other in affected {
-            self.triggers.topic_policies.fire(Some(&other.namespace), &other.name);
+            self.triggers.topic_policies.fire(&Name::new(Some(&other.namespace), &other.name));
         }
         if found.is_none() {
             // A broker connection that is being deleted waits for the last policy with rights on it.
@@ -176,87 +178,78 @@ impl Context {
     }
 
     /// A namespace was added, changed or removed.
-    pub fn namespace_changed(&self, reference: &ObjectRef<PartialObjectMeta<Namespace>>) {
-        let found = self.stores.namespaces.get(reference);
+    pub fn namespace_changed(&self, changed: &Name) {
+        let found = self.stores.namespaces.get(None, &changed.name);
         let facts = found.map(|it| format!("{:?}/{}", it.metadata.labels, it.metadata.deletion_timestamp.is_some()));
-        if !self.seen.namespaces.changed(&reference.name, facts) {
+        if !self.seen.namespaces.changed(&changed.name, facts) {
             return;
         }
-        for domain in self.stores.trust_domains.state() {
-            self.triggers.trust_domains.fire_ref(&domain.to_object_ref(()));
-        }
-        self.identities_where(|identity| identity.metadata.namespace.as_deref() == Some(reference.name.as_str()));
-        self.policies_where(|policy| policy.metadata.namespace.as_deref() == Some(reference.name.as_str()));
+        fire_all(&self.triggers.trust_domains, self.stores.trust_domains.names(None));
+        fire_all(&self.triggers.identities, self.stores.identities.names(Some(&changed.name)));
+        fire_all(&self.triggers.topic_policies, self.stores.topic_policies.names(Some(&changed.name)));
     }
 
     /// A Secret of the operator's namespace was added, changed or removed.
-    pub fn operator_secret_changed(&self, reference: &ObjectRef<PartialObjectMeta<Secret>>) {
-        let name = &reference.name;
+    pub fn operator_secret_changed(&self, changed: &Name) {
+        let secret = &changed.name;
         let brings =
-            |domain: &TrustDomain| domain.spec.issuer.ca.as_ref().is_some_and(|ca| ca.secret_ref.name == *name);
-        for domain in Self::select(&self.stores.trust_domains, brings) {
-            self.triggers.trust_domains.fire(None, domain.metadata.name.as_deref().unwrap_or_default());
-        }
-        let uses = |connection: &BrokerConnection| connection.spec.kafka.admin_secret_ref.name == *name;
-        for connection in Self::select(&self.stores.brokers, uses) {
-            self.triggers.brokers.fire(None, connection.metadata.name.as_deref().unwrap_or_default());
-        }
+            |domain: &TrustDomain| domain.spec.issuer.ca.as_ref().is_some_and(|ca| ca.secret_ref.name == *secret);
+        fire_where(&self.triggers.trust_domains, &self.stores.trust_domains, None, brings);
+        let uses = |connection: &BrokerConnection| connection.spec.kafka.admin_secret_ref.name == *secret;
+        fire_where(&self.triggers.brokers, &self.stores.brokers, None, uses);
     }
 
     /// An object that the operator wrote was changed or removed; `owner` is kind and name.
     pub fn owned_changed(&self, namespace: &str, owner: &str) {
         match owner.split_once('/') {
-            Some(("ServiceIdentity", name)) => self.triggers.identities.fire(Some(namespace), name),
-            Some(("TrustDomain", name)) => self.triggers.trust_domains.fire(None, name),
+            Some(("ServiceIdentity", name)) => self.triggers.identities.fire(&Name::new(Some(namespace), name)),
+            Some(("TrustDomain", name)) => self.triggers.trust_domains.fire(&Name::new(None, name)),
             _ => {}
         }
     }
 
     /// Wakes all identities of a trust domain.
     pub fn identities_of_trust_domain(&self, name: &str) {
-        self.identities_where(|identity| identity.spec.trust_domain == name);
+        let of_domain = |identity: &ServiceIdentity| identity.spec.trust_domain == name;
+        fire_where(&self.triggers.identities, &self.stores.identities, None, of_domain);
     }
 
     /// Wakes all identities and policies that name a broker.
     pub fn users_of_broker(&self, name: &str) {
-        self.identities_where(|identity| identity.spec.brokers.iter().any(|broker| broker.name == name));
+        fire_where(&self.triggers.identities, &self.stores.identities, None, |identity| has_account(identity, name));
         self.policies_of_broker(name);
     }
 
     /// Wakes all policies that name a broker.
     pub fn policies_of_broker(&self, name: &str) {
-        self.policies_where(|policy| policy.spec.broker == name);
+        let names = |policy: &TopicPolicy| policy.spec.broker == name;
+        fire_where(&self.triggers.topic_policies, &self.stores.topic_policies, None, names);
     }
 
     /// Wakes the identities and policies that name a broker and are not as they should be.
     pub fn unready_users_of_broker(&self, name: &str) {
-        self.identities_where(|identity| {
-            identity.spec.brokers.iter().any(|broker| broker.name == name)
-                && !is_ready(identity.status.as_ref().map(|status| status.conditions.as_slice()))
+        fire_where(&self.triggers.identities, &self.stores.identities, None, |identity| {
+            let conditions = identity.status.as_ref().map(|status| status.conditions.as_slice());
+            has_account(identity, name) && !is_ready(conditions)
         });
-        self.policies_where(|policy| {
-            policy.spec.broker == name && !is_ready(policy.status.as_ref().map(|status| status.conditions.as_slice()))
+        fire_where(&self.triggers.topic_policies, &self.stores.topic_policies, None, |policy| {
+            let conditions = policy.status.as_ref().map(|status| status.conditions.as_slice());
+            policy.spec.broker == name && !is_ready(conditions)
         });
     }
 
     /// Wakes everybody: the clock was set, and all that was counted from it is in doubt.
     pub fn clock_was_set(&self) {
-        for domain in self.stores.trust_domains.state() {
-            self.triggers.trust_domains.fire_ref(&domain.to_object_ref(()));
-        }
-        for broker in self.stores.brokers.state() {
-            self.triggers.brokers.fire_ref(&broker.to_object_ref(()));
-        }
-        for policy in self.stores.rotation_policies.state() {
-            self.triggers.rotation_policies.fire_ref(&policy.to_object_ref(()));
-        }
-        self.identities_where(|_| true);
+        fire_all(&self.triggers.trust_domains, self.stores.trust_domains.names(None));
+        fire_all(&self.triggers.brokers, self.stores.brokers.names(None));
+        fire_all(&self.triggers.rotation_policies, self.stores.rotation_policies.names(None));
+        fire_all(&self.triggers.identities, self.stores.identities.names(None));
     }
 
     /// Wakes the rotation policy of this name (`namespace/name`).
     pub fn policy_progressed(&self, policy: &str) {
         if let Some((namespace, name)) = policy.split_once('/') {
-            self.triggers.rotation_policies.fire(Some(namespace), name);
+            self.triggers.rotation_policies.fire(&Name::new(Some(namespace), name));
         }
     }
 
@@ -275,7 +268,7 @@ impl Context {
             if holder == own {
                 continue;
             }
-            let found = Self::lookup(&self.stores.topic_policies, Some(&holder.namespace), &holder.name);
+            let found = self.stores.topic_policies.get(Some(&holder.namespace), &holder.name);
             if found.is_some_and(|found| !namespaces(policy, group).is_subset(&namespaces(&found, group))) {
                 foreign.insert(group.clone(), holder);
             }
@@ -283,50 +276,50 @@ impl Context {
         foreign
     }
 
-    fn identities_where(&self, predicate: impl Fn(&ServiceIdentity) -> bool) {
-        for guarded in self.stores.identities.state() {
-            if guarded.0.as_ref().is_ok_and(&predicate) {
-                self.triggers.identities.fire_ref(&guarded.to_object_ref(()));
-            }
-        }
-    }
-
-    fn policies_where(&self, predicate: impl Fn(&TopicPolicy) -> bool) {
-        for guarded in self.stores.topic_policies.state() {
-            if guarded.0.as_ref().is_ok_and(&predicate) {
-                self.triggers.topic_policies.fire_ref(&guarded.to_object_ref(()));
-            }
-        }
-    }
-
     fn policies_of_identity(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         for policy in locked(&self.claims.identity_policies).holders(&key) {
-            self.triggers.topic_policies.fire(Some(&policy.namespace), &policy.name);
+            self.triggers.topic_policies.fire(&Name::new(Some(&policy.namespace), &policy.name));
         }
     }
 
+    /// Wakes the rotation policies that may be attached to identities of a namespace.
     fn rotation_policies_of(&self, namespace: &str) {
-        for policy in self.stores.rotation_policies.state() {
-            let reference = policy.to_object_ref(());
-            let from = reference.namespace.as_deref().unwrap_or_default();
-            if from == namespace || from == self.settings.namespace {
-                self.triggers.rotation_policies.fire_ref(&reference);
-            }
+        fire_all(&self.triggers.rotation_policies, self.stores.rotation_policies.names(Some(namespace)));
+        if namespace != self.settings.namespace {
+            let everywhere = self.stores.rotation_policies.names(Some(&self.settings.namespace));
+            fire_all(&self.triggers.rotation_policies, everywhere);
         }
     }
 
     fn waiting_trust_domains(&self) {
         let waits = |domain: &TrustDomain| domain.metadata.deletion_timestamp.is_some();
-        for domain in Self::select(&self.stores.trust_domains, waits) {
-            self.triggers.trust_domains.fire(None, domain.metadata.name.as_deref().unwrap_or_default());
-        }
+        fire_where(&self.triggers.trust_domains, &self.stores.trust_domains, None, waits);
     }
 
     fn waiting_brokers(&self) {
         let waits = |connection: &BrokerConnection| connection.metadata.deletion_timestamp.is_some();
-        for connection in Self::select(&self.stores.brokers, waits) {
-            self.triggers.brokers.fire(None, connection.metadata.name.as_deref().unwrap_or_default());
-        }
+        fire_where(&self.triggers.brokers, &self.stores.brokers, None, waits);
     }
+}
+
+fn has_account(identity: &ServiceIdentity, broker: &str) -> bool {
+    identity.spec.brokers.iter().any(|reference| reference.name == broker)
+}
+
+fn fire_all(trigger: &Trigger, names: Vec<Name>) {
+    for name in &names {
+        trigger.fire(name);
+    }
+}
+
+/// Wakes the objects of a store, or of one namespace of it, that satisfy a predicate.
+fn fire_where<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(
+    trigger: &Trigger,
+    store: &Store<K>,
+    namespace: Option<&str>,
+    predicate: impl Fn(&K) -> bool,
+) {
+    let found = store.iter(namespace).filter(|(_, object)| object.as_ref().is_ok_and(&predicate));
+    found.for_each(|(name, _)| trigger.fire(&name));
 }

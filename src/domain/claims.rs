@@ -36,6 +36,7 @@ impl<K: Clone + Ord + Hash> Claims<K> {
         claim: Option<(Claimant, BTreeSet<K>)>,
     ) -> BTreeSet<Claimant> {
         let object = (namespace.to_owned(), name.to_owned());
+        let claim = claim.filter(|(_, keys)| !keys.is_empty());
         let before = self.by_object.get(&object);
         if before == claim.as_ref() {
             return BTreeSet::new();

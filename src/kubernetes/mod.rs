@@ -10,6 +10,7 @@ pub mod owned;
 pub mod queue;
 pub mod run;
 pub mod status;
+pub mod store;
 pub mod watch;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,6 @@
 //! and there is one place for reporting.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,49 +9,37 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use kube::Resource;
-use kube::core::DeserializeGuard;
-use kube::runtime::reflector::{ObjectRef, Store};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::display_name;
 use super::error::{Class, Error};
 use super::queue::{Lane, Queue};
+use super::store::{Name, Store};
 use crate::api::{Conditions, Reason};
 use crate::metrics::Metrics;
 
-/// Objects as the watches give them: one that cannot be read stalls nobody else.
-pub type Guarded<K> = DeserializeGuard<K>;
+type Key = Arc<Name>;
+type LaneOf = Box<dyn Fn(&Key) -> Lane + Send + Sync>;
 
-type Key<K> = Arc<ObjectRef<Guarded<K>>>;
-type LaneOf<K> = Box<dyn Fn(&Key<K>) -> Lane + Send + Sync>;
-
-struct Shared<K: Resource<DynamicType = ()> + 'static> {
-    queue: Mutex<Queue<Key<K>>>,
-    lane: LaneOf<K>,
+struct Shared {
+    queue: Mutex<Queue<Key>>,
+    lane: LaneOf,
     gather: Duration,
     wake: Notify,
 }
 
 /// Asks a controller to look at an object again. Asking twice costs nothing.
-pub struct Trigger<K: Resource<DynamicType = ()> + 'static>(Arc<Shared<K>>);
+#[derive(Clone)]
+pub struct Trigger(Arc<Shared>);
 
-impl<K: Resource<DynamicType = ()> + 'static> Clone for Trigger<K> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<K: Resource<DynamicType = ()> + 'static> Trigger<K> {
+impl Trigger {
     /// A trigger whose controller works on `workers` objects of each group at once. What is asked for waits for
     /// `gather`, so that many reasons to look make one look.
     #[must_use]
-    pub fn new(
-        workers: usize,
-        gather: Duration,
-        lane: impl Fn(&ObjectRef<Guarded<K>>) -> Lane + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(workers: usize, gather: Duration, lane: impl Fn(&Name) -> Lane + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::new(Queue::new(workers)),
             lane: Box::new(move |key| lane(key)),
@@ -61,18 +48,11 @@ impl<K: Resource<DynamicType = ()> + 'static> Trigger<K> {
         }))
     }
 
-    /// Asks for an object of a namespace, or of the cluster.
-    pub fn fire(&self, namespace: Option<&str>, name: &str) {
-        let mut reference = ObjectRef::new_with(name, ());
-        reference.namespace = namespace.map(ToOwned::to_owned);
+    /// Asks for an object.
+    pub fn fire(&self, name: &Name) {
         let now = Instant::now();
-        self.queue().ask(Arc::new(reference), &self.0.lane, now + self.0.gather, now);
+        self.queue().ask(Arc::new(name.clone()), &self.0.lane, now + self.0.gather, now);
         self.0.wake.notify_one();
-    }
-
-    /// Asks for an object by reference.
-    pub fn fire_ref(&self, reference: &ObjectRef<Guarded<K>>) {
-        self.fire(reference.namespace.as_deref(), &reference.name);
     }
 
     /// How many objects wait, and for how long the oldest has.
@@ -82,7 +62,7 @@ impl<K: Resource<DynamicType = ()> + 'static> Trigger<K> {
         (queue.depth(), queue.oldest(Instant::now()))
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue<Key<K>>> {
+    fn queue(&self) -> MutexGuard<'_, Queue<Key>> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -121,13 +101,13 @@ impl Done {
 /// Runs a controller until `stop` turns true and the work in hand is done.
 pub async fn run<K, F>(
     name: &'static str,
-    store: Store<Guarded<K>>,
-    trigger: Trigger<K>,
+    store: Store<K>,
+    trigger: Trigger,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
     reconcile: impl Fn(Arc<K>) -> F + Send + Sync + 'static,
 ) where
-    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + Sync + 'static,
     F: Future<Output = Result<Done, Error>> + Send + 'static,
 {
     let mut running = JoinSet::new();
@@ -136,11 +116,10 @@ pub async fn run<K, F>(
         let wake_at = {
             let mut queue = trigger.queue();
             while let Some((key, _)) = queue.next(&trigger.0.lane, Instant::now()) {
-                let found = store.get(&key);
-                let work = found.as_ref().and_then(|guarded| guarded.0.as_ref().ok()).map(|object| {
-                    let work = reconcile(Arc::new(object.clone()));
+                let found = store.find(&key).map(|object| object.map(Arc::new));
+                let work = found.as_ref().and_then(|object| object.as_ref().ok()).map(|object| {
                     // A defect in one reconcile must not end the controller.
-                    AssertUnwindSafe(work).catch_unwind()
+                    AssertUnwindSafe(reconcile(object.clone())).catch_unwind()
                 });
                 running.spawn(async move {
                     let began = Instant::now();
@@ -167,7 +146,7 @@ pub async fn run<K, F>(
             Some(ended) = running.join_next() => {
                 // It cannot panic, and nobody aborts it.
                 let Ok((key, found, outcome, took)) = ended else { continue };
-                let next = reports.report(&key, found.as_deref(), outcome, took);
+                let next = reports.report(&key, found.as_ref(), outcome, took);
                 let now = Instant::now();
                 trigger.queue().done(&key, next.map(|next| now + next), &trigger.0.lane, now);
             }
@@ -178,23 +157,23 @@ pub async fn run<K, F>(
 }
 
 /// How often each object has failed in a row, and where that is told.
-struct Reports<K: Resource<DynamicType = ()> + 'static> {
+struct Reports {
     name: &'static str,
     metrics: Arc<Metrics>,
-    failures: HashMap<Key<K>, u32>,
+    failures: HashMap<Key, u32>,
 }
 
-impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Reports<K> {
+impl Reports {
     /// Tells of one reconcile, and says when the object is to be looked at next.
-    fn report(
+    fn report<K: Resource>(
         &mut self,
-        key: &Key<K>,
-        found: Option<&Guarded<K>>,
+        key: &Key,
+        found: Option<&Result<Arc<K>, String>>,
         outcome: Option<Result<Done, Error>>,
         took: Duration,
     ) -> Next {
         let controller = self.name;
-        match (found.map(|guarded| &guarded.0), outcome) {
+        match (found, outcome) {
             (Some(Ok(_)), Some(Ok(done))) => {
                 self.failures.remove(key);
                 self.metrics.reconciled(controller, "ok", done.reason, took);
@@ -203,10 +182,10 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Reports<K> {
             (Some(Ok(object)), Some(Err(error))) => {
                 let class = error.class();
                 let count = self.failures.entry(key.clone()).or_insert(0);
-                let delay = backoff(class, *count, seed(object));
+                let delay = backoff(class, *count, seed(object.as_ref()));
                 *count = count.saturating_add(1);
                 self.metrics.reconciled(controller, class.as_str(), error.label(), took);
-                let object = display_name(object);
+                let object = key.to_string();
                 if class == Class::Bug {
                     tracing::error!(controller, object, %error, "reconcile failed");
                 } else {
@@ -215,7 +194,7 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Reports<K> {
                 Some(delay)
             }
             (Some(Err(invalid)), _) => {
-                tracing::error!(controller, object = %key, error = %invalid.error,
+                tracing::error!(controller, object = %key, error = invalid,
                     "the stored object does not fit its schema; it is left alone until it is corrected");
                 self.metrics.reconciled(controller, "invalid", "Schema", took);
                 None

@@ -167,7 +167,8 @@ impl World {
         let (name, domain) = (format!("i{number}"), number.saturating_sub(POOL - 3));
         let brokers: &[&str] = if domain == 0 && rng.u8(0..4) > 0 { &["kafka"] } else { &[] };
         let names = if rng.bool() { vec![format!("{name}.{namespace}.svc")] } else { Vec::new() };
-        let service = with(identity(namespace, &name, brokers), "/spec/authentication/mtls/dnsNames", json!(names));
+        let mtls = json!({"keyAlgorithm": "ECDSA", "dnsNames": names});
+        let service = with(identity(namespace, &name, brokers), "/spec/authentication/mtls", mtls);
         with(service, "/spec/trustDomain", json!(self.domains[domain]))
     }
 

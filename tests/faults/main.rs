@@ -10,5 +10,8 @@ mod clock;
 mod fairness;
 mod gateway;
 mod hands;
+mod judges;
+mod kills;
+mod ledger;
 mod operator;
 mod proxy;

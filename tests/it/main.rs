@@ -8,6 +8,7 @@ mod identity;
 mod leadership;
 mod manifests;
 mod monitoring;
+mod operations;
 mod restart;
 mod rotation;
 mod topic_policy;

@@ -15,7 +15,7 @@ const ALERT_TESTS: &str = "tests/monitoring/alerts_test.yaml";
 const DASHBOARD: &str = "charts/credence/monitoring/dashboard.json";
 const OPERATIONS: &str = "docs/operations.md";
 
-fn read(path: impl AsRef<Path>) -> String {
+pub(crate) fn read(path: impl AsRef<Path>) -> String {
     let path = Path::new(PROJECT).join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -40,7 +40,7 @@ fn alerts() -> Vec<Value> {
 }
 
 /// Everything that the program can export. A family without a series is left out, so each one is given one.
-fn everything_exported() -> String {
+pub(crate) fn everything_exported() -> String {
     let metrics = Metrics::default();
     metrics.reconciled("topic_policy", "ok", "Ready", Duration::from_millis(1));
     metrics.queue("topic_policy", 1, Duration::from_secs(1));
@@ -63,13 +63,13 @@ fn everything_exported() -> String {
 }
 
 /// The families of an exposition, with their types.
-fn families(exposition: &str) -> BTreeMap<String, String> {
+pub(crate) fn families(exposition: &str) -> BTreeMap<String, String> {
     let declared = exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     declared.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
 
 /// The families whose metrics a text names.
-fn named(text: &str) -> BTreeSet<String> {
+pub(crate) fn named(text: &str) -> BTreeSet<String> {
     text.split(|it: char| !(it.is_ascii_lowercase() || it == '_'))
         .filter(|word| word.starts_with("credence_") || word.starts_with("process_"))
         .map(|name| {

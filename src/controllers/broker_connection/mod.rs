@@ -21,6 +21,7 @@ use crate::domain::grants::Bindings;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::status::set_finalizer;
+use crate::kubernetes::store::Name;
 use crate::kubernetes::uid;
 
 /// Keeps a connection until no policy has rights there any more.
@@ -42,8 +43,8 @@ pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>)
     let mut conditions = Conditions::new();
     let mut status = BrokerConnectionStatus::default();
 
-    let users = users(&context, &name);
     if connection.metadata.deletion_timestamp.is_some() {
+        let users = users(&context, &name);
         if users == 0 {
             if context.brokers.remove(&name) {
                 context.users_of_broker(&name);
@@ -94,7 +95,7 @@ fn users(context: &Context, name: &str) -> usize {
     let uses = |policy: &TopicPolicy| {
         policy.spec.broker == name && policy.status.as_ref().is_some_and(|status| !status.applied.is_empty())
     };
-    Context::select(&context.stores.topic_policies, uses).len()
+    context.stores.topic_policies.valid(None).filter(uses).count()
 }
 
 /// Reads what it takes to connect.
@@ -148,8 +149,8 @@ fn session(context: &Arc<Context>, connection: &BrokerConnection, config: KafkaC
 
 /// What every policy has recorded on this broker.
 fn claims(context: &Context, name: &str) -> HashMap<String, Bindings> {
-    Context::select(&context.stores.topic_policies, |policy| policy.spec.broker == name)
-        .into_iter()
+    let policies = context.stores.topic_policies.valid(None).filter(|policy| policy.spec.broker == name);
+    policies
         .map(|policy| {
             let recorded = context.statuses.topic_policies.current(&policy, policy.status.as_ref()).applied;
             (uid(&policy), recorded.into_iter().collect())
@@ -166,7 +167,7 @@ fn follow(context: &Arc<Context>, name: &str, session: &Session) {
             tokio::time::sleep(GATHER).await;
             let state = changes.borrow_and_update().clone();
             let Some(context) = context.upgrade() else { return };
-            context.triggers.brokers.fire(None, &name);
+            context.triggers.brokers.fire(&Name::new(None, &name));
             if state.is_up() && (!before.is_up() || state.may_change() != before.may_change()) {
                 context.unready_users_of_broker(&name);
             }

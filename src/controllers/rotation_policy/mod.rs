@@ -1,13 +1,14 @@
 //! `RotationPolicy`: checks it, and reports how far it has come. What it orders is carried out by the controllers of
 //! its targets.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Context;
-use super::service_identity::rules_for;
+use super::service_identity::{policies_for, rules_for};
 use crate::api::{ConditionType, Conditions, Reason, RotationPolicy, RotationPolicyStatus, ServiceIdentity};
 use crate::domain::rotation::Rules;
 use crate::kubernetes::display_name;
@@ -37,14 +38,14 @@ pub async fn reconcile(context: Arc<Context>, policy: Arc<RotationPolicy>) -> Re
         Ok(rules) => {
             conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
             let name = display_name(&*policy);
-            let targets = targets(&context, &policy, &name);
             let before = rules.issued_before.filter(|before| *before <= now);
-            let outstanding = targets.iter().filter(|it| before.is_some_and(|before| is_older(it, before))).count();
+            for identity in targets(&context, &policy, &name) {
+                status.targets = status.targets.saturating_add(1);
+                status.outstanding += u32::from(before.is_some_and(|before| is_older(&identity, before)));
+            }
             let mut in_progress = context.gate.in_progress(&name);
             in_progress.truncate(10);
-            status.targets = u32::try_from(targets.len()).unwrap_or(u32::MAX);
-            status.outstanding = u32::try_from(outstanding).unwrap_or(u32::MAX);
-            next = (outstanding > 0 || !in_progress.is_empty()).then_some(RECOUNT);
+            next = (status.outstanding > 0 || !in_progress.is_empty()).then_some(RECOUNT);
             next = next.or_else(|| Some(super::wait(now, rules.issued_before.filter(|before| *before > now)?)));
             status.in_progress = in_progress;
             closing(&rules, &status, &mut conditions);
@@ -77,13 +78,17 @@ fn closing(rules: &Rules, status: &RotationPolicyStatus, conditions: &mut Condit
 }
 
 /// The identities that the policy is in force for.
-fn targets(context: &Context, policy: &RotationPolicy, name: &str) -> Vec<ServiceIdentity> {
-    let namespace = policy.metadata.namespace.as_deref();
-    let everywhere = namespace == Some(context.settings.namespace.as_str());
-    Context::select(&context.stores.identities, |identity| {
-        (everywhere || identity.metadata.namespace.as_deref() == namespace)
-            && identity.spec.authentication.mtls.is_some()
-            && rules_for(context, identity).1 == name
+fn targets<'a>(
+    context: &'a Context,
+    policy: &RotationPolicy,
+    name: &'a str,
+) -> impl Iterator<Item = ServiceIdentity> + 'a {
+    let own = policy.metadata.namespace.as_deref().filter(|namespace| *namespace != context.settings.namespace);
+    let mut policies: HashMap<String, Vec<RotationPolicy>> = HashMap::new();
+    context.stores.identities.valid(own).filter(move |identity| {
+        let namespace = identity.metadata.namespace.clone().unwrap_or_default();
+        let policies = policies.entry(namespace).or_insert_with_key(|namespace| policies_for(context, namespace));
+        identity.spec.authentication.mtls.is_some() && rules_for(policies, identity).1 == name
     })
 }
 

@@ -15,6 +15,7 @@ use crate::brokers::BrokerFailure;
 use crate::brokers::kafka;
 use crate::brokers::registry::Broker;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::store::Name;
 
 /// How long a reconcile waits for the answer, which mostly comes within milliseconds. One that comes later wakes the
 /// identity again.
@@ -90,7 +91,7 @@ pub async fn verify(context: &Arc<Context>, attempt: Attempt<'_>) -> Result<Answ
             && let Some(context) = in_background.upgrade()
         {
             context.logins.slow().insert(for_task, Some(late));
-            context.triggers.identities.fire(Some(&namespace), &name);
+            context.triggers.identities.fire(&Name::new(Some(&namespace), &name));
         }
     });
     if let Ok(Ok(answer)) = timeout(PATIENCE, &mut answer).await {

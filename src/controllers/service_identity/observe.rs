@@ -82,18 +82,21 @@ pub fn observe(context: &Context, identity: &ServiceIdentity) -> Observed {
         .iter()
         .map(|reference| ObservedBroker {
             name: reference.name.clone(),
-            environment: Context::lookup(&context.stores.brokers, None, &reference.name)
+            environment: context
+                .stores
+                .brokers
+                .get(None, &reference.name)
                 .map(|connection| connection.spec.environment),
             broker: context.brokers.get(&reference.name),
             stored: stored(&format!("{name}.{}", reference.name)),
         })
         .collect();
-    let (rules, policy) = rules_for(context, identity);
+    let (rules, policy) = rules_for(&policies_for(context, &namespace), identity);
     Observed {
         status: context.statuses.identities.current(identity, identity.status.as_ref()),
         namespace_labels: context.namespace_labels(&namespace).unwrap_or_default(),
         cluster_domain: context.settings.cluster_domain.clone(),
-        trust_domain: Context::lookup(&context.stores.trust_domains, None, &spec.trust_domain),
+        trust_domain: context.stores.trust_domains.get(None, &spec.trust_domain),
         authority: context.authorities.get(&spec.trust_domain),
         account_holder,
         held_names,
@@ -122,33 +125,30 @@ fn altered(by: String) -> Material {
     }
 }
 
+/// The rotation policies that may be attached to identities of a namespace: its own, and the operator's.
+pub fn policies_for(context: &Context, namespace: &str) -> Vec<RotationPolicy> {
+    let operator = context.settings.namespace.as_str();
+    let everywhere = (operator != namespace).then(|| context.stores.rotation_policies.valid(Some(operator)));
+    context.stores.rotation_policies.valid(Some(namespace)).chain(everywhere.into_iter().flatten()).collect()
+}
+
 /// The rotation rules in force for an identity, and the name of their policy. The closest attachment wins, its own
 /// namespace before the operator's, the older policy among equals. A policy that is not valid is not in force.
-pub fn rules_for(context: &Context, identity: &ServiceIdentity) -> (Rules, String) {
+#[must_use]
+pub fn rules_for(policies: &[RotationPolicy], identity: &ServiceIdentity) -> (Rules, String) {
     let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
     let name = identity.metadata.name.as_deref().unwrap_or_default();
     let labels = identity.metadata.labels.clone().unwrap_or_default();
-    let operator = context.settings.namespace.as_str();
     let rank = |policy: &RotationPolicy| -> Option<(bool, Attachment)> {
         let from = policy.metadata.namespace.as_deref().unwrap_or_default();
-        if from != namespace && from != operator {
-            return None;
-        }
         Some((from != namespace, attachment(&policy.spec.targets, name, &labels)?))
     };
-    let mut candidates: Vec<_> = Context::select(&context.stores.rotation_policies, |policy| rank(policy).is_some())
-        .into_iter()
-        .filter_map(|policy| Some((rank(&policy)?, policy.metadata.creation_timestamp.clone(), policy)))
-        .collect();
-    candidates.sort_by(|one, other| {
-        (&one.0, one.1.as_ref().map(|time| time.0), display_name(&one.2)).cmp(&(
-            &other.0,
-            other.1.as_ref().map(|time| time.0),
-            display_name(&other.2),
-        ))
-    });
+    let age = |policy: &RotationPolicy| policy.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let mut candidates: Vec<_> =
+        policies.iter().filter_map(|policy| Some((rank(policy)?, age(policy), display_name(policy), policy))).collect();
+    candidates.sort_by(|one, other| (&one.0, &one.1, &one.2).cmp(&(&other.0, &other.1, &other.2)));
     candidates
-        .iter()
-        .find_map(|(_, _, policy)| Some((Rules::new(&policy.spec).ok()?, display_name(policy))))
+        .into_iter()
+        .find_map(|(_, _, name, policy)| Some((Rules::new(&policy.spec).ok()?, name)))
         .unwrap_or_else(|| (Rules::default(), "built-in".to_owned()))
 }

@@ -39,16 +39,15 @@ pub fn observe(context: &Context, policy: &TopicPolicy) -> Observed {
         .iter()
         .filter_map(|grant| {
             let namespace = grant.identity.namespace.clone().unwrap_or_else(|| own.clone());
-            let identity: ServiceIdentity =
-                Context::lookup(&context.stores.identities, Some(&namespace), &grant.identity.name)?;
-            let trust_domain = Context::lookup(&context.stores.trust_domains, None, &identity.spec.trust_domain);
+            let identity = context.stores.identities.get(Some(&namespace), &grant.identity.name)?;
+            let trust_domain = context.stores.trust_domains.get(None, &identity.spec.trust_domain);
             Some(((namespace, grant.identity.name.clone()), ObservedIdentity { identity, trust_domain }))
         })
         .collect();
     Observed {
         status: context.statuses.topic_policies.current(policy, policy.status.as_ref()),
         namespace_labels: context.namespace_labels(&own).unwrap_or_default(),
-        connection: Context::lookup(&context.stores.brokers, None, &policy.spec.broker),
+        connection: context.stores.brokers.get(None, &policy.spec.broker),
         broker: context.brokers.get(&policy.spec.broker),
         identities,
         held_groups: context.foreign_groups(policy),

@@ -55,13 +55,11 @@ pub fn observe(context: &Context, domain: &TrustDomain) -> Observed {
     let selected = context
         .stores
         .namespaces
-        .state()
-        .iter()
+        .valid(None)
         .filter(|namespace| namespace.metadata.deletion_timestamp.is_none())
-        .filter_map(|namespace| Some((namespace.metadata.name.clone()?, namespace.metadata.labels.clone())))
+        .filter_map(|namespace| Some((namespace.metadata.name?, namespace.metadata.labels.unwrap_or_default())))
         .filter(|(name, labels)| {
-            let labels = labels.clone().unwrap_or_default();
-            name == own_namespace || selector.is_some_and(|selector| selector::matches(selector, &labels))
+            name == own_namespace || selector.is_some_and(|selector| selector::matches(selector, labels))
         })
         .map(|(name, _)| name)
         .collect();
@@ -73,11 +71,10 @@ pub fn observe(context: &Context, domain: &TrustDomain) -> Observed {
         .map(|((namespace, _), record)| (namespace, record.facts.map(|facts| facts.0)))
         .collect();
     let ca_version = domain.spec.issuer.ca.as_ref().and_then(|ca| {
-        let reference = kube::runtime::reflector::ObjectRef::new_with(&ca.secret_ref.name, ()).within(own_namespace);
-        context.stores.operator_secrets.get(&reference)?.metadata.resource_version.clone()
+        context.stores.operator_secrets.get(Some(own_namespace), &ca.secret_ref.name)?.metadata.resource_version
     });
     let identities = if domain.metadata.deletion_timestamp.is_some() {
-        Context::select(&context.stores.identities, |identity| identity.spec.trust_domain == name).len()
+        context.stores.identities.valid(None).filter(|identity| identity.spec.trust_domain == name).count()
     } else {
         0
     };
