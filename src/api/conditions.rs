@@ -206,8 +206,11 @@ impl Conditions {
     }
 
     fn set(&mut self, kind: ConditionType, met: bool, reason: Reason, message: impl Into<String>) {
-        self.0.retain(|decided| decided.kind != kind);
-        self.0.push(Decided { kind, met, reason, message: message.into() });
+        let decided = Decided { kind, met, reason, message: message.into() };
+        match self.0.iter_mut().find(|known| known.kind == kind) {
+            Some(known) => *known = decided,
+            None => self.0.push(decided),
+        }
     }
 
     /// Closes the chain: `Ready` is met when all others are, and otherwise repeats the first that is not.

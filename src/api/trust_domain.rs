@@ -177,6 +177,9 @@ pub struct AuthorityStatus {
     pub secret_name: String,
     /// SHA-256 of the signing certificate (DER), in hexadecimal.
     pub fingerprint: String,
+    /// SHA-256 of the certificate of the embedded root (DER), in hexadecimal. A restored root must be this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_fingerprint: Option<String>,
     /// Until when the signing certificate is valid. No certificate outlives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,

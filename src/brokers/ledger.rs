@@ -1,7 +1,7 @@
 //! What every policy claims on a broker, and what the broker holds. Pure. A binding is kept in memory once, however
 //! many policies claim it and whether or not the broker holds it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Holdings, LISTED};
@@ -73,12 +73,6 @@ impl Ledger {
         let own = self.by_policy.get(policy).is_some_and(|claims| claims.iter().any(|claim| **claim == *binding));
         self.counts.get(binding).is_some_and(|count| *count > u32::from(own))
     }
-
-    /// How many bindings are claimed.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.counts.len()
-    }
 }
 
 /// What a broker holds, as far as is known.
@@ -112,6 +106,12 @@ impl Held {
         self.bindings.remove(binding);
     }
 
+    /// How many bindings are claimed and held.
+    #[must_use]
+    pub fn applied(&self, ledger: &Ledger) -> u32 {
+        count(ledger.counts.keys().filter(|binding| self.contains(binding)).count())
+    }
+
     /// What is claimed and the broker lacks.
     #[must_use]
     pub fn missing(&self, ledger: &Ledger) -> Bindings {
@@ -124,12 +124,59 @@ impl Held {
     pub fn unmanaged(&self, ledger: &Ledger) -> BindingList {
         let unclaimed: Vec<&Arc<AppliedBinding>> =
             self.bindings.iter().filter(|binding| !ledger.needs(binding)).collect();
-        let count = u32::try_from(unclaimed.len() + self.foreign.len()).unwrap_or(u32::MAX);
-        let mut words: Vec<String> = unclaimed.iter().map(ToString::to_string).chain(self.foreign.clone()).collect();
-        words.sort_unstable();
-        words.truncate(LISTED);
-        BindingList { count, first: words }
+        listed(unclaimed.iter().map(ToString::to_string).chain(self.foreign.clone()).collect())
     }
+}
+
+/// What a broker had held and lost. What was never there, because it was just asked for or is refused, is not drift.
+#[derive(Debug, Default)]
+pub struct Drift {
+    /// How often a binding was found missing since the session began.
+    pub found: u64,
+    /// How often one was put back.
+    pub repaired: u64,
+    /// Whether the broker was compared before. At first only the records of policies tell what it should hold.
+    compared: bool,
+    lost: BTreeSet<AppliedBinding>,
+}
+
+impl Drift {
+    /// Takes up what a comparison has found missing. `before` is what the broker held, as far as was known.
+    pub fn find(&mut self, missing: &Bindings, before: &Held) {
+        for binding in missing {
+            if (!self.compared || before.contains(binding)) && self.lost.insert(binding.clone()) {
+                self.found += 1;
+            }
+        }
+        self.compared = true;
+    }
+
+    /// Forgets what the broker holds again, or nobody wants any more.
+    pub fn settle(&mut self, ledger: &Ledger, held: &Held) {
+        let repaired = &mut self.repaired;
+        self.lost.retain(|binding| {
+            let back = held.contains(binding);
+            *repaired += u64::from(back);
+            !back && ledger.needs(binding)
+        });
+    }
+
+    /// What is lost and was not put back.
+    #[must_use]
+    pub fn lost(&self) -> BindingList {
+        listed(self.lost.iter().map(ToString::to_string).collect())
+    }
+}
+
+fn listed(mut words: Vec<String>) -> BindingList {
+    let count = count(words.len());
+    words.sort_unstable();
+    words.truncate(LISTED);
+    BindingList { count, first: words }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -162,7 +209,33 @@ mod tests {
         ledger.set("one", &Bindings::new());
         assert!(ledger.needs(&binding("a")) && !ledger.needs(&binding("b")));
         ledger.set("two", &Bindings::new());
-        assert_eq!(ledger.size(), 0);
+        assert!(ledger.counts.is_empty());
+    }
+
+    #[test]
+    fn only_what_was_held_before_is_drift() {
+        let mut ledger = Ledger::default();
+        ledger.set("one", &claim(&["a"]));
+        let (mut drift, mut held) = (Drift::default(), Held::default());
+        drift.find(&held.missing(&ledger), &Held::default());
+        assert_eq!((drift.found, drift.lost().count), (1, 1), "recorded as applied, and not there at the first look");
+        held.insert(ledger.share(&binding("a")));
+        drift.settle(&ledger, &held);
+        assert_eq!((drift.repaired, drift.lost().count), (1, 0));
+        ledger.set("two", &claim(&["b"]));
+        drift.find(&held.missing(&ledger), &held);
+        assert_eq!(drift.found, 1, "asked for a moment ago, and not there yet");
+        let empty = Held::default();
+        drift.find(&empty.missing(&ledger), &held);
+        drift.find(&empty.missing(&ledger), &empty);
+        assert_eq!(
+            (drift.found, drift.lost().first),
+            (2, vec![binding("a").to_string()]),
+            "found once, not at every look"
+        );
+        ledger.set("one", &Bindings::new());
+        drift.settle(&ledger, &empty);
+        assert_eq!((drift.repaired, drift.lost().count), (1, 0), "nobody wants it any more");
     }
 
     #[test]

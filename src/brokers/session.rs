@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
-use super::ledger::{Claims, Held, Ledger};
+use super::ledger::{Claims, Drift, Held, Ledger};
 use super::{Admin, BrokerFailure, ClusterFacts, Failures};
 use crate::api::{BindingList, Reason};
 use crate::domain::fence::Fence;
@@ -101,7 +101,7 @@ impl Session {
             ledger: Ledger::new(claims),
             held: Held::default(),
             facts: ClusterFacts::default(),
-            drift: (0, 0),
+            drift: Drift::default(),
             inbox,
             publish,
         };
@@ -144,8 +144,7 @@ struct Worker<A: Admin> {
     ledger: Ledger,
     held: Held,
     facts: ClusterFacts,
-    /// How many bindings were found missing, and how many of them were put back.
-    drift: (u64, u64),
+    drift: Drift,
     inbox: mpsc::Receiver<Message>,
     publish: watch::Sender<State>,
 }
@@ -297,13 +296,14 @@ impl<A: Admin> Worker<A> {
     /// Compares the whole broker with the ledger, and puts back what is missing.
     async fn resync(&mut self, admin: &mut A) -> Result<(), BrokerFailure> {
         self.facts = admin.facts().await?;
-        self.held = Held::new(admin.list().await?, &self.ledger);
-        let missing = self.held.missing(&self.ledger);
+        let held = Held::new(admin.list().await?, &self.ledger);
+        let missing = held.missing(&self.ledger);
+        let before = std::mem::replace(&mut self.held, held);
+        self.drift.find(&missing, &before);
         if self.enforce && !missing.is_empty() {
-            let failures = self.change(admin, &missing, &Bindings::new()).await?;
-            self.drift.0 += missing.len() as u64;
-            self.drift.1 += (missing.len() - failures.len()) as u64;
+            self.change(admin, &missing, &Bindings::new()).await?;
         }
+        self.drift.settle(&self.ledger, &self.held);
         self.report(Ok(()));
         Ok(())
     }
@@ -335,17 +335,13 @@ impl<A: Admin> Worker<A> {
     }
 
     fn report(&self, connection: Result<(), BrokerFailure>) {
-        let missing = self.held.missing(&self.ledger);
         let fresh = State {
             connection: Some(connection.map(|()| self.facts.clone())),
-            applied: count(self.ledger.size() - missing.len()),
+            applied: self.held.applied(&self.ledger),
             unmanaged: self.held.unmanaged(&self.ledger),
-            missing: BindingList {
-                count: count(missing.len()),
-                first: missing.iter().take(super::LISTED).map(ToString::to_string).collect(),
-            },
-            drift_found: self.drift.0,
-            drift_repaired: self.drift.1,
+            missing: self.drift.lost(),
+            drift_found: self.drift.found,
+            drift_repaired: self.drift.repaired,
         };
         self.publish.send_if_modified(|state| {
             let changed = *state != fresh;
@@ -357,8 +353,4 @@ impl<A: Admin> Worker<A> {
 
 fn not_leading() -> BrokerFailure {
     BrokerFailure { reason: Reason::BrokerNotReady, message: "this process does not hold the lease any more".into() }
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::service_identity::plan::ACCOUNT;
+use crate::brokers::kafka::ClientAccess;
 use crate::domain::rotation::Material;
 use crate::issuers::authority::Leaf;
 use crate::issuers::pem::Certificate;
@@ -35,6 +37,10 @@ impl Facts for Material {
             serial_number: text(SERIAL_NUMBER)?,
             fingerprint: text(FINGERPRINT)?,
         })
+    }
+
+    fn entries(component: &str) -> &'static [&'static str] {
+        if component == ACCOUNT { ClientAccess::ENTRIES } else { &["tls.crt", "tls.key", "ca.crt"] }
     }
 }
 
@@ -89,6 +95,10 @@ pub struct BundleFacts(pub String);
 impl Facts for BundleFacts {
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
         annotations.get(BUNDLE_HASH).cloned().map(Self)
+    }
+
+    fn entries(_component: &str) -> &'static [&'static str] {
+        &["ca.crt"]
     }
 }
 

@@ -122,6 +122,12 @@ impl SigningAuthority {
         self.certificate.fingerprint()
     }
 
+    /// Fingerprint of the first root of the bundle.
+    #[must_use]
+    pub fn root_fingerprint(&self) -> String {
+        self.roots.first().map(Certificate::fingerprint).unwrap_or_default()
+    }
+
     /// End of the signing certificate.
     #[must_use]
     pub fn not_after(&self) -> Timestamp {
@@ -137,7 +143,7 @@ impl SigningAuthority {
     /// Issues a certificate and verifies it before handing it out.
     ///
     /// # Errors
-    /// When the authority ends within two minutes, or the result does not verify.
+    /// When the authority ends within half a minute, or the result does not verify.
     pub fn issue(&self, request: &LeafRequest, now: Timestamp) -> Result<Leaf, IssuerError> {
         // The chain ends with its first link, so a certificate ends no later than any of them.
         let ends = now.saturating_add(request.lifetime).unwrap_or(now).min(self.certificate.not_after);

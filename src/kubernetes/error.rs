@@ -49,6 +49,18 @@ pub enum Error {
         /// Its namespace and name.
         name: String,
     },
+    /// An object that this one depends on cannot be read.
+    #[error(
+        "the {kind} {name} does not fit its schema ({why}); nothing that depends on it is changed until it is corrected"
+    )]
+    Unreadable {
+        /// Kind of the object.
+        kind: String,
+        /// Its namespace and name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// An authority could not issue.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
@@ -74,7 +86,7 @@ impl Error {
                 _ => Class::Retry,
             },
             Self::Issuer(IssuerError::Certificate(_)) | Self::Bug(_) => Class::Bug,
-            Self::Issuer(_) | Self::NotOwned { .. } => Class::NeedsUser,
+            Self::Issuer(_) | Self::NotOwned { .. } | Self::Unreadable { .. } => Class::NeedsUser,
         }
     }
 }
@@ -95,6 +107,7 @@ impl Error {
                 _ => "NoAnswer",
             },
             Self::NotOwned { .. } => "NotOwned",
+            Self::Unreadable { .. } => "Unreadable",
             Self::Issuer(_) => "IssueFailed",
             Self::Bug(_) => "Bug",
         }

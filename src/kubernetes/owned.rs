@@ -18,7 +18,6 @@ use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::error::{Error, has_code};
 use super::status::version;
@@ -29,6 +28,9 @@ use crate::domain::contention::Contention;
 pub trait Facts: Clone + Send + Sync + 'static {
     /// Reads the facts; `None` when they are incomplete, which counts as altered.
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self>;
+
+    /// The entries of `data` that an object of this component has.
+    fn entries(component: &str) -> &'static [&'static str];
 }
 
 /// What is known of one written object.
@@ -344,51 +346,48 @@ fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
     let entries = metadata.managed_fields.as_deref().unwrap_or_default();
     let owner = owner(metadata);
     let facts = || F::read(annotations).ok_or_else(|| "somebody who removed its annotations".to_owned());
+    let written = annotations.keys().filter(|name| name.starts_with("credence.dev/")).map(String::as_str);
     Record {
         version: version(metadata),
         uid: metadata.uid.clone().unwrap_or_default(),
         owner: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
         controller: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)).unwrap_or_default(),
-        facts: untouched(entries).and_then(|()| facts()),
+        facts: untouched(entries, F::entries(&component), written).and_then(|()| facts()),
         component,
     }
 }
 
-/// Checks that nobody but us wrote data or our annotations, and that nothing of what we wrote was taken away: the keys
-/// are still ours.
+/// Checks that every entry of `data` and every annotation that we wrote is still ours: who changes one takes it over.
+/// What others write beside them is their business.
 ///
 /// # Errors
-/// Who did.
-fn untouched(entries: &[ManagedFieldsEntry]) -> Result<(), String> {
+/// Who has taken one.
+fn untouched<'a>(
+    managers: &[ManagedFieldsEntry],
+    data: &[&str],
+    annotations: impl Iterator<Item = &'a str>,
+) -> Result<(), String> {
+    let paths: Vec<[String; 3]> = data
+        .iter()
+        .map(|name| ["f:data".to_owned(), format!("f:{name}"), String::new()])
+        .chain(annotations.map(|name| ["f:metadata".to_owned(), "f:annotations".to_owned(), format!("f:{name}")]))
+        .collect();
+    let has = |entry: &ManagedFieldsEntry, path: &[String; 3]| {
+        let mut parts = path.iter().filter(|part| !part.is_empty());
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        parts.try_fold(fields, |fields, part| fields.map(|fields| fields.get(part))).flatten().is_some()
+    };
     let is_ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
-    let writes = |entry: &&ManagedFieldsEntry| {
-        entry.fields_v1.as_ref().is_some_and(|fields| {
-            ["f:data", "f:binaryData"].iter().any(|part| fields.0.get(part).is_some())
-                || annotation_fields(&fields.0).any(|name| name.starts_with("f:credence.dev/"))
-        })
-    };
-    if let Some(foreign) = entries.iter().filter(|entry| !is_ours(entry)).find(writes) {
-        return Err(foreign.manager.clone().unwrap_or_else(|| "an unnamed client".to_owned()));
-    }
-    let holds_data = |entry: &ManagedFieldsEntry| {
-        let data = entry.fields_v1.as_ref().and_then(|fields| fields.0.get("f:data")?.as_object());
-        data.is_some_and(|data| data.keys().any(|name| name != "."))
-    };
-    if entries.iter().filter(is_ours).any(holds_data) {
-        Ok(())
-    } else {
-        Err("somebody who removed its data".to_owned())
-    }
-}
-
-fn annotation_fields(fields: &Value) -> impl Iterator<Item = &String> {
-    fields.pointer("/f:metadata/f:annotations").and_then(Value::as_object).into_iter().flat_map(|names| names.keys())
+    let taken = paths.iter().find(|path| !managers.iter().filter(is_ours).any(|entry| has(entry, path)));
+    let Some(path) = taken else { return Ok(()) };
+    let taker = managers.iter().filter(|entry| !is_ours(entry)).find(|entry| has(entry, path));
+    Err(taker.and_then(|entry| entry.manager.clone()).unwrap_or_else(|| "somebody who removed a part of it".to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn entry(manager: &str, fields: Value) -> ManagedFieldsEntry {
         serde_json::from_value(json!({"manager": manager, "operation": "Apply", "fieldsV1": fields})).unwrap()
@@ -396,13 +395,21 @@ mod tests {
 
     #[test]
     fn what_others_write_beside_our_content_is_their_business() {
-        let ours = entry("credence", json!({"f:data": {".": {}, "f:tls.crt": {}}}));
+        let check = |entries: &[ManagedFieldsEntry]| {
+            untouched(entries, &["tls.crt", "tls.key"], std::iter::once("credence.dev/issued-at"))
+        };
+        let annotation = json!({"f:annotations": {"f:credence.dev/issued-at": {}}});
+        let ours =
+            entry("credence", json!({"f:data": {".": {}, "f:tls.crt": {}, "f:tls.key": {}}, "f:metadata": annotation}));
         let label = entry("argocd", json!({"f:metadata": {"f:labels": {"f:team": {}}}}));
-        assert_eq!(untouched(&[ours.clone(), label]), Ok(()));
-        let data = entry("kubectl-edit", json!({"f:data": {"f:tls.crt": {}}}));
-        assert_eq!(untouched(&[ours.clone(), data]), Err("kubectl-edit".to_owned()));
-        let fact = entry("kubectl-edit", json!({"f:metadata": {"f:annotations": {"f:credence.dev/issued-at": {}}}}));
-        assert!(untouched(&[ours, fact]).is_err());
-        assert!(untouched(&[]).is_err(), "without a record of ownership the content proves nothing");
+        let more = entry("kubectl-edit", json!({"f:data": {"f:notes": {}}}));
+        assert_eq!(check(&[ours.clone(), label, more]), Ok(()));
+        let left = entry("credence", json!({"f:data": {"f:tls.key": {}}, "f:metadata": annotation}));
+        let taken = entry("kubectl-edit", json!({"f:data": {"f:tls.crt": {}}}));
+        assert_eq!(check(&[left, taken]), Err("kubectl-edit".to_owned()));
+        let left = entry("credence", json!({"f:data": {"f:tls.crt": {}, "f:tls.key": {}}}));
+        let taken = entry("kubectl-annotate", json!({"f:metadata": annotation}));
+        assert_eq!(check(&[left, taken]), Err("kubectl-annotate".to_owned()));
+        assert!(check(&[]).is_err(), "without a record of ownership the content proves nothing");
     }
 }

@@ -19,6 +19,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::error::Error;
+
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
@@ -131,6 +133,19 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     pub fn find(&self, name: &Name) -> Option<Result<K, String>> {
         let entry = self.entries().get(name).cloned()?;
         Some(self.unpack(&entry))
+    }
+
+    /// An object that others depend on: what cannot be read must not count as absent.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`].
+    pub fn look_up(&self, namespace: Option<&str>, name: &str) -> Result<Option<K>, Error> {
+        let name = Name::new(namespace, name);
+        self.find(&name).transpose().map_err(|why| Error::Unreadable {
+            kind: K::kind(&()).into_owned(),
+            name: name.to_string(),
+            why,
+        })
     }
 
     /// An object that exists and can be read.

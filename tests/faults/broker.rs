@@ -203,22 +203,41 @@ async fn a_credential_of_the_operator_that_expires_is_named_and_its_successor_ta
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let (namespace, name) = (bed.namespace("expires").await, unique("expires"));
+    let proxy = Proxy::to(bed.env("KAFKA_BOOTSTRAP")).await;
     let expires = Timestamp::now().as_second() + 8;
     bed.apply(admin_secret(&bed, &name, expires)).await.unwrap();
-    bed.apply(connection(&name, bed.env("KAFKA_BOOTSTRAP"), &name)).await.unwrap();
-    let object = bed.ready("BrokerConnection", None, &name).await;
+    bed.apply(connection(&name, &proxy.address, &name)).await.unwrap();
+    bed.apply(identity(&namespace, "orders", &[&name])).await.unwrap();
+    let topic = |topic: &str| on(&name, policy(&namespace, topic, &format!("sandbox.{topic}"), publish("orders")));
+    bed.apply(topic("before")).await.unwrap();
+    bed.ready("TopicPolicy", Some(&namespace), "before").await;
+    let object = bed.get("BrokerConnection", None, &name).await.unwrap();
     let at = Timestamp::from_second(expires).unwrap().to_string();
     assert_eq!(object.data["status"]["credentialExpiresAt"], at.as_str());
     let told = bed.condition("BrokerConnection", None, &name, "Ready", ("False", "AdminSecretInvalid")).await;
     assert!(told.data["status"].to_string().contains(&format!("expired at {at}")), "{}", told.data["status"]);
-    bed.apply(identity(&namespace, "orders", &[&name])).await.unwrap();
-    bed.apply(on(&name, policy(&namespace, "orders", "sandbox.expires", publish("orders")))).await.unwrap();
-    bed.condition("TopicPolicy", Some(&namespace), "orders", "Ready", ("False", "BrokerNotReady")).await;
+
+    proxy.set(Mode::Cut);
+    proxy.set(Mode::Pass);
+    bed.apply(topic("after")).await.unwrap();
+    let told = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "LoginRefused")).await;
+    assert!(told.data["status"].to_string().contains("the operator's own"), "{}", told.data["status"]);
+    bed.ready("TopicPolicy", Some(&namespace), "before").await;
+    // What clients hold is renewed all the same.
+    bed.delete("Secret", Some(&namespace), &format!("orders.{name}")).await;
+    until("the credential of the client", || async {
+        bed.secret(&namespace, &format!("orders.{name}")).await.ok_or_else(|| "it is gone".to_owned())
+    })
+    .await;
+
     bed.apply(admin_secret(&bed, &name, expires + 3600)).await.unwrap();
     bed.ready("BrokerConnection", None, &name).await;
-    bed.ready("TopicPolicy", Some(&namespace), "orders").await;
-    bed.delete("TopicPolicy", Some(&namespace), "orders").await;
-    gone(&bed, "TopicPolicy", Some(&namespace), "orders").await;
+    bed.ready("TopicPolicy", Some(&namespace), "after").await;
+    bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
+    for topic in ["before", "after"] {
+        bed.delete("TopicPolicy", Some(&namespace), topic).await;
+        gone(&bed, "TopicPolicy", Some(&namespace), topic).await;
+    }
     bed.delete("BrokerConnection", None, &name).await;
 }
 

@@ -22,8 +22,10 @@ impl<'a> Operator<'a> {
     /// Stops the operator of the bed and starts another one in its place, with more arguments and variables.
     pub async fn start(bed: &'a Bed, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let alone = OPERATOR.lock().await;
+        // The test before may have left another process in the place of the one that this bed was opened with.
+        let pid = Bed::open().await.env("OPERATOR_PID").to_owned();
         let read = |file: &str| {
-            let text = std::fs::read_to_string(format!("/proc/{}/{file}", bed.env("OPERATOR_PID"))).unwrap();
+            let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
             text.split_terminator('\0').map(ToOwned::to_owned).collect::<Vec<_>>()
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -18,6 +18,21 @@ pub struct ClientAccess {
 }
 
 impl ClientAccess {
+    /// The entries of the Secret of an account.
+    pub const ENTRIES: &[&str] = &[
+        "type",
+        "provider",
+        "host",
+        "port",
+        "bootstrap-servers",
+        "security-protocol",
+        "principal",
+        "tls.crt",
+        "tls.key",
+        "ca.crt",
+        "client.properties",
+    ];
+
     /// Changes when anything in here does.
     #[must_use]
     pub fn digest(&self) -> String {
@@ -82,6 +97,9 @@ mod tests {
         assert!(text.contains("ssl.keystore.certificate.chain=LEAF\\nCHAIN\n"));
         assert!(text.contains("ssl.truststore.certificates=CA\\nROOT\n"));
         assert_eq!(text.lines().count(), 7);
+        let mut entries = ClientAccess::ENTRIES.to_vec();
+        entries.sort_unstable();
+        assert_eq!(data.keys().collect::<Vec<_>>(), entries);
         assert_eq!(data["host"].0, b"a");
     }
 }

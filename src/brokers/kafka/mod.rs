@@ -82,7 +82,8 @@ impl KafkaConfig {
 pub async fn login(access: &ClientAccess, chain_pem: &str, key: &PrivateKeyPem) -> Result<(), BrokerFailure> {
     let tls = wire::tls(chain_pem, key, &access.ca_pem)
         .map_err(|message| BrokerFailure { reason: Reason::LoginRefused, message })?;
-    Connection::open(&access.bootstrap_servers, &tls).await.map(|_| ())
+    let remedy = "its trust store must hold the roots of the trust domain";
+    Connection::open(&access.bootstrap_servers, &tls, remedy).await.map(|_| ())
 }
 
 /// The administration of a Kafka cluster.
@@ -94,8 +95,9 @@ impl Admin for KafkaAdmin {
     type Config = KafkaConfig;
 
     async fn connect(config: &KafkaConfig) -> Result<Self, BrokerFailure> {
-        let connection = Connection::open(&config.servers, &config.tls).await?.counted(config.on_request.clone());
-        Ok(Self { connection })
+        let remedy = "it is the operator's own: the admin Secret must hold one that Kafka trusts and that is valid";
+        let connection = Connection::open(&config.servers, &config.tls, remedy).await?;
+        Ok(Self { connection: connection.counted(config.on_request.clone()) })
     }
 
     /// Asks for the operations that the principal may do on the cluster, as well (KIP-430).

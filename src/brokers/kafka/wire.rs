@@ -67,16 +67,19 @@ pub fn tls(chain_pem: &str, key: &PrivateKeyPem, ca_pem: &str) -> Result<Arc<Cli
 }
 
 impl Connection {
-    /// Connects to the first server that answers. The round trip at the end matters: with TLS 1.3 a refused client
+    /// Connects to the first server that answers. `remedy` is what helps when the certificate is refused. The round trip at the end matters: with TLS 1.3 a refused client
     /// certificate only shows at the first read.
     ///
     /// # Errors
     /// What the last of the servers said.
-    pub async fn open(servers: &[String], config: &Arc<ClientConfig>) -> Result<Self, BrokerFailure> {
+    pub async fn open(servers: &[String], config: &Arc<ClientConfig>, remedy: &str) -> Result<Self, BrokerFailure> {
         let mut last = unreachable("", "no server is configured");
         for server in servers {
             match Self::open_one(server, config).await {
                 Ok(connection) => return Ok(connection),
+                Err(failure) if failure.reason == Reason::LoginRefused => {
+                    last = BrokerFailure { message: format!("{}; {remedy}", failure.message), ..failure };
+                }
                 Err(failure) => last = failure,
             }
         }
@@ -197,10 +200,7 @@ fn refused(server: &str, error: &std::io::Error) -> BrokerFailure {
     match tls {
         Some(rustls::Error::AlertReceived(alert)) => BrokerFailure {
             reason: Reason::LoginRefused,
-            message: format!(
-                "Kafka at {server} refused the client certificate ({alert:?}); its trust store must hold the roots of \
-                 the trust domain"
-            ),
+            message: format!("Kafka at {server} refused the client certificate ({alert:?})"),
         },
         Some(rustls::Error::InvalidCertificate(why)) => BrokerFailure {
             reason: Reason::BrokerRefused,

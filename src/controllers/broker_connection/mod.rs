@@ -62,12 +62,8 @@ pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>)
     let mut next = None;
     let mut drift = (0, 0);
     match configure(&context, &connection).await? {
-        Err((reason, message)) => {
-            if context.brokers.remove(&name) {
-                context.users_of_broker(&name);
-            }
-            conditions.unmet(ConditionType::Connected, reason, message);
-        }
+        // A session that runs goes on with the credential of before.
+        Err((reason, message)) => conditions.unmet(ConditionType::Connected, reason, message),
         Ok(config) => {
             let expires = config.not_after;
             next = Some(wait(Timestamp::now(), expires));
@@ -79,6 +75,14 @@ pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>)
             drift = broker.told.news(state.drift_found, state.drift_repaired);
             status.credential_expires_at = Some(Time(expires));
             plan::describe(&connection, &state, &mut status, &mut conditions);
+            if expires <= Timestamp::now() {
+                let message = format!(
+                    "the operator's certificate in the Secret {} expired at {expires}: a connection that is open goes \
+                     on, and no other can be made. Put a new one in",
+                    connection.spec.kafka.admin_secret_ref.name
+                );
+                conditions.unmet(ConditionType::Connected, Reason::AdminSecretInvalid, message);
+            }
         }
     }
     conditions.conclude(format!("applies policies for {}", connection.spec.environment));
@@ -116,11 +120,7 @@ async fn configure(
     let (metrics, broker) = (context.metrics.clone(), connection.metadata.name.clone().unwrap_or_default());
     let on_request = Arc::new(move |request: &str, answered| metrics.broker_requested(&broker, request, answered));
     let (chain, key, ca) = (text("tls.crt"), text("tls.key"), text("ca.crt"));
-    let config = KafkaConfig::new(&kafka.bootstrap_servers, &chain, &key, &ca, on_request).and_then(|config| {
-        let expired = config.not_after <= Timestamp::now();
-        let message = || format!("the certificate in tls.crt expired at {}; put a new one in", config.not_after);
-        if expired { Err(message()) } else { Ok(config) }
-    });
+    let config = KafkaConfig::new(&kafka.bootstrap_servers, &chain, &key, &ca, on_request);
     Ok(config.map_err(|message| (Reason::AdminSecretInvalid, format!("the Secret {name}: {message}"))))
 }
 

@@ -13,9 +13,8 @@ use super::observe::Observed;
 use super::plan::{ACCOUNT, MTLS, Slot};
 use crate::api::{CertificateStatus, Reason, ServiceIdentity};
 use crate::domain::rotation::{Cause, Decision, Material, renewal_point};
-use crate::issuers::IssuerError;
 use crate::issuers::pem::PrivateKeyPem;
-use crate::kubernetes::error::Error;
+use crate::kubernetes::error::{Class, Error};
 use crate::kubernetes::run::Next;
 use crate::kubernetes::{display_name, owned_metadata, uid};
 
@@ -101,7 +100,8 @@ async fn carry_out(
         Err(error @ Error::NotOwned { .. }) => {
             Ok(Settled::kept(stored.clone(), Some((Reason::NotOwned, error.to_string())), Some(RECHECK)))
         }
-        Err(Error::Issuer(error @ (IssuerError::Invalid(_) | IssuerError::Expiring(_)))) => {
+        // An authority that cannot sign, a quota or an admission rule that refuses the Secret.
+        Err(error) if error.class() == Class::NeedsUser => {
             Ok(Settled::kept(stored.clone(), Some((Reason::IssueFailed, error.to_string())), Some(RECHECK)))
         }
         Err(error) => Err(error),

@@ -30,7 +30,7 @@ pub async fn reconcile(context: Arc<Context>, identity: Arc<ServiceIdentity>) ->
         // Nothing can be created there any more, and the identity goes with the rest.
         return Ok(Done::gone());
     }
-    let observed = observe::observe(&context, &identity);
+    let observed = observe::observe(&context, &identity)?;
     let plan = plan::plan(&observed);
     apply::apply(&context, &identity, &observed, plan).await
 }

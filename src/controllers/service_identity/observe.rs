@@ -11,6 +11,7 @@ use crate::brokers::registry::Broker;
 use crate::domain::claims::Claimant;
 use crate::domain::rotation::{Attachment, Material, Rules, attachment};
 use crate::domain::selector::Labels;
+use crate::kubernetes::error::Error;
 use crate::kubernetes::run::seed;
 use crate::kubernetes::{display_name, uid};
 
@@ -57,7 +58,11 @@ impl Observed {
     }
 }
 
-pub fn observe(context: &Context, identity: &ServiceIdentity) -> Observed {
+/// Looks everything up.
+///
+/// # Errors
+/// When something that the identity names cannot be read.
+pub fn observe(context: &Context, identity: &ServiceIdentity) -> Result<Observed, Error> {
     let namespace = identity.metadata.namespace.clone().unwrap_or_default();
     let name = identity.metadata.name.clone().unwrap_or_default();
     let owner = uid(identity);
@@ -77,26 +82,22 @@ pub fn observe(context: &Context, identity: &ServiceIdentity) -> Observed {
             is_other(&&holder).then(|| (dns_name.clone(), holder))
         })
         .collect();
-    let brokers = spec
-        .brokers
-        .iter()
-        .map(|reference| ObservedBroker {
+    let mut brokers = Vec::new();
+    for reference in &spec.brokers {
+        let connection = context.stores.brokers.look_up(None, &reference.name)?;
+        brokers.push(ObservedBroker {
             name: reference.name.clone(),
-            environment: context
-                .stores
-                .brokers
-                .get(None, &reference.name)
-                .map(|connection| connection.spec.environment),
+            environment: connection.map(|connection| connection.spec.environment),
             broker: context.brokers.get(&reference.name),
             stored: stored(&format!("{name}.{}", reference.name)),
-        })
-        .collect();
+        });
+    }
     let (rules, policy) = rules_for(&policies_for(context, &namespace), identity);
-    Observed {
+    Ok(Observed {
         status: context.statuses.identities.current(identity, identity.status.as_ref()),
         namespace_labels: context.namespace_labels(&namespace).unwrap_or_default(),
         cluster_domain: context.settings.cluster_domain.clone(),
-        trust_domain: context.stores.trust_domains.get(None, &spec.trust_domain),
+        trust_domain: context.stores.trust_domains.look_up(None, &spec.trust_domain)?,
         authority: context.authorities.get(&spec.trust_domain),
         account_holder,
         held_names,
@@ -108,7 +109,7 @@ pub fn observe(context: &Context, identity: &ServiceIdentity) -> Observed {
         seed: seed(identity),
         now: Timestamp::now(),
         identity: identity.clone(),
-    }
+    })
 }
 
 /// A Secret whose facts cannot be trusted.

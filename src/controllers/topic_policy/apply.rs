@@ -65,7 +65,7 @@ pub async fn apply(
             };
             let outcome = match broker.session.ensure(demand).await {
                 // What is in force stays so while the broker is away; its BrokerConnection tells of that.
-                Err(_) if plan.enforce && wanted == applied && is_applied(&observed.status) => Ok(Outcome::default()),
+                Err(_) if plan.enforce && wanted == recorded && is_applied(&observed.status) => Ok(Outcome::default()),
                 outcome => outcome,
             };
             let failed = outcome.as_ref().map_or(true, |outcome| !outcome.failures.is_empty());

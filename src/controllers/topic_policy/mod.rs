@@ -19,7 +19,7 @@ pub const FINALIZER: &str = "credence.dev/revoke-grants";
 /// # Errors
 /// What the API server said.
 pub async fn reconcile(context: Arc<Context>, policy: Arc<TopicPolicy>) -> Result<Done, Error> {
-    let observed = observe::observe(&context, &policy);
+    let observed = observe::observe(&context, &policy)?;
     if policy.metadata.deletion_timestamp.is_some() {
         return apply::clean_up(&context, &policy, &observed).await;
     }

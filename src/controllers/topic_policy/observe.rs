@@ -10,6 +10,7 @@ use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy, TopicPolicyStat
 use crate::brokers::registry::Broker;
 use crate::domain::claims::Claimant;
 use crate::domain::selector::Labels;
+use crate::kubernetes::error::Error;
 
 /// An identity that a grant names.
 pub struct ObservedIdentity {
@@ -31,27 +32,29 @@ pub struct Observed {
     pub now: Timestamp,
 }
 
-pub fn observe(context: &Context, policy: &TopicPolicy) -> Observed {
+/// Looks everything up.
+///
+/// # Errors
+/// When something that the policy names cannot be read.
+pub fn observe(context: &Context, policy: &TopicPolicy) -> Result<Observed, Error> {
     let own = policy.metadata.namespace.clone().unwrap_or_default();
-    let identities = policy
-        .spec
-        .grants
-        .iter()
-        .filter_map(|grant| {
-            let namespace = grant.identity.namespace.clone().unwrap_or_else(|| own.clone());
-            let identity = context.stores.identities.get(Some(&namespace), &grant.identity.name)?;
-            let trust_domain = context.stores.trust_domains.get(None, &identity.spec.trust_domain);
-            Some(((namespace, grant.identity.name.clone()), ObservedIdentity { identity, trust_domain }))
-        })
-        .collect();
-    Observed {
+    let mut identities = BTreeMap::new();
+    for grant in &policy.spec.grants {
+        let namespace = grant.identity.namespace.clone().unwrap_or_else(|| own.clone());
+        let Some(identity) = context.stores.identities.look_up(Some(&namespace), &grant.identity.name)? else {
+            continue;
+        };
+        let trust_domain = context.stores.trust_domains.look_up(None, &identity.spec.trust_domain)?;
+        identities.insert((namespace, grant.identity.name.clone()), ObservedIdentity { identity, trust_domain });
+    }
+    Ok(Observed {
         status: context.statuses.topic_policies.current(policy, policy.status.as_ref()),
         namespace_labels: context.namespace_labels(&own).unwrap_or_default(),
-        connection: context.stores.brokers.get(None, &policy.spec.broker),
+        connection: context.stores.brokers.look_up(None, &policy.spec.broker)?,
         broker: context.brokers.get(&policy.spec.broker),
         identities,
         held_groups: context.foreign_groups(policy),
         now: Timestamp::now(),
         policy: policy.clone(),
-    }
+    })
 }

@@ -17,7 +17,7 @@ use super::plan::{AuthorityPlan, INTERMEDIATE, Plan, ROOT};
 use crate::api::{AuthorityStatus, ConditionType, Conditions, Reason, TrustDomain, TrustDomainStatus};
 use crate::issuers::self_signed::{AuthorityMaterial, make_intermediate, make_root, successor_due};
 use crate::issuers::{IssuerError, ca, pem};
-use crate::kubernetes::error::Error;
+use crate::kubernetes::error::{Class, Error};
 use crate::kubernetes::run::{Done, Next};
 use crate::kubernetes::status::set_finalizer;
 use crate::kubernetes::{owned_metadata, uid};
@@ -51,7 +51,14 @@ pub async fn apply(
 
     let mut next = Vec::new();
     let before = context.authorities.get(&name);
-    let authority = match provide(context, domain, observed, &plan.authority).await {
+    let mut remark = missing_root(domain, observed);
+    let mut provided = provide(context, domain, observed, &plan.authority).await;
+    if let (AuthorityPlan::Succeed(generation @ 2..), Err(Error::Issuer(error))) = (&plan.authority, &provided) {
+        // The one before still signs; what is wrong with the root has to be mended before it ends.
+        remark = Some(format!("its successor cannot be made: {error}"));
+        provided = provide(context, domain, observed, &AuthorityPlan::Load(generation - 1)).await;
+    }
+    let authority = match provided {
         Ok(Ok(authority)) => Some(authority),
         Ok(Err((reason, message))) => {
             conditions.unmet(ConditionType::AuthorityReady, reason, message);
@@ -65,16 +72,24 @@ pub async fn apply(
             conditions.unmet(ConditionType::AuthorityReady, Reason::NotOwned, error.to_string());
             None
         }
+        Err(error) if error.class() == Class::NeedsUser => {
+            conditions.unmet(ConditionType::AuthorityReady, Reason::IssueFailed, error.to_string());
+            None
+        }
         Err(error) => return Err(error),
     };
     match &authority {
         Some((active, secret_name)) => {
             let ends = active.signer.not_after();
-            let message = format!("signs with {secret_name}, valid until {ends}");
+            let mut message = format!("signs with {secret_name}, valid until {ends}");
+            if let Some(remark) = &remark {
+                message = format!("{message}; {remark}");
+            }
             conditions.met(ConditionType::AuthorityReady, Reason::AuthorityActive, message);
             status.authority = Some(AuthorityStatus {
                 secret_name: secret_name.clone(),
                 fingerprint: active.signer.fingerprint(),
+                root_fingerprint: domain.spec.issuer.self_signed.as_ref().map(|_| active.signer.root_fingerprint()),
                 not_after: Some(Time(ends)),
                 renew_at: domain.spec.issuer.self_signed.as_ref().map(|_| Time(successor_due(ends))),
             });
@@ -102,6 +117,14 @@ pub async fn apply(
     context.events.transition(domain, &current.conditions, &conditions).await;
     next.extend(next_look(&status, conditions.ready(), observed.now));
     Ok(Done::with(&conditions, next.into_iter().min()))
+}
+
+/// A root that is gone is not missed until the next intermediate is due; said early, there is time to restore it.
+fn missing_root(domain: &TrustDomain, observed: &Observed) -> Option<String> {
+    let lacks =
+        domain.spec.issuer.self_signed.is_some() && observed.root.is_none() && !observed.intermediates.is_empty();
+    let name = domain.metadata.name.as_deref().unwrap_or_default();
+    lacks.then(|| format!("the Secret {name}-root-1 is gone: restore it before the next intermediate is due"))
 }
 
 /// A refused authority: why, in words.
@@ -166,8 +189,9 @@ async fn succeed(context: &Context, domain: &TrustDomain, observed: &Observed, g
     let text = |key: &str| data.get(key).map(|value| value.0.clone()).unwrap_or_default();
     let certificates = pem::certificates(&text("tls.crt"), &format!("tls.crt of the Secret {root_name}"))?;
     let certificate = certificates.first().ok_or_else(|| Error::Bug("a list without a first entry".into()))?;
-    let before = observed.intermediates.values().flatten().last();
-    if before.is_some_and(|before| before.authority != certificate.fingerprint()) {
+    let before = observed.intermediates.values().flatten().last().map(|before| before.authority.clone());
+    let known = domain.status.as_ref().and_then(|status| status.authority.as_ref()?.root_fingerprint.clone());
+    if before.or(known).is_some_and(|root| root != certificate.fingerprint()) {
         let why = format!("the Secret {root_name} does not hold the root of before; restore it from a backup");
         return Err(IssuerError::Invalid(why).into());
     }

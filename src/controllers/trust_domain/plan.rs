@@ -87,7 +87,9 @@ fn authority(observed: &Observed) -> AuthorityPlan {
         (_, Some((generation, None))) => AuthorityPlan::Restore(*generation),
         (Some(_), None) => AuthorityPlan::Succeed(1),
         (root, Some((generation, Some(material)))) => {
-            let due = successor_due(material.not_after) <= observed.now;
+            // In the last year of a root a successor would end with it, and gain nothing.
+            let gains = root.iter().flatten().all(|root| root.not_after > material.not_after);
+            let due = gains && successor_due(material.not_after) <= observed.now;
             match (due, root) {
                 (true, Some(_)) => AuthorityPlan::Succeed(generation + 1),
                 // Without the root the intermediate still serves its time.
