@@ -1,6 +1,6 @@
 # The two commands to begin with are `make demo` and `make down`.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test lint image
+.PHONY: help demo up down test bench image lint
 
 export CLUSTER
 
@@ -18,6 +18,9 @@ down: ## stop them and remove .bed
 
 test: ## run every test, on a bed of its own
 	@tests/bed/run-tests
+
+bench: ## print the figures of docs/performance.md (about 15 minutes)
+	@tests/bed/run-bench
 
 lint: ## check formatting and run the lints
 	@cargo fmt --check

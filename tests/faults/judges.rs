@@ -51,6 +51,14 @@ pub fn right(principal: &str, operation: &str, resource: &str, name: &str, patte
     )
 }
 
+/// Gives a right, as somebody else would, to an identity of a namespace, or takes it away.
+pub fn theirs(bed: &Bed, change: &[&str], namespace: &str) -> String {
+    let principal = format!("User:CN=i0,OU={namespace},O=demo.credence.example");
+    let what = ["--topic", "sandbox.theirs", "--operation", "Read", "--allow-principal", &principal];
+    bed.kafka("kafka-acls", &[change, &what].concat());
+    right(&principal, "READ", "TOPIC", "sandbox.theirs", "LITERAL")
+}
+
 /// The rights that the broker gives to the namespaces.
 pub fn rights(bed: &Bed, namespaces: &[String]) -> BTreeSet<String> {
     let inner = |line: &str| Some(line.split_once('(')?.1.rsplit_once(')')?.0.to_owned());

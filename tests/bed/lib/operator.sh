@@ -22,7 +22,8 @@ build_operator() {
 
 render_chart() {
     "$HELM/helm" template credence "$PROJECT/charts/credence" --namespace "$NAMESPACE" --include-crds \
-        --kube-version "$KUBERNETES_VERSION" --values "$BED_HOME/values.yaml"
+        --kube-version "$KUBERNETES_VERSION" --values "$BED_HOME/values.yaml" \
+        ${CREDENCE_VALUES:+--values "$CREDENCE_VALUES"}
 }
 
 install_chart() {
