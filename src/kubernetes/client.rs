@@ -10,6 +10,7 @@ use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, Response};
 use kube::client::{Body, ClientBuilder};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::{BoxError, Service};
 
@@ -18,6 +19,9 @@ use crate::metrics::Metrics;
 
 /// How long an answer may take. A watch is not an answer: it ends by itself.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How many requests are under way at once, watches aside: more would only wait in the API server, each with a
+/// connection of its own.
+const AT_ONCE: usize = 64;
 
 /// Why a write was not sent.
 #[derive(Debug, Error)]
@@ -37,8 +41,10 @@ pub fn client(
 ) -> Result<kube::Client, String> {
     let agent = format!("credence/{} ({identity})", env!("CARGO_PKG_VERSION"));
     let agent = HeaderValue::from_str(&agent).map_err(|error| format!("the identity {identity}: {error}"))?;
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
     let layer = tower::layer::layer_fn(|inner| Gatekeeper {
         inner,
+        turns: turns.clone(),
         agent: agent.clone(),
         fence: fence.clone(),
         metrics: metrics.clone(),
@@ -50,6 +56,7 @@ pub fn client(
 #[derive(Clone)]
 struct Gatekeeper<S> {
     inner: S,
+    turns: Arc<Semaphore>,
     agent: HeaderValue,
     fence: Option<Fence>,
     metrics: Arc<Metrics>,
@@ -75,8 +82,15 @@ where
         let verb = if watches { "WATCH" } else { verb(request.method()) };
         let resource = resource(request.uri().path());
         let (metrics, fence) = (self.metrics.clone(), self.fence.clone().filter(|_| !reads));
+        let turns = (!watches).then(|| self.turns.clone());
         let answer = self.inner.call(request);
         Box::pin(async move {
+            // Nothing is sent before the answer is first asked for.
+            let turn = match &turns {
+                Some(turns) => turns.acquire().await.ok(),
+                None => None,
+            };
+
             let answer = async {
                 match fence {
                     None => answer.await,
@@ -85,6 +99,7 @@ where
             };
             let answer = timeout(ANSWER, answer).await.unwrap_or_else(|_| Err("no answer in time".into()));
             let code = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
+            drop(turn);
             metrics.requested(verb, resource, code);
             answer
         })

@@ -1,14 +1,14 @@
 //! What exists of one kind, as the watch told it. An object is in its store before anybody is told of it, so whoever is
 //! told can look it up.
 //!
-//! Objects are kept packed: as JSON, compressed against the first object of their kind, since they are alike. A
-//! thousand of them take less than a megabyte, and unpacking one takes some microseconds.
+//! Objects are kept packed: as JSON, compressed against another object of their kind, since they are alike. A thousand of
+//! them take less than a megabyte, and unpacking one takes some microseconds.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Bound;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures::{Stream, StreamExt, pin_mut};
 use kube::Resource;
@@ -78,18 +78,36 @@ impl<K: Resource<DynamicType = ()> + Send> Watched for PartialObjectMeta<K> {
     }
 }
 
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 enum Entry {
-    Packed(Arc<[u8]>),
+    Packed {
+        bytes: Arc<[u8]>,
+        /// What it was compressed against.
+        dictionary: Arc<[u8]>,
+    },
     /// Why it cannot be read.
     Invalid(Arc<str>),
 }
+
+impl Entry {
+    fn json(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Packed { bytes, dictionary } => {
+                decompress_size_prepended_with_dict(bytes, dictionary).map_err(|error| error.to_string())
+            }
+            Self::Invalid(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// LZ4 looks back no further.
+const LARGEST_DICTIONARY: usize = 64 << 10;
 
 type Entries = BTreeMap<Name, Entry>;
 
 struct Shared {
     entries: RwLock<Entries>,
-    dictionary: OnceLock<Vec<u8>>,
+    dictionary: RwLock<Arc<[u8]>>,
     listed: watch::Sender<bool>,
 }
 
@@ -107,8 +125,11 @@ impl<K> Clone for Store<K> {
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        let shared =
-            Shared { entries: RwLock::default(), dictionary: OnceLock::new(), listed: watch::Sender::new(false) };
+        let shared = Shared {
+            entries: RwLock::default(),
+            dictionary: RwLock::new(Arc::from([])),
+            listed: watch::Sender::new(false),
+        };
         Self { shared: Arc::new(shared), kind: PhantomData }
     }
 }
@@ -132,7 +153,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     #[must_use]
     pub fn find(&self, name: &Name) -> Option<Result<K, String>> {
         let entry = self.entries().get(name).cloned()?;
-        Some(self.unpack(&entry))
+        Some(Self::unpack(&entry))
     }
 
     /// An object that others depend on: what cannot be read must not count as absent.
@@ -163,7 +184,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
             .take_while(|(name, _)| namespace.is_none_or(|namespace| name.namespace == namespace))
             .map(|(name, entry)| (name.clone(), entry.clone()))
             .collect();
-        found.into_iter().map(|(name, entry)| (name, self.unpack(&entry)))
+        found.into_iter().map(|(name, entry)| (name, Self::unpack(&entry)))
     }
 
     /// All objects that can be read, or those of one namespace.
@@ -179,6 +200,16 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         names.take_while(|name| namespace.is_none_or(|namespace| name.namespace == namespace)).cloned().collect()
     }
 
+    /// What to compress an object against: the fullest object seen so far. The first ones have no status yet, and one
+    /// that is a quarter longer takes their place.
+    fn dictionary(&self, json: &[u8]) -> Arc<[u8]> {
+        let mut dictionary = self.shared.dictionary.write().unwrap_or_else(PoisonError::into_inner);
+        if json.len() > dictionary.len() * 5 / 4 && json.len() < LARGEST_DICTIONARY {
+            *dictionary = json.into();
+        }
+        dictionary.clone()
+    }
+
     fn pack(&self, object: Result<K, String>) -> Entry {
         let packed = object.and_then(|mut object| {
             forget_bookkeeping(&mut object);
@@ -186,23 +217,15 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         });
         match packed {
             Ok(json) => {
-                let dictionary = self.shared.dictionary.get_or_init(|| json.clone());
-                Entry::Packed(compress_prepend_size_with_dict(&json, dictionary).into())
+                let dictionary = self.dictionary(&json);
+                Entry::Packed { bytes: compress_prepend_size_with_dict(&json, &dictionary).into(), dictionary }
             }
             Err(error) => Entry::Invalid(error.into()),
         }
     }
 
-    fn unpack(&self, entry: &Entry) -> Result<K, String> {
-        match entry {
-            Entry::Invalid(error) => Err(error.to_string()),
-            Entry::Packed(packed) => {
-                let dictionary = self.shared.dictionary.get().map(Vec::as_slice).unwrap_or_default();
-                let json =
-                    decompress_size_prepended_with_dict(packed, dictionary).map_err(|error| error.to_string())?;
-                serde_json::from_slice(&json).map_err(|error| error.to_string())
-            }
-        }
+    fn unpack(entry: &Entry) -> Result<K, String> {
+        serde_json::from_slice(&entry.json()?).map_err(|error| error.to_string())
     }
 
     /// Follows a watch until it ends, which it does not by itself, and calls `changed` for every object that was added,
@@ -246,7 +269,8 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     fn differences(&self, before: &Entries) -> Vec<Name> {
         let entries = self.entries();
         let gone = before.keys().filter(|name| !entries.contains_key(*name));
-        let changed = entries.iter().filter(|(name, entry)| before.get(*name) != Some(*entry)).map(|(name, _)| name);
+        let is_same = |name: &Name, entry: &Entry| before.get(name).is_some_and(|before| before.json() == entry.json());
+        let changed = entries.iter().filter(|(name, entry)| !is_same(name, entry)).map(|(name, _)| name);
         gone.chain(changed).cloned().collect()
     }
 }
@@ -315,7 +339,9 @@ mod tests {
     async fn alike_objects_are_kept_small() {
         let store = Store::default();
         follow(&store, vec![Event::Apply(config_map("a", "x", 1)), Event::Apply(config_map("a", "y", 2))]).await;
-        let Some(Entry::Packed(packed)) = store.entries().get(&Name::new(Some("a"), "y")).cloned() else { panic!() };
+        let Some(Entry::Packed { bytes: packed, .. }) = store.entries().get(&Name::new(Some("a"), "y")).cloned() else {
+            panic!()
+        };
         let plain = serde_json::to_vec(&store.get(Some("a"), "y").unwrap()).unwrap();
         assert!(packed.len() * 3 < plain.len(), "{} of {} bytes", packed.len(), plain.len());
     }

@@ -6,19 +6,15 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
 use tokio::time::{sleep, sleep_until};
 
 use crate::bed::{Bed, identity, manifest, policy, self_signed, unique, until, with};
 use crate::judges;
-use crate::ledger::differences;
+use crate::ledger::{FOREIGN, SYSTEM, differences};
 use crate::operator::Operator;
 
-/// Where objects of the whole cluster keep their Secrets.
-pub const SYSTEM: &str = "credence-system";
-/// An identity whose Secret exists already, and is somebody else's.
-pub const FOREIGN: &str = "foreign";
 /// How many identities, and how many policies, may be in a namespace at once.
 const POOL: usize = 8;
 /// How long all may take to come about after the last kill.
@@ -81,8 +77,12 @@ async fn carry_out(bed: &Bed, steps: Vec<(Duration, Step)>) {
             Step::Apply(manifest) => bed.apply(manifest).await.map(drop),
             Step::Delete(manifest) => {
                 let [kind, name] = [&manifest["kind"], &manifest["metadata"]["name"]].map(|it| it.as_str().unwrap());
-                let api = bed.api(kind, manifest["metadata"]["namespace"].as_str());
-                api.delete(name, &DeleteParams::default()).await.map(drop).map_err(|error| error.to_string())
+                let namespace = manifest["metadata"]["namespace"].as_str();
+                // With its version: without, the API server passes over a finalizer that comes while it is deleting.
+                let found = bed.get(kind, namespace, name).await.and_then(|found| found.metadata.resource_version);
+                let preconditions = found.map(|it| Preconditions { resource_version: Some(it), uid: None });
+                let params = DeleteParams { preconditions, ..DeleteParams::default() };
+                bed.api(kind, namespace).delete(name, &params).await.map(drop).map_err(|error| error.to_string())
             }
             Step::Rotate(namespace) => {
                 let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();

@@ -14,7 +14,12 @@ use serde::de::DeserializeOwned;
 
 use crate::bed::Bed;
 use crate::judges::{Credential, certificate, right, rights};
-use crate::kills::{FOREIGN, SYSTEM, World};
+use crate::kills::World;
+
+/// Where objects of the whole cluster keep their Secrets.
+pub const SYSTEM: &str = "credence-system";
+/// An identity whose Secret exists already, and is somebody else's.
+pub const FOREIGN: &str = "foreign";
 
 /// What is not where it should be, or is where it should not be.
 pub async fn differences(bed: &Bed, world: &World) -> Vec<String> {

@@ -15,3 +15,4 @@ mod kills;
 mod ledger;
 mod operator;
 mod proxy;
+mod upgrade;

@@ -23,6 +23,10 @@ pub async fn reconcile(context: Arc<Context>, policy: Arc<TopicPolicy>) -> Resul
     if policy.metadata.deletion_timestamp.is_some() {
         return apply::clean_up(&context, &policy, &observed).await;
     }
+    if context.is_terminating(policy.metadata.namespace.as_deref()) {
+        // It is deleted next, and revoked then; until then everything that it names goes piece by piece.
+        return Ok(Done::gone());
+    }
     let plan = plan::plan(&observed);
     apply::apply(&context, &policy, &observed, plan).await
 }
