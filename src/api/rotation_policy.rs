@@ -33,6 +33,7 @@ pub struct RotationPolicySpec {
 
     /// Lifetime and renewal point of certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub certificates: Option<CertificateRotation>,
 
     /// Times at which renewals may take place. Without any: at all times. A window never delays a renewal past the

@@ -46,6 +46,7 @@ pub struct ServiceIdentitySpec {
 
     /// How the service proves who it is: exactly one of the fields below.
     #[x_kube(validation = Rule::new("has(self.mtls) != has(self.gatewayOnly)").message("authentication: set exactly one of mtls and gatewayOnly"))]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub authentication: Authentication,
 
     /// Brokers on which the service needs an account of its own.

@@ -42,10 +42,12 @@ pub struct TrustDomainSpec {
 
     /// Where certificates come from: exactly one of the fields below.
     #[x_kube(validation = Rule::new("has(self.selfSigned) != has(self.ca)").message("issuer: set exactly one of selfSigned and ca"))]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub issuer: Issuer,
 
     /// Where the trust bundle is published. Without it the bundle is published in the operator's namespace only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub bundle: Option<Bundle>,
 
     /// DNS names that namespaces may claim beyond the names of their own Services

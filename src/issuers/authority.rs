@@ -8,6 +8,7 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
+use zeroize::Zeroizing;
 
 use super::IssuerError;
 use super::pem::{self, Certificate, PrivateKeyPem};
@@ -235,9 +236,20 @@ fn public_key(key: &KeyPair) -> Vec<u8> {
 pub(super) fn generate_key(algorithm: KeyAlgorithm) -> Result<KeyPair, IssuerError> {
     Ok(match algorithm {
         KeyAlgorithm::Ecdsa => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
-        KeyAlgorithm::Ed25519 => KeyPair::generate_for(&PKCS_ED25519)?,
+        KeyAlgorithm::Ed25519 => plain_ed25519(&KeyPair::generate_for(&PKCS_ED25519)?)?,
         KeyAlgorithm::Rsa => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?,
     })
+}
+
+/// The same key in the first version of PKCS#8 (RFC 8410 section 7): the library writes the second, which has the public
+/// key in it and which OpenSSL does not read.
+fn plain_ed25519(key: &KeyPair) -> Result<KeyPair, IssuerError> {
+    const BEFORE_KEY: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    let der = Zeroizing::new(key.serialize_der());
+    let private = der.get(16..48).filter(|_| der[5..16] == BEFORE_KEY[5..]);
+    let private = private.ok_or_else(|| IssuerError::Invalid("the new Ed25519 key has an unknown form".into()))?;
+    let plain = Zeroizing::new([&BEFORE_KEY[..], private].concat());
+    Ok(KeyPair::try_from(plain.as_slice())?)
 }
 
 /// Parameters of an authority's certificate (X509-SVID section 4.3: `keyCertSign`, and a SPIFFE ID without a path).

@@ -61,6 +61,8 @@ struct Known<F> {
     contentions: HashMap<Key, (Contention, String)>,
     /// What somebody else deleted, and when.
     lost: HashMap<Key, Instant>,
+    /// UIDs of what the watch said is gone, and when: the answer to a write of ours may come later than that.
+    gone: HashMap<String, Instant>,
     /// During a list: what was written since it began, which the list may not show.
     written: Option<HashSet<Key>>,
 }
@@ -80,8 +82,13 @@ where
     /// Nothing is known before [`Self::follow`] has listed.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        let known =
-            Known { records: BTreeMap::new(), contentions: HashMap::new(), lost: HashMap::new(), written: None };
+        let known = Known {
+            records: BTreeMap::new(),
+            contentions: HashMap::new(),
+            lost: HashMap::new(),
+            gone: HashMap::new(),
+            written: None,
+        };
         Self { client, known: RwLock::new(known), kind: std::marker::PhantomData }
     }
 
@@ -297,6 +304,9 @@ where
     fn wrote(&self, metadata: &ObjectMeta) {
         self.note(metadata);
         let mut known = self.write_known();
+        if known.gone.contains_key(metadata.uid.as_deref().unwrap_or_default()) {
+            return;
+        }
         known.lost.remove(&key(metadata));
         if let Some(written) = known.written.as_mut() {
             written.insert(key(metadata));
@@ -309,7 +319,8 @@ where
         let fresh = record(metadata);
         let key = key(metadata);
         let mut known = self.write_known();
-        if known.records.get(&key).is_some_and(|known| known.version >= fresh.version) {
+        let is_old = known.records.get(&key).is_some_and(|known| known.version >= fresh.version);
+        if is_old || known.gone.contains_key(&fresh.uid) {
             return None;
         }
         let told = (key.0.clone(), fresh.controller.clone());
@@ -321,12 +332,14 @@ where
     fn forget(&self, metadata: &ObjectMeta) -> (String, String) {
         let (key, now) = (key(metadata), Instant::now());
         let mut known = self.write_known();
-        let gone = metadata.uid.as_deref().unwrap_or_default();
+        let gone = metadata.uid.clone().unwrap_or_default();
+        known.gone.retain(|_, at| now.duration_since(*at) < REMEMBERED);
+        known.lost.retain(|_, at| now.duration_since(*at) < REMEMBERED);
         if known.records.get(&key).is_some_and(|known| known.uid == gone) {
             known.records.remove(&key);
-            known.lost.retain(|_, at| now.duration_since(*at) < REMEMBERED);
             known.lost.insert(key.clone(), now);
         }
+        known.gone.insert(gone, now);
         (key.0, record::<F>(metadata).controller)
     }
 }
@@ -389,8 +402,41 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    #[derive(Clone)]
+    struct Nothing;
+
+    impl Facts for Nothing {
+        fn read(_: &BTreeMap<String, String>) -> Option<Self> {
+            Some(Self)
+        }
+
+        fn entries(_: &str) -> &'static [&'static str] {
+            &[]
+        }
+    }
+
     fn entry(manager: &str, fields: Value) -> ManagedFieldsEntry {
         serde_json::from_value(json!({"manager": manager, "operation": "Apply", "fieldsV1": fields})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_after_the_deletion_brings_nothing_back() {
+        let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("nobody is there"))
+        });
+        let owned: Owned<k8s_openapi::api::core::v1::Secret, Nothing> = Owned::new(Client::new(nobody, "default"));
+        let written = |uid: &str, version: &str| ObjectMeta {
+            namespace: Some("shop".into()),
+            name: Some("orders-mtls".into()),
+            uid: Some(uid.into()),
+            resource_version: Some(version.into()),
+            ..ObjectMeta::default()
+        };
+        owned.forget(&written("1", "8"));
+        owned.wrote(&written("1", "7"));
+        assert!(owned.get("shop", "orders-mtls").is_none(), "the watch knew better");
+        owned.wrote(&written("2", "9"));
+        assert_eq!(owned.get("shop", "orders-mtls").unwrap().uid, "2", "a namesake is another object");
     }
 
     #[test]

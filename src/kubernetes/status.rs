@@ -42,16 +42,16 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
         }
     }
 
-    /// Writes `wanted` if it differs from `current`.
+    /// Writes `wanted` if it differs from `current`. Says whether the object was still there.
     ///
     /// # Errors
     /// When the API server refuses; an object that is gone is not an error.
-    pub async fn write<K>(&self, client: &Client, object: &K, current: &S, wanted: &S) -> Result<(), Error>
+    pub async fn write<K>(&self, client: &Client, object: &K, current: &S, wanted: &S) -> Result<bool, Error>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
     {
         if current == wanted {
-            return Ok(());
+            return Ok(true);
         }
         let patch = json!({
             "apiVersion": K::api_version(&()),
@@ -67,9 +67,9 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
             Ok(answer) => {
                 let entry = (resource_version(&answer), wanted.clone());
                 self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid(object), entry);
-                Ok(())
+                Ok(true)
             }
-            Err(error) if has_code(&error, 404) => Ok(()),
+            Err(error) if has_code(&error, 404) => Ok(false),
             Err(error) => {
                 Err(Error::api(format!("write the status of {} {}", K::kind(&()), display_name(object)))(error))
             }
@@ -89,7 +89,7 @@ fn dynamic_api<K: Resource<DynamicType = ()>>(
     }
 }
 
-/// Adds or removes our finalizer. `present` says what is wanted.
+/// Adds or removes our finalizer. `present` says what is wanted. Says whether the object was still there.
 ///
 /// # Errors
 /// When the API server refuses; an object that is gone is not an error.
@@ -98,10 +98,10 @@ pub async fn set_finalizer<K: Resource<DynamicType = ()>>(
     object: &K,
     finalizer: &str,
     present: bool,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
     if finalizers.iter().any(|known| known == finalizer) == present {
-        return Ok(());
+        return Ok(true);
     }
     if present {
         finalizers.push(finalizer.to_owned());
@@ -117,10 +117,9 @@ pub async fn set_finalizer<K: Resource<DynamicType = ()>>(
     let name = object.meta().name.clone().unwrap_or_default();
     let api = dynamic_api::<K>(client, object.meta().namespace.as_deref());
     match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Err(error) if !has_code(&error, 404) => {
-            Err(Error::api(format!("set the finalizer of {} {}", K::kind(&()), display_name(object)))(error))
-        }
-        _ => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if has_code(&error, 404) => Ok(false),
+        Err(error) => Err(Error::api(format!("set the finalizer of {} {}", K::kind(&()), display_name(object)))(error)),
     }
 }
 

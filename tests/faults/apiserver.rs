@@ -105,8 +105,7 @@ async fn a_slow_api_server_that_loses_connections_is_caught_up_with() {
     burst(&bed, &namespace, 5).await;
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_millis(700)).await;
-        proxy.set(Mode::Cut);
-        proxy.set(Mode::Slow(Duration::from_millis(100)));
+        proxy.cut(Mode::Slow(Duration::from_millis(100))).await;
     }
     all_ready(&bed, &namespace, 5).await;
 }

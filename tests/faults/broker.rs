@@ -140,8 +140,7 @@ async fn a_slow_broker_that_loses_connections_is_caught_up_with() {
     }
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_millis(700)).await;
-        proxy.set(Mode::Cut);
-        proxy.set(Mode::Slow(Duration::from_millis(150)));
+        proxy.cut(Mode::Slow(Duration::from_millis(150))).await;
     }
     proxy.set(Mode::Pass);
     for name in &names {
@@ -217,8 +216,7 @@ async fn a_credential_of_the_operator_that_expires_is_named_and_its_successor_ta
     let told = bed.condition("BrokerConnection", None, &name, "Ready", ("False", "AdminSecretInvalid")).await;
     assert!(told.data["status"].to_string().contains(&format!("expired at {at}")), "{}", told.data["status"]);
 
-    proxy.set(Mode::Cut);
-    proxy.set(Mode::Pass);
+    proxy.cut(Mode::Pass).await;
     bed.apply(topic("after")).await.unwrap();
     let told = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "LoginRefused")).await;
     assert!(told.data["status"].to_string().contains("the operator's own"), "{}", told.data["status"]);

@@ -64,8 +64,7 @@ async fn a_broker_that_hangs_delays_no_certificate_and_no_other_broker() {
     bed.condition("ServiceIdentity", Some(&namespace), "held-99", "CredentialsIssued", ("True", "Issued")).await;
     bed.condition("BrokerConnection", None, &broker, "Ready", ("False", "BrokerUnreachable")).await;
     bed.condition("TopicPolicy", Some(&namespace), "held-99", "Ready", ("False", "BrokerUnreachable")).await;
-    proxy.set(Mode::Cut);
-    proxy.set(Mode::Pass);
+    proxy.cut(Mode::Pass).await;
     bed.ready("TopicPolicy", Some(&namespace), "held-99").await;
     bed.ready("ServiceIdentity", Some(&namespace), "held-99").await;
     bed.delete("Namespace", None, &namespace).await;

@@ -47,6 +47,14 @@ impl Proxy {
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
+
+    /// Closes what is open, and behaves so from then on.
+    pub async fn cut(&self, then: Mode) {
+        self.set(Mode::Cut);
+        // Each connection has to see it.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.set(then);
+    }
 }
 
 impl Drop for Proxy {

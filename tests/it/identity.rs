@@ -64,6 +64,8 @@ async fn other_kinds_of_keys_are_made_by_choice() {
         let folder = bed.mount(&namespace, &format!("{name}-mtls")).await;
         let text = openssl(&["x509", "-in", &file(&folder, "tls.crt"), "-noout", "-text"]);
         assert!(text.contains(says), "{algorithm}: {text}");
+        let key = openssl(&["pkey", "-in", &file(&folder, "tls.key"), "-pubout"]);
+        assert_eq!(key, openssl(&["x509", "-in", &file(&folder, "tls.crt"), "-noout", "-pubkey"]), "{algorithm}");
     }
 }
 

@@ -55,7 +55,9 @@ pub async fn reconcile(context: Arc<Context>, connection: Arc<BrokerConnection>)
         let message = format!("{users} TopicPolicies still have rights on this broker; it goes when they are deleted");
         conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
     } else {
-        set_finalizer(&context.client, &*connection, FINALIZER, true).await?;
+        if !set_finalizer(&context.client, &*connection, FINALIZER, true).await? {
+            return Ok(Done::gone());
+        }
         conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
     }
 
@@ -147,9 +149,10 @@ fn session(context: &Arc<Context>, connection: &BrokerConnection, config: KafkaC
     broker
 }
 
-/// What every policy has recorded on this broker.
+/// What every policy has recorded on this broker. What is being deleted claims nothing: its rights are not put back.
 fn claims(context: &Context, name: &str) -> HashMap<String, Bindings> {
-    let policies = context.stores.topic_policies.valid(None).filter(|policy| policy.spec.broker == name);
+    let claims = |policy: &TopicPolicy| policy.spec.broker == name && policy.metadata.deletion_timestamp.is_none();
+    let policies = context.stores.topic_policies.valid(None).filter(claims);
     policies
         .map(|policy| {
             let recorded = context.statuses.topic_policies.current(&policy, policy.status.as_ref()).applied;

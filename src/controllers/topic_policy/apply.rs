@@ -19,7 +19,7 @@ use crate::domain::grants::{Bindings, describe_topic};
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::status::{has_finalizer, set_finalizer};
-use crate::kubernetes::uid;
+use crate::kubernetes::{display_name, uid};
 
 /// How soon a broker that did not do as asked is asked again, at first and at most. Its session wakes everybody who
 /// waits for it as soon as it can be asked again.
@@ -31,7 +31,10 @@ pub async fn apply(
     observed: &Observed,
     plan: Plan,
 ) -> Result<Done, Error> {
-    set_finalizer(&context.client, policy, FINALIZER, true).await?;
+    // What is gone by now has no record, and what would be applied for it nobody would ever remove.
+    if !set_finalizer(&context.client, policy, FINALIZER, true).await? {
+        return Ok(Done::gone());
+    }
     let wanted = plan.wanted();
     let recorded: Bindings = observed.status.applied.iter().cloned().collect();
     let mut status = TopicPolicyStatus {
@@ -53,7 +56,9 @@ pub async fn apply(
                 // Recorded before it is applied: a crash in between leaves a record without an ACL, never the reverse.
                 let mut intent = current.clone();
                 intent.applied = recorded.union(&wanted).cloned().collect();
-                context.statuses.topic_policies.write(&context.client, policy, &current, &intent).await?;
+                if !context.statuses.topic_policies.write(&context.client, policy, &current, &intent).await? {
+                    return Ok(Done::gone());
+                }
                 current = intent;
             }
             let applied: Bindings = current.applied.iter().cloned().collect();
@@ -83,9 +88,31 @@ pub async fn apply(
     });
     status.observed_generation = policy.metadata.generation;
     status.conditions = conditions.merge(&observed.status.conditions, policy.metadata.generation, observed.now);
-    context.statuses.topic_policies.write(&context.client, policy, &current, &status).await?;
+    if !context.statuses.topic_policies.write(&context.client, policy, &current, &status).await? {
+        take_back(policy, observed, &current).await;
+        return Ok(Done::gone());
+    }
     context.events.transition(policy, &observed.status.conditions, &conditions).await;
     Ok(Done::with(&conditions, next))
+}
+
+/// Revokes what was applied for a policy that is gone although it had the finalizer: the API server does not look at
+/// finalizers again once it has begun to delete, and one that comes at this moment holds nothing.
+async fn take_back(policy: &TopicPolicy, observed: &Observed, status: &TopicPolicyStatus) {
+    let Some(broker) = &observed.broker else { return };
+    if policy.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Orphan {
+        return broker.session.forget(&uid(policy)).await;
+    }
+    let recorded = status.applied.iter().cloned().collect();
+    let demand = Demand { policy: uid(policy), wanted: Bindings::new(), recorded, enforce: true };
+    let failure = match broker.session.ensure(demand).await {
+        Ok(outcome) => outcome.failures.into_iter().next().map(|(it, why)| format!("{it}: {why}")),
+        Err(failure) => Some(failure.message),
+    };
+    if let Some(failure) = failure {
+        tracing::error!(policy = display_name(policy), failure, "gone too soon, and its rights could not be revoked");
+    }
+    broker.session.forget(&uid(policy)).await;
 }
 
 /// Whether the grants were in force when they were looked at last.

@@ -45,8 +45,8 @@ pub async fn apply(
             observed.identities
         );
         conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
-    } else {
-        set_finalizer(&context.client, domain, FINALIZER, true).await?;
+    } else if !set_finalizer(&context.client, domain, FINALIZER, true).await? {
+        return Ok(Done::gone());
     }
 
     let mut next = Vec::new();
