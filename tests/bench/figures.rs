@@ -25,7 +25,7 @@ use bed::Bed;
 use report::{Report, grouped};
 
 #[derive(Parser)]
-#[command(about = "Measures Credence on the bed in the folder CREDENCE_BED")]
+#[command(name = "run-bench", about = "Measures Credence on the bed in the folder CREDENCE_BED")]
 struct Cli {
     /// Measure these only; `limit` always comes first, since rates are also given as a share of it.
     #[arg(long, env = "BENCH", value_enum, value_delimiter = ',')]

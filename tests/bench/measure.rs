@@ -160,7 +160,8 @@ impl Cost {
     pub fn tell(&self, report: &mut Report, object: &str, count: usize) {
         let count = float(count);
         report.add(format!("API writes per {object}"), self.writes() / count, "");
-        for (verb, requests) in self.requests.iter().filter(|(_, requests)| **requests > 0.0) {
+        // What happens now and then, such as opening a watch again, is no cost of an object.
+        for (verb, requests) in self.requests.iter().filter(|(_, requests)| **requests / count >= 0.01) {
             report.add(format!("API requests per {object}: {verb}"), requests / count, "");
         }
         for (request, times) in self.broker.iter().filter(|(_, times)| **times > 0.0) {

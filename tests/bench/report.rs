@@ -39,6 +39,8 @@ impl Report {
     }
 
     pub fn add(&mut self, figure: impl Into<String>, value: f64, unit: &'static str) {
+        // A sum of nothing is -0.
+        let value = value + 0.0;
         let share = self.limit.filter(|_| unit == "/s").map(|limit| 100.0 * value / limit);
         let row = Row { scenario: self.scenario.clone(), figure: figure.into(), value, unit, share };
         eprintln!("{}", format!("  {}: {} {}", row.figure, number(row.value), row.unit).trim_end());
