@@ -9,6 +9,7 @@ use kube::Client;
 use kube::core::PartialObjectMeta;
 
 use super::gate::RotationGate;
+use super::gauges::Counted;
 use super::material::{BundleFacts, MaterialFacts};
 use super::service_identity::Logins;
 use super::wiring::Seen;
@@ -147,6 +148,7 @@ pub struct Context {
     pub seen: SeenFacts,
     pub gate: RotationGate,
     pub logins: Logins,
+    pub counted: Counted,
     pub events: Events,
     pub metrics: Arc<Metrics>,
 }

@@ -1,6 +1,8 @@
 //! The gauges: what the stores, queues and sessions hold is counted when somebody asks for the metrics.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -14,6 +16,19 @@ use crate::kubernetes::run::Trigger;
 use crate::kubernetes::store::Store;
 use crate::metrics::{BrokerFigures, CertificateFigures, Metrics};
 
+/// What is counted object by object is not counted again before so many times as long as it took: who asks often must
+/// not keep the operator busy with its own metrics.
+const REST: u32 = 20;
+
+/// Until when the last count stands.
+pub struct Counted(Mutex<Instant>);
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
 /// Brings all gauges up to date.
 pub fn refresh(context: &Context, metrics: &Metrics) {
     let triggers = &context.triggers;
@@ -22,9 +37,14 @@ pub fn refresh(context: &Context, metrics: &Metrics) {
     queue(metrics, "rotation_policy", &triggers.rotation_policies);
     queue(metrics, "broker_connection", &triggers.brokers);
     queue(metrics, "topic_policy", &triggers.topic_policies);
-    metrics.objects(objects(context));
-    metrics.certificates(certificates(context, Timestamp::now()));
     metrics.brokers(brokers(context));
+    let mut counted = context.counted.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let began = Instant::now();
+    if began >= *counted {
+        metrics.objects(objects(context));
+        metrics.certificates(certificates(context, Timestamp::now()));
+        *counted = Instant::now() + began.elapsed() * REST;
+    }
 }
 
 fn queue(metrics: &Metrics, controller: &'static str, trigger: &Trigger) {

@@ -19,8 +19,9 @@ use tokio::time::{sleep, timeout};
 
 use super::context::{Authorities, Context, NameClaims, SeenFacts, Settings, Statuses, Stores, Triggers};
 use super::gate::RotationGate;
+use super::gauges::{self, Counted};
 use super::service_identity::Logins;
-use super::{broker_connection, gauges, rotation_policy, service_identity, topic_policy, trust_domain};
+use super::{broker_connection, rotation_policy, service_identity, topic_policy, trust_domain};
 use crate::api::{ServiceIdentity, TopicPolicy};
 use crate::brokers::registry::Brokers;
 use crate::domain::fence::Fence;
@@ -152,6 +153,7 @@ fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>
         seen: SeenFacts::default(),
         gate: RotationGate::default(),
         logins: Logins::default(),
+        counted: Counted::default(),
         events: Events::new(client.clone()),
         metrics,
         fence,
