@@ -7,6 +7,7 @@ pub mod events;
 pub mod health;
 pub mod lease;
 pub mod owned;
+mod ownership;
 pub mod queue;
 pub mod run;
 pub mod status;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{Error, has_code};
+use super::ownership::untouched;
 use super::status::version;
 use super::{COMPONENT, FIELD_MANAGER, MANAGED_BY};
 use crate::domain::contention::Contention;
@@ -370,37 +371,9 @@ fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
     }
 }
 
-/// Checks that every entry of `data` and every annotation that we wrote is still ours: who changes one takes it over.
-/// What others write beside them is their business.
-///
-/// # Errors
-/// Who has taken one.
-fn untouched<'a>(
-    managers: &[ManagedFieldsEntry],
-    data: &[&str],
-    annotations: impl Iterator<Item = &'a str>,
-) -> Result<(), String> {
-    let paths: Vec<[String; 3]> = data
-        .iter()
-        .map(|name| ["f:data".to_owned(), format!("f:{name}"), String::new()])
-        .chain(annotations.map(|name| ["f:metadata".to_owned(), "f:annotations".to_owned(), format!("f:{name}")]))
-        .collect();
-    let has = |entry: &ManagedFieldsEntry, path: &[String; 3]| {
-        let mut parts = path.iter().filter(|part| !part.is_empty());
-        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
-        parts.try_fold(fields, |fields, part| fields.map(|fields| fields.get(part))).flatten().is_some()
-    };
-    let is_ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
-    let taken = paths.iter().find(|path| !managers.iter().filter(is_ours).any(|entry| has(entry, path)));
-    let Some(path) = taken else { return Ok(()) };
-    let taker = managers.iter().filter(|entry| !is_ours(entry)).find(|entry| has(entry, path));
-    Err(taker.and_then(|entry| entry.manager.clone()).unwrap_or_else(|| "somebody who removed a part of it".to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
 
     #[derive(Clone)]
     struct Nothing;
@@ -413,10 +386,6 @@ mod tests {
         fn entries(_: &str) -> &'static [&'static str] {
             &[]
         }
-    }
-
-    fn entry(manager: &str, fields: Value) -> ManagedFieldsEntry {
-        serde_json::from_value(json!({"manager": manager, "operation": "Apply", "fieldsV1": fields})).unwrap()
     }
 
     #[tokio::test]
@@ -437,25 +406,5 @@ mod tests {
         assert!(owned.get("shop", "orders-mtls").is_none(), "the watch knew better");
         owned.wrote(&written("2", "9"));
         assert_eq!(owned.get("shop", "orders-mtls").unwrap().uid, "2", "a namesake is another object");
-    }
-
-    #[test]
-    fn what_others_write_beside_our_content_is_their_business() {
-        let check = |entries: &[ManagedFieldsEntry]| {
-            untouched(entries, &["tls.crt", "tls.key"], std::iter::once("credence.dev/issued-at"))
-        };
-        let annotation = json!({"f:annotations": {"f:credence.dev/issued-at": {}}});
-        let ours =
-            entry("credence", json!({"f:data": {".": {}, "f:tls.crt": {}, "f:tls.key": {}}, "f:metadata": annotation}));
-        let label = entry("argocd", json!({"f:metadata": {"f:labels": {"f:team": {}}}}));
-        let more = entry("kubectl-edit", json!({"f:data": {"f:notes": {}}}));
-        assert_eq!(check(&[ours.clone(), label, more]), Ok(()));
-        let left = entry("credence", json!({"f:data": {"f:tls.key": {}}, "f:metadata": annotation}));
-        let taken = entry("kubectl-edit", json!({"f:data": {"f:tls.crt": {}}}));
-        assert_eq!(check(&[left, taken]), Err("kubectl-edit".to_owned()));
-        let left = entry("credence", json!({"f:data": {"f:tls.crt": {}, "f:tls.key": {}}}));
-        let taken = entry("kubectl-annotate", json!({"f:metadata": annotation}));
-        assert_eq!(check(&[left, taken]), Err("kubectl-annotate".to_owned()));
-        assert!(check(&[]).is_err(), "without a record of ownership the content proves nothing");
     }
 }
