@@ -194,9 +194,9 @@ impl Context {
         let secret = &changed.name;
         let brings =
             |domain: &TrustDomain| domain.spec.issuer.ca.as_ref().is_some_and(|ca| ca.secret_ref.name == *secret);
-        fire_where(&self.triggers.trust_domains, &self.stores.trust_domains, None, brings);
+        fire_where(&self.triggers.trust_domains, &self.stores.trust_domains, brings);
         let uses = |connection: &BrokerConnection| connection.spec.kafka.admin_secret_ref.name == *secret;
-        fire_where(&self.triggers.brokers, &self.stores.brokers, None, uses);
+        fire_where(&self.triggers.brokers, &self.stores.brokers, uses);
     }
 
     /// An object that the operator wrote was changed or removed; `owner` is kind and name.
@@ -211,28 +211,28 @@ impl Context {
     /// Wakes all identities of a trust domain.
     pub fn identities_of_trust_domain(&self, name: &str) {
         let of_domain = |identity: &ServiceIdentity| identity.spec.trust_domain == name;
-        fire_where(&self.triggers.identities, &self.stores.identities, None, of_domain);
+        fire_where(&self.triggers.identities, &self.stores.identities, of_domain);
     }
 
     /// Wakes all identities and policies that name a broker.
     pub fn users_of_broker(&self, name: &str) {
-        fire_where(&self.triggers.identities, &self.stores.identities, None, |identity| has_account(identity, name));
+        fire_where(&self.triggers.identities, &self.stores.identities, |identity| has_account(identity, name));
         self.policies_of_broker(name);
     }
 
     /// Wakes all policies that name a broker.
     pub fn policies_of_broker(&self, name: &str) {
         let names = |policy: &TopicPolicy| policy.spec.broker == name;
-        fire_where(&self.triggers.topic_policies, &self.stores.topic_policies, None, names);
+        fire_where(&self.triggers.topic_policies, &self.stores.topic_policies, names);
     }
 
     /// Wakes the identities and policies that name a broker and are not as they should be.
     pub fn unready_users_of_broker(&self, name: &str) {
-        fire_where(&self.triggers.identities, &self.stores.identities, None, |identity| {
+        fire_where(&self.triggers.identities, &self.stores.identities, |identity| {
             let conditions = identity.status.as_ref().map(|status| status.conditions.as_slice());
             has_account(identity, name) && !is_ready(conditions)
         });
-        fire_where(&self.triggers.topic_policies, &self.stores.topic_policies, None, |policy| {
+        fire_where(&self.triggers.topic_policies, &self.stores.topic_policies, |policy| {
             let conditions = policy.status.as_ref().map(|status| status.conditions.as_slice());
             policy.spec.broker == name && !is_ready(conditions)
         });
@@ -294,12 +294,12 @@ impl Context {
 
     fn waiting_trust_domains(&self) {
         let waits = |domain: &TrustDomain| domain.metadata.deletion_timestamp.is_some();
-        fire_where(&self.triggers.trust_domains, &self.stores.trust_domains, None, waits);
+        fire_where(&self.triggers.trust_domains, &self.stores.trust_domains, waits);
     }
 
     fn waiting_brokers(&self) {
         let waits = |connection: &BrokerConnection| connection.metadata.deletion_timestamp.is_some();
-        fire_where(&self.triggers.brokers, &self.stores.brokers, None, waits);
+        fire_where(&self.triggers.brokers, &self.stores.brokers, waits);
     }
 }
 
@@ -313,13 +313,12 @@ fn fire_all(trigger: &Trigger, names: Vec<Name>) {
     }
 }
 
-/// Wakes the objects of a store, or of one namespace of it, that satisfy a predicate.
+/// Wakes the objects of a store that satisfy a predicate.
 fn fire_where<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(
     trigger: &Trigger,
     store: &Store<K>,
-    namespace: Option<&str>,
     predicate: impl Fn(&K) -> bool,
 ) {
-    let found = store.iter(namespace).filter(|(_, object)| object.as_ref().is_ok_and(&predicate));
+    let found = store.iter(None).filter(|(_, object)| object.as_ref().is_ok_and(&predicate));
     found.for_each(|(name, _)| trigger.fire(&name));
 }

@@ -18,7 +18,7 @@ use tokio::time::sleep_until;
 use super::error::{Class, Error};
 use super::queue::{Lane, Queue};
 use super::store::{Name, Store};
-use crate::api::{Conditions, Reason};
+use crate::api::Conditions;
 use crate::metrics::Metrics;
 
 type Key = Arc<Name>;
@@ -89,12 +89,6 @@ impl Done {
     #[must_use]
     pub fn gone() -> Self {
         Self { next: None, reason: "Deleted" }
-    }
-
-    /// The object waits for the reason given.
-    #[must_use]
-    pub fn waiting(reason: Reason, next: Duration) -> Self {
-        Self { next: Some(next), reason: reason.as_str() }
     }
 }
 
