@@ -80,13 +80,13 @@ pub struct Statuses {
 #[derive(Default)]
 pub struct NameClaims {
     /// Of ServiceAccounts: trust domain, namespace, ServiceAccount.
-    pub accounts: Mutex<Claims<(String, String, String)>>,
+    pub accounts: Mutex<Claims>,
     /// Of DNS names: trust domain, name.
-    pub dns_names: Mutex<Claims<(String, String)>>,
+    pub dns_names: Mutex<Claims>,
     /// Of consumer groups: broker, group; held by a policy for the namespaces of its consumers.
-    pub groups: Mutex<Claims<(String, String)>>,
+    pub groups: Mutex<Claims>,
     /// Not exclusive: the policies that name an identity, by its namespace and name.
-    pub identity_policies: Mutex<Claims<(String, String)>>,
+    pub identity_policies: Mutex<Claims>,
 }
 
 /// What was last seen of each kind, as far as other objects depend on it.

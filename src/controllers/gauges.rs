@@ -120,7 +120,7 @@ fn certificates(context: &Context, now: Timestamp) -> BTreeMap<String, Certifica
 }
 
 fn brokers(context: &Context) -> Vec<(String, BrokerFigures)> {
-    let names = context.stores.brokers.names(None).into_iter().map(|name| name.name);
+    let names = context.stores.brokers.names(None).into_iter().map(|name| name.name.to_string());
     names
         .map(|name| {
             let figures = context.brokers.get(&name).map_or_else(BrokerFigures::default, |broker| {

@@ -25,13 +25,14 @@ use super::{broker_connection, rotation_policy, service_identity, topic_policy, 
 use crate::api::{ServiceIdentity, TopicPolicy};
 use crate::brokers::registry::Brokers;
 use crate::domain::fence::Fence;
+use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::health::{Health, Stage};
 use crate::kubernetes::owned::Owned;
 use crate::kubernetes::queue::Lane;
 use crate::kubernetes::run::{Done, Trigger, run as run_controller};
-use crate::kubernetes::store::{Name, Store, Watched};
+use crate::kubernetes::store::{Store, Watched};
 use crate::kubernetes::watch::{self, Interruptions};
 use crate::metrics::Metrics;
 
@@ -134,7 +135,7 @@ fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>
         trust_domains: Trigger::new(WORKERS, Duration::ZERO, alone),
         identities: Trigger::new(WORKERS, Duration::ZERO, move |name| with_brokers(&identities, name)),
         rotation_policies: Trigger::new(WORKERS, GATHER, |name| Lane {
-            turn: name.namespace.clone(),
+            turn: name.namespace.to_string(),
             ..Lane::default()
         }),
         brokers: Trigger::new(WORKERS, Duration::ZERO, alone),
@@ -163,20 +164,20 @@ fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>
 
 /// A trust domain or a broker that hangs holds nobody but itself.
 fn alone(name: &Name) -> Lane {
-    Lane { group: name.name.clone(), turn: String::new() }
+    Lane { group: name.name.to_string(), turn: String::new() }
 }
 
 /// An identity may be held up by the brokers that it has accounts on.
 fn with_brokers(store: &Store<ServiceIdentity>, name: &Name) -> Lane {
     let brokers = store.get(Some(&name.namespace), &name.name).map(|identity| identity.spec.brokers);
     let names = brokers.iter().flatten().map(|broker| broker.name.as_str());
-    Lane { group: names.collect::<Vec<_>>().join(","), turn: name.namespace.clone() }
+    Lane { group: names.collect::<Vec<_>>().join(","), turn: name.namespace.to_string() }
 }
 
 /// A policy may be held up by its broker.
 fn with_broker(store: &Store<TopicPolicy>, name: &Name) -> Lane {
     let broker = store.get(Some(&name.namespace), &name.name).map(|policy| policy.spec.broker);
-    Lane { group: broker.unwrap_or_default(), turn: name.namespace.clone() }
+    Lane { group: broker.unwrap_or_default(), turn: name.namespace.to_string() }
 }
 
 /// Whether Secrets and ConfigMaps of ours have been listed; the stores know by themselves.

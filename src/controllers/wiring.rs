@@ -11,39 +11,51 @@ use serde::de::DeserializeOwned;
 
 use super::context::{Context, NameClaims};
 use super::service_identity::plan::service_account;
-use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy, TrustDomain};
-use crate::domain::claims::Claimant;
+use crate::api::{BrokerConnection, IdentityReference, ServiceIdentity, TopicPolicy, TrustDomain};
+use crate::domain::claims::Claim;
+use crate::domain::name::Name;
 use crate::kubernetes::run::Trigger;
-use crate::kubernetes::store::{Name, Store};
+use crate::kubernetes::store::Store;
 
 /// What was last seen of the objects of one kind, as far as others depend on it.
 #[derive(Default)]
 pub struct Seen {
     /// A digest of the facts of each object: they are compared, and never read.
-    digests: Mutex<HashMap<String, u64>>,
+    digests: Mutex<HashMap<Name, u64>>,
     hasher: RandomState,
 }
 
 impl Seen {
     /// Notes what others depend on (`None` for an object that is gone), and says whether it changed.
-    fn changed(&self, key: &str, facts: Option<String>) -> bool {
+    fn changed(&self, name: &Name, facts: Option<String>) -> bool {
         let mut seen = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         let facts = facts.map(|facts| self.hasher.hash_one(facts));
         let before = match facts {
-            Some(facts) => seen.insert(key.to_owned(), facts),
-            None => seen.remove(key),
+            Some(facts) => seen.insert(name.clone(), facts),
+            None => seen.remove(name),
         };
         before != facts
     }
 }
 
-/// A claimant for an object.
-fn claimant<K: Resource>(object: &K) -> Claimant {
-    Claimant {
-        created: object.meta().creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-        namespace: object.meta().namespace.clone().unwrap_or_default(),
-        name: object.meta().name.clone().unwrap_or_default(),
-    }
+/// What an object claims.
+fn claim<K: Resource>(object: &K, keys: BTreeSet<String>) -> Claim {
+    Claim { created: object.meta().creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()), keys }
+}
+
+// Keys of claims. Of what they are made of only the last may hold a slash.
+
+fn account_key(identity: &ServiceIdentity) -> String {
+    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
+    format!("{}/{namespace}/{}", identity.spec.trust_domain, service_account(identity))
+}
+
+fn dns_name_key(identity: &ServiceIdentity, dns_name: &str) -> String {
+    format!("{}/{dns_name}", identity.spec.trust_domain)
+}
+
+fn group_key(policy: &TopicPolicy, group: &str) -> String {
+    format!("{}/{group}", policy.spec.broker)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -65,14 +77,16 @@ fn readable<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(store:
 }
 
 impl NameClaims {
-    /// The identity that holds a ServiceAccount in a trust domain.
-    pub fn holder_of_account(&self, key: &(String, String, String)) -> Option<Claimant> {
-        locked(&self.accounts).holder(key).cloned()
+    /// Another identity that holds the ServiceAccount of this one in its trust domain.
+    pub fn holder_of_account(&self, identity: &ServiceIdentity) -> Option<Name> {
+        let holder = locked(&self.accounts).holder(&account_key(identity)).cloned();
+        holder.filter(|holder| *holder != Name::of(identity))
     }
 
-    /// The identity that holds a DNS name in a trust domain.
-    pub fn holder_of_dns_name(&self, key: &(String, String)) -> Option<Claimant> {
-        locked(&self.dns_names).holder(key).cloned()
+    /// Another identity that holds a DNS name in the trust domain of this one.
+    pub fn holder_of_dns_name(&self, identity: &ServiceIdentity, dns_name: &str) -> Option<Name> {
+        let holder = locked(&self.dns_names).holder(&dns_name_key(identity, dns_name)).cloned();
+        holder.filter(|holder| *holder != Name::of(identity))
     }
 }
 
@@ -84,7 +98,7 @@ impl Context {
         if facts.is_none() {
             self.authorities.remove(&changed.name);
         }
-        if self.seen.trust_domains.changed(&changed.name, facts) {
+        if self.seen.trust_domains.changed(changed, facts) {
             self.identities_of_trust_domain(&changed.name);
         }
     }
@@ -92,32 +106,24 @@ impl Context {
     /// An identity was added, changed or removed.
     pub fn identity_changed(&self, changed: &Name) {
         self.triggers.identities.fire(changed);
-        let namespace = changed.namespace.clone();
-        let name = &changed.name;
         let found = readable(&self.stores.identities, changed);
-        let domain = found.as_ref().map(|identity| identity.spec.trust_domain.clone()).unwrap_or_default();
-        let account = found.as_ref().map(|identity| {
-            (claimant(identity), BTreeSet::from([(domain.clone(), namespace.clone(), service_account(identity))]))
-        });
+        let account = found.as_ref().map(|identity| claim(identity, BTreeSet::from([account_key(identity)])));
         let dns_names = found.as_ref().map(|identity| {
             let names = identity.spec.authentication.mtls.iter().flat_map(|mtls| &mtls.dns_names);
-            (claimant(identity), names.map(|name| (domain.clone(), name.clone())).collect())
+            claim(identity, names.map(|name| dns_name_key(identity, name)).collect())
         });
-        let mut affected = locked(&self.claims.accounts).update(&namespace, name, account);
-        affected.extend(locked(&self.claims.dns_names).update(&namespace, name, dns_names));
-        for other in affected {
-            self.triggers.identities.fire(&Name::new(Some(&other.namespace), &other.name));
-        }
-        let key = format!("{namespace}/{name}");
+        let mut affected = locked(&self.claims.accounts).update(changed, account);
+        affected.extend(locked(&self.claims.dns_names).update(changed, dns_names));
+        affected.iter().for_each(|other| self.triggers.identities.fire(other));
         let facts = found.as_ref().map(|identity| {
             let conditions = identity.status.iter().flat_map(|status| &status.conditions);
             let accepted = conditions.filter(|condition| condition.type_ == "Accepted").map(|it| it.message.as_str());
             format!("{}/{:?}/{:?}", spec_facts(identity), identity.metadata.labels, accepted.collect::<Vec<_>>())
         });
         let gone = facts.is_none();
-        if self.seen.identities.changed(&key, facts) {
-            self.policies_of_identity(&namespace, name);
-            self.rotation_policies_of(&namespace);
+        if self.seen.identities.changed(changed, facts) {
+            self.policies_of_identity(changed);
+            self.rotation_policies_of(&changed.namespace);
             if gone {
                 // A trust domain that is being deleted waits for its last identity.
                 self.waiting_trust_domains();
@@ -128,13 +134,13 @@ impl Context {
     /// A rotation policy was added, changed or removed.
     pub fn rotation_policy_changed(&self, changed: &Name) {
         self.triggers.rotation_policies.fire(changed);
-        let namespace = changed.namespace.clone();
+        let namespace = &*changed.namespace;
         let facts = readable(&self.stores.rotation_policies, changed).map(|policy| spec_facts(&policy));
-        if self.seen.rotation_policies.changed(&format!("{namespace}/{}", changed.name), facts) {
+        if self.seen.rotation_policies.changed(changed, facts) {
             let everywhere = namespace == self.settings.namespace;
-            let identities = self.stores.identities.names((!everywhere).then_some(namespace.as_str()));
+            let identities = self.stores.identities.names((!everywhere).then_some(namespace));
             fire_all(&self.triggers.identities, identities);
-            self.rotation_policies_of(&namespace);
+            self.rotation_policies_of(namespace);
         }
     }
 
@@ -145,7 +151,7 @@ impl Context {
         if facts.is_none() {
             self.brokers.remove(&changed.name);
         }
-        if self.seen.brokers.changed(&changed.name, facts) {
+        if self.seen.brokers.changed(changed, facts) {
             self.users_of_broker(&changed.name);
         }
     }
@@ -153,24 +159,21 @@ impl Context {
     /// A topic policy was added, changed or removed.
     pub fn topic_policy_changed(&self, changed: &Name) {
         self.triggers.topic_policies.fire(changed);
-        let namespace = changed.namespace.clone();
         let found = readable(&self.stores.topic_policies, changed);
         let identities = found.as_ref().map(|policy| {
-            let grants = policy.spec.grants.iter();
-            let named = grants.map(|grant| {
-                (grant.identity.namespace.clone().unwrap_or_else(|| namespace.clone()), grant.identity.name.clone())
-            });
-            (claimant(policy), named.collect())
+            let named = policy.spec.grants.iter().map(|grant| &grant.identity);
+            let own = &changed.namespace;
+            let key =
+                |named: &IdentityReference| format!("{}/{}", named.namespace.as_deref().unwrap_or(own), named.name);
+            claim(policy, named.map(key).collect())
         });
-        locked(&self.claims.identity_policies).update(&namespace, &changed.name, identities);
+        locked(&self.claims.identity_policies).update(changed, identities);
         let groups = found.as_ref().map(|policy| {
-            let groups = policy.spec.grants.iter().filter_map(|grant| grant.consumer_group.clone());
-            (claimant(policy), groups.map(|group| (policy.spec.broker.clone(), group)).collect())
+            let groups = policy.spec.grants.iter().filter_map(|grant| grant.consumer_group.as_ref());
+            claim(policy, groups.map(|group| group_key(policy, group)).collect())
         });
-        let affected = locked(&self.claims.groups).update(&namespace, &changed.name, groups);
-        for other in affected {
-            self.triggers.topic_policies.fire(&Name::new(Some(&other.namespace), &other.name));
-        }
+        let affected = locked(&self.claims.groups).update(changed, groups);
+        affected.iter().for_each(|other| self.triggers.topic_policies.fire(other));
         if found.is_none() {
             // A broker connection that is being deleted waits for the last policy with rights on it.
             self.waiting_brokers();
@@ -181,7 +184,7 @@ impl Context {
     pub fn namespace_changed(&self, changed: &Name) {
         let found = self.stores.namespaces.get(None, &changed.name);
         let facts = found.map(|it| format!("{:?}/{}", it.metadata.labels, it.metadata.deletion_timestamp.is_some()));
-        if !self.seen.namespaces.changed(&changed.name, facts) {
+        if !self.seen.namespaces.changed(changed, facts) {
             return;
         }
         fire_all(&self.triggers.trust_domains, self.stores.trust_domains.names(None));
@@ -191,7 +194,7 @@ impl Context {
 
     /// A Secret of the operator's namespace was added, changed or removed.
     pub fn operator_secret_changed(&self, changed: &Name) {
-        let secret = &changed.name;
+        let secret = &*changed.name;
         let brings =
             |domain: &TrustDomain| domain.spec.issuer.ca.as_ref().is_some_and(|ca| ca.secret_ref.name == *secret);
         fire_where(&self.triggers.trust_domains, &self.stores.trust_domains, brings);
@@ -254,21 +257,18 @@ impl Context {
     }
 
     /// Consumer groups of a policy that an older policy holds for consumers of another namespace, with the holder.
-    pub fn foreign_groups(&self, policy: &TopicPolicy) -> BTreeMap<String, Claimant> {
+    pub fn foreign_groups(&self, policy: &TopicPolicy) -> BTreeMap<String, Name> {
         let namespaces = |policy: &TopicPolicy, group: &str| -> BTreeSet<String> {
             let own = policy.metadata.namespace.clone().unwrap_or_default();
             let grants = policy.spec.grants.iter().filter(|grant| grant.consumer_group.as_deref() == Some(group));
             grants.map(|grant| grant.identity.namespace.clone().unwrap_or_else(|| own.clone())).collect()
         };
-        let own = claimant(policy);
+        let own = Name::of(policy);
         let mut foreign = BTreeMap::new();
         for group in policy.spec.grants.iter().filter_map(|grant| grant.consumer_group.as_ref()) {
-            let key = (policy.spec.broker.clone(), group.clone());
-            let Some(holder) = locked(&self.claims.groups).holder(&key).cloned() else { continue };
-            if holder == own {
-                continue;
-            }
-            let found = self.stores.topic_policies.get(Some(&holder.namespace), &holder.name);
+            let holder = locked(&self.claims.groups).holder(&group_key(policy, group)).cloned();
+            let Some(holder) = holder.filter(|holder| *holder != own) else { continue };
+            let found = readable(&self.stores.topic_policies, &holder);
             if found.is_some_and(|found| !namespaces(policy, group).is_subset(&namespaces(&found, group))) {
                 foreign.insert(group.clone(), holder);
             }
@@ -276,11 +276,9 @@ impl Context {
         foreign
     }
 
-    fn policies_of_identity(&self, namespace: &str, name: &str) {
-        let key = (namespace.to_owned(), name.to_owned());
-        for policy in locked(&self.claims.identity_policies).holders(&key) {
-            self.triggers.topic_policies.fire(&Name::new(Some(&policy.namespace), &policy.name));
-        }
+    fn policies_of_identity(&self, identity: &Name) {
+        let policies = locked(&self.claims.identity_policies);
+        policies.holders(&identity.to_string()).for_each(|policy| self.triggers.topic_policies.fire(policy));
     }
 
     /// Wakes the rotation policies that may be attached to identities of a namespace.

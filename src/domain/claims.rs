@@ -1,79 +1,88 @@
 //! Who holds a name that only one object may hold: the oldest, and among equals the first by namespace and name.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-/// A claimant. Its order is the order of precedence.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Claimant {
+use super::name::Name;
+
+/// What one object claims.
+#[derive(Debug)]
+pub struct Claim {
     /// When the object was created, in seconds since 1970.
     pub created: i64,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
+    /// What it claims.
+    pub keys: BTreeSet<String>,
 }
 
-/// Claims on keys of one kind, kept up to date object by object.
 #[derive(Debug)]
-pub struct Claims<K> {
-    by_key: HashMap<K, BTreeSet<Claimant>>,
-    by_object: BTreeMap<(String, String), (Claimant, BTreeSet<K>)>,
+struct Standing {
+    created: i64,
+    keys: Box<[Arc<str>]>,
 }
 
-impl<K> Default for Claims<K> {
-    fn default() -> Self {
-        Self { by_key: HashMap::new(), by_object: BTreeMap::new() }
+impl Standing {
+    fn is(&self, claim: &Claim) -> bool {
+        self.created == claim.created && self.keys.iter().map(AsRef::as_ref).eq(claim.keys.iter().map(String::as_str))
     }
 }
 
-impl<K: Clone + Ord + Hash> Claims<K> {
+/// Claims on keys of one kind, kept up to date object by object.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// Key, age and object: the first object of a key holds it.
+    by_key: BTreeSet<(Arc<str>, i64, Name)>,
+    by_object: BTreeMap<Name, Standing>,
+}
+
+impl Claims {
     /// Replaces what one object claims, and returns the other objects whose standing this may change.
-    pub fn update(
-        &mut self,
-        namespace: &str,
-        name: &str,
-        claim: Option<(Claimant, BTreeSet<K>)>,
-    ) -> BTreeSet<Claimant> {
-        let object = (namespace.to_owned(), name.to_owned());
-        let claim = claim.filter(|(_, keys)| !keys.is_empty());
-        let before = self.by_object.get(&object);
-        if before == claim.as_ref() {
-            return BTreeSet::new();
-        }
+    pub fn update(&mut self, object: &Name, claim: Option<Claim>) -> BTreeSet<Name> {
+        let claim = claim.filter(|claim| !claim.keys.is_empty());
+        let is_same = match (self.by_object.get(object), &claim) {
+            (Some(before), Some(claim)) => before.is(claim),
+            (before, claim) => before.is_none() && claim.is_none(),
+        };
         let mut affected = BTreeSet::new();
-        if let Some((claimant, keys)) = self.by_object.remove(&object) {
+        if is_same {
+            return affected;
+        }
+        if let Some(Standing { created, keys }) = self.by_object.remove(object) {
             for key in keys {
-                if let Some(holders) = self.by_key.get_mut(&key) {
-                    holders.remove(&claimant);
-                    affected.extend(holders.iter().cloned());
-                    if holders.is_empty() {
-                        self.by_key.remove(&key);
-                    }
-                }
+                affected.extend(self.holders(&key).cloned());
+                self.by_key.remove(&(key, created, object.clone()));
             }
         }
-        if let Some((claimant, keys)) = claim {
+        if let Some(Claim { created, keys }) = claim {
+            let keys: Box<[Arc<str>]> = keys.iter().map(|key| self.share(key)).collect();
             for key in &keys {
-                let holders = self.by_key.entry(key.clone()).or_default();
-                affected.extend(holders.iter().cloned());
-                holders.insert(claimant.clone());
+                affected.extend(self.holders(key).cloned());
+                self.by_key.insert((key.clone(), created, object.clone()));
             }
-            self.by_object.insert(object, (claimant, keys));
+            self.by_object.insert(object.clone(), Standing { created, keys });
         }
-        affected.retain(|other| (other.namespace.as_str(), other.name.as_str()) != (namespace, name));
+        affected.remove(object);
         affected
     }
 
     /// The object that holds a key.
     #[must_use]
-    pub fn holder(&self, key: &K) -> Option<&Claimant> {
-        self.by_key.get(key)?.first()
+    pub fn holder(&self, key: &str) -> Option<&Name> {
+        self.holders(key).next()
     }
 
     /// All objects that claim a key, the holder first.
-    pub fn holders(&self, key: &K) -> impl Iterator<Item = &Claimant> {
-        self.by_key.get(key).into_iter().flatten()
+    pub fn holders(&self, key: &str) -> impl Iterator<Item = &Name> {
+        self.entries(key).map(|(_, _, object)| object)
+    }
+
+    fn entries(&self, key: &str) -> impl Iterator<Item = &(Arc<str>, i64, Name)> {
+        let begin = (Arc::from(key), i64::MIN, Name::new(None, ""));
+        self.by_key.range(begin..).take_while(move |(found, _, _)| **found == *key)
+    }
+
+    /// The one copy of a key.
+    fn share(&self, key: &str) -> Arc<str> {
+        self.entries(key).next().map_or_else(|| key.into(), |(key, _, _)| key.clone())
     }
 }
 
@@ -81,28 +90,43 @@ impl<K: Clone + Ord + Hash> Claims<K> {
 mod tests {
     use super::*;
 
-    fn claimant(created: i64, name: &str) -> Claimant {
-        Claimant { created, namespace: "shop".into(), name: name.into() }
+    fn name(name: &str) -> Name {
+        Name::new(Some("shop"), name)
+    }
+
+    fn claim(created: i64, keys: &[&str]) -> Option<Claim> {
+        Some(Claim { created, keys: keys.iter().map(ToString::to_string).collect() })
     }
 
     #[test]
     fn the_older_object_holds_a_claim_and_the_younger_takes_over_when_it_goes() {
         let mut claims = Claims::default();
-        let keys = BTreeSet::from(["orders"]);
-        claims.update("shop", "young", Some((claimant(2, "young"), keys.clone())));
-        let affected = claims.update("shop", "old", Some((claimant(1, "old"), keys)));
-        assert_eq!(affected, BTreeSet::from([claimant(2, "young")]), "the younger one must look again");
-        assert_eq!(claims.holder(&"orders").unwrap().name, "old");
-        assert_eq!(claims.update("shop", "old", None), BTreeSet::from([claimant(2, "young")]));
-        assert_eq!(claims.holder(&"orders").unwrap().name, "young");
+        claims.update(&name("young"), claim(2, &["orders"]));
+        let affected = claims.update(&name("old"), claim(1, &["orders"]));
+        assert_eq!(affected, BTreeSet::from([name("young")]), "the younger one must look again");
+        assert_eq!(claims.holder("orders"), Some(&name("old")));
+        assert_eq!(claims.update(&name("old"), None), BTreeSet::from([name("young")]));
+        assert_eq!(claims.holder("orders"), Some(&name("young")));
+        claims.update(&name("young"), None);
+        assert!(claims.by_key.is_empty() && claims.by_object.is_empty(), "nothing stays of what is gone");
     }
 
     #[test]
     fn an_unchanged_claim_disturbs_nobody() {
         let mut claims = Claims::default();
-        let claim = || Some((claimant(1, "a"), BTreeSet::from(["x"])));
-        claims.update("shop", "b", Some((claimant(2, "b"), BTreeSet::from(["x"]))));
-        assert!(!claims.update("shop", "a", claim()).is_empty());
-        assert!(claims.update("shop", "a", claim()).is_empty());
+        claims.update(&name("b"), claim(2, &["x"]));
+        assert!(!claims.update(&name("a"), claim(1, &["x"])).is_empty());
+        assert!(claims.update(&name("a"), claim(1, &["x"])).is_empty());
+    }
+
+    #[test]
+    fn a_key_that_begins_like_another_is_another() {
+        let mut claims = Claims::default();
+        claims.update(&name("a"), claim(1, &["or", "orders.dead"]));
+        claims.update(&name("b"), claim(2, &["orders"]));
+        assert_eq!(claims.holder("orders"), Some(&name("b")));
+        assert_eq!(claims.holder("order"), None);
+        let affected = claims.update(&name("b"), claim(2, &["orders", "orders.dead"]));
+        assert_eq!(affected, BTreeSet::from([name("a")]));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, pin_mut};
@@ -24,6 +24,7 @@ use super::ownership::untouched;
 use super::status::version;
 use super::{COMPONENT, FIELD_MANAGER, MANAGED_BY};
 use crate::domain::contention::Contention;
+use crate::domain::name::Name;
 
 /// Facts about the content of an object that stand in its annotations.
 pub trait Facts: Clone + Send + Sync + 'static {
@@ -43,29 +44,27 @@ pub struct Record<F> {
     /// UID of the object that controls it.
     pub owner: String,
     /// Kind and name of the object that controls it, as `Kind/name`.
-    controller: String,
+    controller: Arc<str>,
     /// What it is for.
     pub component: String,
     /// What its content is, or who else changed it.
     pub facts: Result<F, String>,
 }
 
-type Key = (String, String);
-
 /// How long it is remembered that an object was deleted by somebody else; its owner is told at once.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 struct Known<F> {
     /// In the order of namespace and name, so that looking up what an identity owns does not scan the cluster.
-    records: BTreeMap<Key, Record<F>>,
+    records: BTreeMap<Name, Arc<Record<F>>>,
     /// What was put back lately, and who had changed it.
-    contentions: HashMap<Key, (Contention, String)>,
+    contentions: HashMap<Name, (Contention, String)>,
     /// What somebody else deleted, and when.
-    lost: HashMap<Key, Instant>,
+    lost: HashMap<Name, Instant>,
     /// UIDs of what the watch said is gone, and when: the answer to a write of ours may come later than that.
     gone: HashMap<String, Instant>,
     /// During a list: what was written since it began, which the list may not show.
-    written: Option<HashSet<Key>>,
+    written: Option<HashSet<Name>>,
 }
 
 /// All written objects of one kind.
@@ -116,8 +115,8 @@ where
         mut changed: impl FnMut(&str, &str) + Send,
     ) {
         pin_mut!(events);
-        let mut seen: HashSet<Key> = HashSet::new();
-        let mut touched: Vec<(String, String)> = Vec::new();
+        let mut seen: HashSet<Name> = HashSet::new();
+        let mut touched: Vec<(Arc<str>, Arc<str>)> = Vec::new();
         while let Some(event) = events.next().await {
             match event {
                 Event::Apply(object) => {
@@ -151,35 +150,35 @@ where
     }
 
     /// Drops what the list did not show, and says whose it was.
-    fn conclude_list(&self, seen: &HashSet<Key>) -> Vec<(String, String)> {
+    fn conclude_list(&self, seen: &HashSet<Name>) -> Vec<(Arc<str>, Arc<str>)> {
         let mut known = self.write_known();
         let written = known.written.take().unwrap_or_default();
-        let is_gone = |key: &Key| !seen.contains(key) && !written.contains(key);
-        let gone: Vec<Key> = known.records.keys().filter(|key| is_gone(key)).cloned().collect();
+        let is_gone = |key: &Name| !seen.contains(key) && !written.contains(key);
+        let gone: Vec<Name> = known.records.keys().filter(|key| is_gone(key)).cloned().collect();
         let now = Instant::now();
         gone.into_iter()
             .filter_map(|key| {
                 let record = known.records.remove(&key)?;
                 known.lost.insert(key.clone(), now);
-                Some((key.0, record.controller))
+                Some((key.namespace, record.controller.clone()))
             })
             .collect()
     }
 
     /// What is known of an object.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Record<F>> {
-        self.read_known().records.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Record<F>>> {
+        self.read_known().records.get(&Name::new(Some(namespace), name)).cloned()
     }
 
     /// Whether somebody else deleted the object a short while ago.
     pub fn was_lost(&self, namespace: &str, name: &str) -> bool {
-        self.read_known().lost.contains_key(&(namespace.to_owned(), name.to_owned()))
+        self.read_known().lost.contains_key(&Name::new(Some(namespace), name))
     }
 
     /// Why an object must not be put back yet, and for how long: that was done a short while ago.
     pub fn held_back(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
         let known = self.read_known();
-        let (contention, who) = known.contentions.get(&(namespace.to_owned(), name.to_owned()))?;
+        let (contention, who) = known.contentions.get(&Name::new(Some(namespace), name))?;
         let pause = contention.repair_at().saturating_duration_since(now);
         (!contention.is_over(now) && !pause.is_zero()).then(|| (Self::contended(namespace, name, who), pause))
     }
@@ -187,7 +186,7 @@ where
     /// Whether somebody keeps changing an object: in words, and after how long in peace that counts as ended.
     pub fn fight(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
         let known = self.read_known();
-        let (contention, who) = known.contentions.get(&(namespace.to_owned(), name.to_owned()))?;
+        let (contention, who) = known.contentions.get(&Name::new(Some(namespace), name))?;
         let calm_in = contention.fight_until()?.saturating_duration_since(now);
         (!calm_in.is_zero()).then(|| (Self::contended(namespace, name, who), calm_in))
     }
@@ -204,7 +203,7 @@ where
     pub fn repaired(&self, namespace: &str, name: &str, who: Option<&str>, now: Instant) {
         let mut known = self.write_known();
         known.contentions.retain(|_, (contention, _)| !contention.is_over(now));
-        let key = (namespace.to_owned(), name.to_owned());
+        let key = Name::new(Some(namespace), name);
         let contention = match known.contentions.get(&key) {
             Some((contention, _)) => contention.repaired(now),
             None => Contention::new(now),
@@ -212,22 +211,22 @@ where
         known.contentions.insert(key, (contention, who.unwrap_or("somebody").to_owned()));
     }
 
-    /// All objects that an owner controls, with namespace and name.
-    pub fn owned_by(&self, owner: &str) -> Vec<(Key, Record<F>)> {
+    /// All objects that an owner controls.
+    pub fn owned_by(&self, owner: &str) -> Vec<(Name, Arc<Record<F>>)> {
         let known = self.read_known();
         let owned = known.records.iter().filter(|(_, record)| record.owner == owner);
         owned.map(|(key, record)| (key.clone(), record.clone())).collect()
     }
 
     /// The objects of one namespace whose names begin with `prefix` and that an owner controls, with their names.
-    pub fn owned_with_prefix(&self, namespace: &str, prefix: &str, owner: &str) -> Vec<(String, Record<F>)> {
+    pub fn owned_with_prefix(&self, namespace: &str, prefix: &str, owner: &str) -> Vec<(Arc<str>, Arc<Record<F>>)> {
         let known = self.read_known();
         known
             .records
-            .range((namespace.to_owned(), prefix.to_owned())..)
-            .take_while(|((space, name), _)| space == namespace && name.starts_with(prefix))
+            .range(Name::new(Some(namespace), prefix)..)
+            .take_while(|(known, _)| *known.namespace == *namespace && known.name.starts_with(prefix))
             .filter(|(_, record)| record.owner == owner)
-            .map(|((_, name), record)| (name.clone(), record.clone()))
+            .map(|(known, record)| (known.name.clone(), record.clone()))
             .collect()
     }
 
@@ -236,7 +235,7 @@ where
     /// # Errors
     /// [`Error::NotOwned`] for an object of somebody else, otherwise what the API server said.
     pub async fn put(&self, object: &K) -> Result<(), Error> {
-        let (namespace, name) = key(object.meta());
+        let Name { namespace, name } = key(object.meta());
         let owner = owner(object.meta()).map(|owner| owner.uid.clone()).unwrap_or_default();
         let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
         let doing = |verb: &str| format!("{verb} {} {namespace}/{name}", K::kind(&()));
@@ -252,7 +251,7 @@ where
                     // It exists without our label: ours only if the owner says so.
                     Err(error) if has_code(&error, 409) => {
                         let found = api.get_metadata(&name).await.map_err(Error::api(doing("look up")))?;
-                        record(&found.metadata)
+                        Arc::new(record(&found.metadata))
                     }
                     Err(error) => return Err(Error::api(doing("create"))(error)),
                 }
@@ -263,7 +262,7 @@ where
         }
         let mut object = object.clone();
         // With its UID the write can only reach the object that was looked at.
-        object.meta_mut().uid = Some(known.uid);
+        object.meta_mut().uid = Some(known.uid.clone());
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let answer = api.patch(&name, &params, &Patch::Apply(&object)).await.map_err(Error::api(doing("update")))?;
         self.wrote(answer.meta());
@@ -278,7 +277,7 @@ where
         let Some(record) = self.get(namespace, name).filter(|record| record.owner == owner) else { return Ok(()) };
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: Some(record.uid), resource_version: None }),
+            preconditions: Some(Preconditions { uid: Some(record.uid.clone()), resource_version: None }),
             ..DeleteParams::default()
         };
         match api.delete(name, &params).await {
@@ -286,7 +285,7 @@ where
                 Err(Error::api(format!("delete {} {namespace}/{name}", K::kind(&())))(error))
             }
             _ => {
-                self.write_known().records.remove(&(namespace.to_owned(), name.to_owned()));
+                self.write_known().records.remove(&Name::new(Some(namespace), name));
                 Ok(())
             }
         }
@@ -316,7 +315,7 @@ where
 
     /// Takes up what an object is now. Returns its namespace and the object that controls it when that is news: the
     /// watch may still be behind our own write.
-    fn note(&self, metadata: &ObjectMeta) -> Option<(String, String)> {
+    fn note(&self, metadata: &ObjectMeta) -> Option<(Arc<str>, Arc<str>)> {
         let fresh = record(metadata);
         let key = key(metadata);
         let mut known = self.write_known();
@@ -324,13 +323,13 @@ where
         if is_old || known.gone.contains_key(&fresh.uid) {
             return None;
         }
-        let told = (key.0.clone(), fresh.controller.clone());
-        known.records.insert(key, fresh);
+        let told = (key.namespace.clone(), fresh.controller.clone());
+        known.records.insert(key, Arc::new(fresh));
         Some(told)
     }
 
     /// Forgets an object that is gone. Returns its namespace and the object that controlled it.
-    fn forget(&self, metadata: &ObjectMeta) -> (String, String) {
+    fn forget(&self, metadata: &ObjectMeta) -> (Arc<str>, Arc<str>) {
         let (key, now) = (key(metadata), Instant::now());
         let mut known = self.write_known();
         let gone = metadata.uid.clone().unwrap_or_default();
@@ -341,12 +340,12 @@ where
             known.lost.insert(key.clone(), now);
         }
         known.gone.insert(gone, now);
-        (key.0, record::<F>(metadata).controller)
+        (key.namespace, record::<F>(metadata).controller)
     }
 }
 
-fn key(metadata: &ObjectMeta) -> Key {
-    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+fn key(metadata: &ObjectMeta) -> Name {
+    Name::new(metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or_default())
 }
 
 fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
@@ -365,7 +364,7 @@ fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
         version: version(metadata),
         uid: metadata.uid.clone().unwrap_or_default(),
         owner: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
-        controller: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)).unwrap_or_default(),
+        controller: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)).unwrap_or_default().into(),
         facts: untouched(entries, F::entries(&component), written).and_then(|()| facts()),
         component,
     }

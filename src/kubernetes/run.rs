@@ -17,15 +17,15 @@ use tokio::time::sleep_until;
 
 use super::error::{Class, Error};
 use super::queue::{Lane, Queue};
-use super::store::{Name, Store};
+use super::store::Store;
 use crate::api::Conditions;
+use crate::domain::name::Name;
 use crate::metrics::Metrics;
 
-type Key = Arc<Name>;
-type LaneOf = Box<dyn Fn(&Key) -> Lane + Send + Sync>;
+type LaneOf = Box<dyn Fn(&Name) -> Lane + Send + Sync>;
 
 struct Shared {
-    queue: Mutex<Queue<Key>>,
+    queue: Mutex<Queue<Name>>,
     lane: LaneOf,
     gather: Duration,
     wake: Notify,
@@ -42,7 +42,7 @@ impl Trigger {
     pub fn new(workers: usize, gather: Duration, lane: impl Fn(&Name) -> Lane + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::new(Queue::new(workers)),
-            lane: Box::new(move |key| lane(key)),
+            lane: Box::new(lane),
             gather,
             wake: Notify::new(),
         }))
@@ -51,7 +51,7 @@ impl Trigger {
     /// Asks for an object.
     pub fn fire(&self, name: &Name) {
         let now = Instant::now();
-        self.queue().ask(Arc::new(name.clone()), &self.0.lane, now + self.0.gather, now);
+        self.queue().ask(name.clone(), &self.0.lane, now + self.0.gather, now);
         self.0.wake.notify_one();
     }
 
@@ -62,7 +62,7 @@ impl Trigger {
         (queue.depth(), queue.oldest(Instant::now()))
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue<Key>> {
+    fn queue(&self) -> MutexGuard<'_, Queue<Name>> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,14 +154,14 @@ pub async fn run<K, F>(
 struct Reports {
     name: &'static str,
     metrics: Arc<Metrics>,
-    failures: HashMap<Key, u32>,
+    failures: HashMap<Name, u32>,
 }
 
 impl Reports {
     /// Tells of one reconcile, and says when the object is to be looked at next.
     fn report<K: Resource>(
         &mut self,
-        key: &Key,
+        key: &Name,
         found: Option<&Result<Arc<K>, String>>,
         outcome: Option<Result<Done, Error>>,
         took: Duration,

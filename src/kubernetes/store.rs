@@ -5,7 +5,6 @@
 //! them take less than a megabyte, and unpacking one takes some microseconds.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -20,38 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::error::Error;
-
-/// Namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name {
-    /// The namespace; empty for objects of the whole cluster.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl Name {
-    /// The name of an object of a namespace, or of the cluster.
-    #[must_use]
-    pub fn new(namespace: Option<&str>, name: &str) -> Self {
-        Self { namespace: namespace.unwrap_or_default().to_owned(), name: name.to_owned() }
-    }
-
-    /// The name of this object.
-    pub fn of<K: Resource>(object: &K) -> Self {
-        Self::new(object.meta().namespace.as_deref(), object.meta().name.as_deref().unwrap_or_default())
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            formatter.write_str(&self.name)
-        } else {
-            write!(formatter, "{}/{}", self.namespace, self.name)
-        }
-    }
-}
+use crate::domain::name::Name;
 
 /// An object as a watch gives it: perhaps one that does not fit its schema.
 pub trait Watched: Send {
@@ -181,7 +149,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         let begin = Name::new(namespace, "");
         let found: Vec<(Name, Entry)> = entries
             .range((Bound::Included(begin), Bound::Unbounded))
-            .take_while(|(name, _)| namespace.is_none_or(|namespace| name.namespace == namespace))
+            .take_while(|(name, _)| namespace.is_none_or(|namespace| *name.namespace == *namespace))
             .map(|(name, entry)| (name.clone(), entry.clone()))
             .collect();
         found.into_iter().map(|(name, entry)| (name, Self::unpack(&entry)))
@@ -197,7 +165,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     pub fn names(&self, namespace: Option<&str>) -> Vec<Name> {
         let entries = self.entries();
         let names = entries.range((Bound::Included(Name::new(namespace, "")), Bound::Unbounded)).map(|(name, _)| name);
-        names.take_while(|name| namespace.is_none_or(|namespace| name.namespace == namespace)).cloned().collect()
+        names.take_while(|name| namespace.is_none_or(|namespace| *name.namespace == *namespace)).cloned().collect()
     }
 
     /// What to compress an object against: the fullest object seen so far. The first ones have no status yet, and one

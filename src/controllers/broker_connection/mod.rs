@@ -18,10 +18,10 @@ use crate::brokers::kafka::{ClientAccess, KafkaAdmin, KafkaConfig};
 use crate::brokers::registry::{Broker, Told};
 use crate::brokers::session::{Session, State};
 use crate::domain::grants::Bindings;
+use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::status::set_finalizer;
-use crate::kubernetes::store::Name;
 use crate::kubernetes::uid;
 
 /// Keeps a connection until no policy has rights there any more.

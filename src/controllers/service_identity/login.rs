@@ -14,8 +14,8 @@ use crate::api::{Reason, ServiceIdentity};
 use crate::brokers::BrokerFailure;
 use crate::brokers::kafka;
 use crate::brokers::registry::Broker;
+use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::store::Name;
 
 /// How long a reconcile waits for the answer, which mostly comes within milliseconds. One that comes later wakes the
 /// identity again.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::super::context::{ActiveAuthority, Context};
-use super::plan::{Slot, mtls_secret_name, service_account};
+use super::plan::{Slot, mtls_secret_name};
 use crate::api::{RotationPolicy, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
 use crate::brokers::registry::Broker;
-use crate::domain::claims::Claimant;
+use crate::domain::name::Name;
 use crate::domain::rotation::{Attachment, Material, Rules, attachment};
 use crate::domain::selector::Labels;
 use crate::kubernetes::error::Error;
@@ -37,9 +37,9 @@ pub struct Observed {
     pub trust_domain: Option<TrustDomain>,
     pub authority: Option<Arc<ActiveAuthority>>,
     /// Another identity that holds the ServiceAccount.
-    pub account_holder: Option<Claimant>,
+    pub account_holder: Option<Name>,
     /// DNS names that another identity holds.
-    pub held_names: Vec<(String, Claimant)>,
+    pub held_names: Vec<(String, Name)>,
     pub stored: Stored,
     pub brokers: Vec<ObservedBroker>,
     /// Names of all Secrets that this identity controls.
@@ -68,20 +68,13 @@ pub fn observe(context: &Context, identity: &ServiceIdentity) -> Result<Observed
     let owner = uid(identity);
     let owned = context.secrets.owned_with_prefix(&namespace, &name, &owner);
     let stored = |secret: &str| {
-        let found = owned.iter().find(|(known, _)| known == secret);
+        let found = owned.iter().find(|(known, _)| **known == *secret);
         found.map(|(_, record)| record.facts.clone().unwrap_or_else(altered))
     };
     let spec = &identity.spec;
-    let is_other = |holder: &&Claimant| (holder.namespace.as_str(), holder.name.as_str()) != (&namespace, &name);
-    let account = (spec.trust_domain.clone(), namespace.clone(), service_account(identity));
-    let account_holder = context.claims.holder_of_account(&account).filter(|holder| is_other(&holder));
     let dns_names = spec.authentication.mtls.iter().flat_map(|mtls| &mtls.dns_names);
-    let held_names = dns_names
-        .filter_map(|dns_name| {
-            let holder = context.claims.holder_of_dns_name(&(spec.trust_domain.clone(), dns_name.clone()))?;
-            is_other(&&holder).then(|| (dns_name.clone(), holder))
-        })
-        .collect();
+    let held_names =
+        dns_names.filter_map(|name| Some((name.clone(), context.claims.holder_of_dns_name(identity, name)?))).collect();
     let mut brokers = Vec::new();
     for reference in &spec.brokers {
         let connection = context.stores.brokers.look_up(None, &reference.name)?;
@@ -99,11 +92,11 @@ pub fn observe(context: &Context, identity: &ServiceIdentity) -> Result<Observed
         cluster_domain: context.settings.cluster_domain.clone(),
         trust_domain: context.stores.trust_domains.look_up(None, &spec.trust_domain)?,
         authority: context.authorities.get(&spec.trust_domain),
-        account_holder,
+        account_holder: context.claims.holder_of_account(identity),
         held_names,
         stored: stored(&mtls_secret_name(identity)),
         brokers,
-        secrets: owned.iter().map(|(secret, _)| secret.clone()).collect(),
+        secrets: owned.iter().map(|(secret, _)| secret.to_string()).collect(),
         rules,
         policy,
         seed: seed(identity),

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::super::context::Context;
 use super::super::retry_in;
 use super::FINALIZER;
-use super::observe::Observed;
+use super::observe::Standing;
 use super::plan::Plan;
 use crate::api::{
     AppliedBinding, ConditionType, Conditions, DeletionPolicy, GrantState, Reason, TopicPolicy, TopicPolicyStatus,
@@ -28,7 +28,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 pub async fn apply(
     context: &Arc<Context>,
     policy: &TopicPolicy,
-    observed: &Observed,
+    standing: &Standing,
     plan: Plan,
 ) -> Result<Done, Error> {
     // What is gone by now has no record, and what would be applied for it nobody would ever remove.
@@ -36,21 +36,21 @@ pub async fn apply(
         return Ok(Done::gone());
     }
     let wanted = plan.wanted();
-    let recorded: Bindings = observed.status.applied.iter().cloned().collect();
+    let recorded: Bindings = standing.status.applied.iter().cloned().collect();
     let mut status = TopicPolicyStatus {
         topic: Some(describe_topic(&policy.spec.topic)),
         grants: plan.grants.iter().map(|grant| grant.status.clone()).collect(),
         plan: None,
-        ..observed.status.clone()
+        ..standing.status.clone()
     };
     let mut conditions = Conditions::new();
     match plan.refusal() {
         Some((kind, reason, message)) => conditions.unmet(kind, reason, message),
         None => conditions.met(ConditionType::Accepted, Reason::Valid, "the spec agrees with what it names"),
     }
-    let mut current = observed.status.clone();
+    let mut current = standing.status.clone();
     let mut next = None;
-    match (&observed.broker, &plan.no_broker) {
+    match (&standing.broker, &plan.no_broker) {
         (Some(broker), None) => {
             if plan.enforce && !wanted.is_subset(&recorded) {
                 // Recorded before it is applied: a crash in between leaves a record without an ACL, never the reverse.
@@ -70,11 +70,11 @@ pub async fn apply(
             };
             let outcome = match broker.session.ensure(demand).await {
                 // What is in force stays so while the broker is away; its BrokerConnection tells of that.
-                Err(_) if plan.enforce && wanted == recorded && is_applied(&observed.status) => Ok(Outcome::default()),
+                Err(_) if plan.enforce && wanted == recorded && is_applied(&standing.status) => Ok(Outcome::default()),
                 outcome => outcome,
             };
             let failed = outcome.as_ref().map_or(true, |outcome| !outcome.failures.is_empty());
-            let pause = || retry_in(&current.conditions, ConditionType::Applied, observed.now, RETRY);
+            let pause = || retry_in(&current.conditions, ConditionType::Applied, standing.now, RETRY);
             next = failed.then(pause);
             settle(&plan, &wanted, &applied, &outcome, &mut status, &mut conditions);
         }
@@ -87,19 +87,19 @@ pub async fn apply(
         format!("{count} grants on {topic} are only observed; the plan is in status")
     });
     status.observed_generation = policy.metadata.generation;
-    status.conditions = conditions.merge(&observed.status.conditions, policy.metadata.generation, observed.now);
+    status.conditions = conditions.merge(&standing.status.conditions, policy.metadata.generation, standing.now);
     if !context.statuses.topic_policies.write(&context.client, policy, &current, &status).await? {
-        take_back(policy, observed, &current).await;
+        take_back(policy, standing, &current).await;
         return Ok(Done::gone());
     }
-    context.events.transition(policy, &observed.status.conditions, &conditions).await;
+    context.events.transition(policy, &standing.status.conditions, &conditions).await;
     Ok(Done::with(&conditions, next))
 }
 
 /// Revokes what was applied for a policy that is gone although it had the finalizer: the API server does not look at
 /// finalizers again once it has begun to delete, and one that comes at this moment holds nothing.
-async fn take_back(policy: &TopicPolicy, observed: &Observed, status: &TopicPolicyStatus) {
-    let Some(broker) = &observed.broker else { return };
+async fn take_back(policy: &TopicPolicy, standing: &Standing, status: &TopicPolicyStatus) {
+    let Some(broker) = &standing.broker else { return };
     if policy.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Orphan {
         return broker.session.forget(&uid(policy)).await;
     }
@@ -182,16 +182,16 @@ fn settle(
 }
 
 /// Revokes what the policy applied, and then lets it go.
-pub async fn clean_up(context: &Arc<Context>, policy: &TopicPolicy, observed: &Observed) -> Result<Done, Error> {
+pub async fn clean_up(context: &Arc<Context>, policy: &TopicPolicy, standing: &Standing) -> Result<Done, Error> {
     if !has_finalizer(policy, FINALIZER) {
         return Ok(Done::gone());
     }
-    let recorded: Bindings = observed.status.applied.iter().cloned().collect();
+    let recorded: Bindings = standing.status.applied.iter().cloned().collect();
     let orphan = policy.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Orphan;
     let problem = if recorded.is_empty() || orphan {
         None
     } else {
-        match &observed.broker {
+        match &standing.broker {
             None => Some(format!("the BrokerConnection {} is not set up", policy.spec.broker)),
             Some(broker) => {
                 let demand =
@@ -216,15 +216,15 @@ pub async fn clean_up(context: &Arc<Context>, policy: &TopicPolicy, observed: &O
         );
         conditions.unmet(ConditionType::Applied, Reason::CleanupPending, message);
         conditions.conclude("");
-        let merged = conditions.merge(&observed.status.conditions, policy.metadata.generation, observed.now);
+        let merged = conditions.merge(&standing.status.conditions, policy.metadata.generation, standing.now);
         let observed_generation = policy.metadata.generation;
-        let status = TopicPolicyStatus { conditions: merged, observed_generation, ..observed.status.clone() };
-        context.statuses.topic_policies.write(&context.client, policy, &observed.status, &status).await?;
-        context.events.transition(policy, &observed.status.conditions, &conditions).await;
-        let pause = retry_in(&observed.status.conditions, ConditionType::Applied, observed.now, RETRY);
+        let status = TopicPolicyStatus { conditions: merged, observed_generation, ..standing.status.clone() };
+        context.statuses.topic_policies.write(&context.client, policy, &standing.status, &status).await?;
+        context.events.transition(policy, &standing.status.conditions, &conditions).await;
+        let pause = retry_in(&standing.status.conditions, ConditionType::Applied, standing.now, RETRY);
         return Ok(Done::with(&conditions, Some(pause)));
     }
-    if let Some(broker) = &observed.broker {
+    if let Some(broker) = &standing.broker {
         broker.session.forget(&uid(policy)).await;
     }
     set_finalizer(&context.client, policy, FINALIZER, false).await?;

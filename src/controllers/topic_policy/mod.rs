@@ -19,14 +19,16 @@ pub const FINALIZER: &str = "credence.dev/revoke-grants";
 /// # Errors
 /// What the API server said.
 pub async fn reconcile(context: Arc<Context>, policy: Arc<TopicPolicy>) -> Result<Done, Error> {
-    let observed = observe::observe(&context, &policy)?;
+    let (plan, standing) = {
+        let observed = observe::observe(&context, &policy)?;
+        (plan::plan(&observed), observed.standing)
+    };
     if policy.metadata.deletion_timestamp.is_some() {
-        return apply::clean_up(&context, &policy, &observed).await;
+        return apply::clean_up(&context, &policy, &standing).await;
     }
     if context.is_terminating(policy.metadata.namespace.as_deref()) {
         // It is deleted next, and revoked then; until then everything that it names goes piece by piece.
         return Ok(Done::gone());
     }
-    let plan = plan::plan(&observed);
-    apply::apply(&context, &policy, &observed, plan).await
+    apply::apply(&context, &policy, &standing, plan).await
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::super::context::Context;
 use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy, TopicPolicyStatus, TrustDomain};
 use crate::brokers::registry::Broker;
-use crate::domain::claims::Claimant;
+use crate::domain::name::Name;
 use crate::domain::selector::Labels;
 use crate::kubernetes::error::Error;
 
@@ -20,15 +20,20 @@ pub struct ObservedIdentity {
 
 /// Everything that the plan depends on.
 pub struct Observed {
-    pub policy: TopicPolicy,
-    pub status: TopicPolicyStatus,
+    pub policy: Arc<TopicPolicy>,
     pub namespace_labels: Labels,
     pub connection: Option<BrokerConnection>,
-    pub broker: Option<Arc<Broker>>,
     /// By namespace and name.
     pub identities: BTreeMap<(String, String), ObservedIdentity>,
     /// Consumer groups that are held by a policy whose consumers live in another namespace.
-    pub held_groups: BTreeMap<String, Claimant>,
+    pub held_groups: BTreeMap<String, Name>,
+    pub standing: Standing,
+}
+
+/// What is needed to carry the plan out. Many policies may wait for a broker at once, with nothing else in memory.
+pub struct Standing {
+    pub status: TopicPolicyStatus,
+    pub broker: Option<Arc<Broker>>,
     pub now: Timestamp,
 }
 
@@ -36,7 +41,7 @@ pub struct Observed {
 ///
 /// # Errors
 /// When something that the policy names cannot be read.
-pub fn observe(context: &Context, policy: &TopicPolicy) -> Result<Observed, Error> {
+pub fn observe(context: &Context, policy: &Arc<TopicPolicy>) -> Result<Observed, Error> {
     let own = policy.metadata.namespace.clone().unwrap_or_default();
     let mut identities = BTreeMap::new();
     for grant in &policy.spec.grants {
@@ -48,13 +53,15 @@ pub fn observe(context: &Context, policy: &TopicPolicy) -> Result<Observed, Erro
         identities.insert((namespace, grant.identity.name.clone()), ObservedIdentity { identity, trust_domain });
     }
     Ok(Observed {
-        status: context.statuses.topic_policies.current(policy, policy.status.as_ref()),
         namespace_labels: context.namespace_labels(&own).unwrap_or_default(),
         connection: context.stores.brokers.look_up(None, &policy.spec.broker)?,
-        broker: context.brokers.get(&policy.spec.broker),
         identities,
         held_groups: context.foreign_groups(policy),
-        now: Timestamp::now(),
         policy: policy.clone(),
+        standing: Standing {
+            status: context.statuses.topic_policies.current(&**policy, policy.status.as_ref()),
+            broker: context.brokers.get(&policy.spec.broker),
+            now: Timestamp::now(),
+        },
     })
 }

@@ -48,7 +48,7 @@ pub fn plan(observed: &Observed) -> Plan {
     let grants = spec.grants.iter().map(|grant| compile(observed, grant, refused.as_ref())).collect();
     let observes = |mode: Option<Mode>| mode.unwrap_or_default() == Mode::Observe;
     let broker_mode = observed.connection.as_ref().and_then(|connection| connection.spec.mode);
-    let no_broker = match (&observed.connection, &observed.broker) {
+    let no_broker = match (&observed.connection, &observed.standing.broker) {
         (None, _) => {
             let message =
                 format!("the BrokerConnection {} does not exist; create it, or name another one", spec.broker);

@@ -38,15 +38,15 @@ pub fn observe(context: &Context, domain: &TrustDomain) -> Observed {
     let own_namespace = &context.settings.namespace;
     let mut root = None;
     let mut intermediates = BTreeMap::new();
-    for ((namespace, secret), record) in context.secrets.owned_by(&owner) {
-        if namespace != *own_namespace {
+    for (secret, record) in context.secrets.owned_by(&owner) {
+        if *secret.namespace != **own_namespace {
             continue;
         }
-        let generation = secret.rsplit_once('-').and_then(|(_, number)| number.parse::<u32>().ok());
+        let generation = secret.name.rsplit_once('-').and_then(|(_, number)| number.parse::<u32>().ok());
         match (record.component.as_str(), generation) {
-            (ROOT, _) => root = Some(record.facts.ok()),
+            (ROOT, _) => root = Some(record.facts.clone().ok()),
             (INTERMEDIATE, Some(generation)) => {
-                intermediates.insert(generation, record.facts.ok());
+                intermediates.insert(generation, record.facts.clone().ok());
             }
             _ => {}
         }
@@ -68,7 +68,7 @@ pub fn observe(context: &Context, domain: &TrustDomain) -> Observed {
         .owned_by(&owner)
         .into_iter()
         .filter(|(_, record)| record.component == BUNDLE)
-        .map(|((namespace, _), record)| (namespace, record.facts.map(|facts| facts.0)))
+        .map(|(bundle, record)| (bundle.namespace.to_string(), record.facts.clone().map(|facts| facts.0)))
         .collect();
     let ca_version = domain.spec.issuer.ca.as_ref().and_then(|ca| {
         context.stores.operator_secrets.get(Some(own_namespace), &ca.secret_ref.name)?.metadata.resource_version
