@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::admissionregistration::v1::MutatingAdmissionPolicyBinding;
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, PostParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::bed::{Bed, identity, policy, run, self_signed, unique, until};
@@ -99,6 +101,41 @@ async fn what_is_changed_or_deleted_by_hand_is_put_back_and_said_once() {
     assert_eq!(told.len(), before + 1, "{told:?}");
     assert_eq!(writes(&bed, &namespace, "changed-mtls"), 2, "made once and put back once");
     bed.delete("TrustDomain", None, &domain).await;
+}
+
+#[tokio::test]
+async fn a_policy_has_a_finalizer_although_somebody_removed_the_admission_policy() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("finalizer").await;
+    let binding: Api<MutatingAdmissionPolicyBinding> = Api::all(bed.client.clone());
+    let installed = binding.get("credence-finalizer").await.unwrap();
+    binding.delete("credence-finalizer", &DeleteParams::default()).await.unwrap();
+    let grants = json!([{"identity": {"name": "orders"}, "actions": ["Publish"]}]);
+    let object = policy(&namespace, "orders", "sandbox.finalizer", grants);
+    let dry = PostParams { dry_run: true, field_manager: None };
+    until("the API server to forget it", || async {
+        let object = serde_json::from_value(object.clone()).unwrap();
+        let made = bed.api("TopicPolicy", Some(&namespace)).create(&dry, &object).await.unwrap();
+        made.metadata.finalizers.map_or(Ok(()), |found| Err(format!("{found:?}")))
+    })
+    .await;
+
+    bed.apply(identity(&namespace, "orders", &["kafka"])).await.unwrap();
+    bed.apply(object).await.unwrap();
+    let ready = bed.ready("TopicPolicy", Some(&namespace), "orders").await;
+    assert_eq!(ready.metadata.finalizers, Some(vec!["credence.dev/revoke-grants".to_owned()]));
+    bed.delete("TopicPolicy", Some(&namespace), "orders").await;
+    let principal = format!("User:CN=orders,OU={namespace},O=demo.credence.example");
+    until("its rights to be revoked", || async {
+        let acls = bed.acls(&principal);
+        if acls.contains("WRITE") { Err(acls) } else { Ok(()) }
+    })
+    .await;
+
+    let mut again = installed;
+    again.metadata = ObjectMeta { name: again.metadata.name, labels: again.metadata.labels, ..ObjectMeta::default() };
+    binding.create(&PostParams::default(), &again).await.unwrap();
 }
 
 #[tokio::test]

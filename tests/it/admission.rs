@@ -1,5 +1,6 @@
 //! What the API server refuses by itself, and how it says so.
 
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, manifest, policy, self_signed, unique, with};
@@ -45,6 +46,24 @@ async fn admit_refuses_changes_of_immutable_fields() {
     without["spec"].as_object_mut().unwrap().remove("serviceAccountName");
     refused(&bed, without, "immutable").await;
     bed.delete("BrokerConnection", None, broker["metadata"]["name"].as_str().unwrap()).await;
+}
+
+#[tokio::test]
+async fn admit_gives_a_policy_its_finalizer_and_keeps_those_of_others() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("finalizer").await;
+    let grants = json!([{"identity": {"name": "absent"}, "actions": ["Publish"]}]);
+    for others in [json!([]), json!(["example.com/mine"])] {
+        let mut object = policy(&namespace, "orders", "sandbox.finalizer", grants.clone());
+        object["metadata"]["finalizers"] = others.clone();
+        // Nothing is stored, so the operator cannot be the one who added it.
+        let params = PostParams { dry_run: true, field_manager: None };
+        let object = serde_json::from_value(object).unwrap();
+        let made = bed.api("TopicPolicy", Some(&namespace)).create(&params, &object).await.unwrap();
+        let mut wanted: Vec<String> = serde_json::from_value(others).unwrap();
+        wanted.push("credence.dev/revoke-grants".into());
+        assert_eq!(made.metadata.finalizers, Some(wanted));
+    }
 }
 
 fn broker_spec() -> Value {
