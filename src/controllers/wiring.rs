@@ -114,7 +114,9 @@ impl Context {
         });
         let mut affected = locked(&self.claims.accounts).update(changed, account);
         affected.extend(locked(&self.claims.dns_names).update(changed, dns_names));
-        affected.iter().for_each(|other| self.triggers.identities.fire(other));
+        for other in &affected {
+            self.triggers.identities.fire(other);
+        }
         let facts = found.as_ref().map(|identity| {
             let conditions = identity.status.iter().flat_map(|status| &status.conditions);
             let accepted = conditions.filter(|condition| condition.type_ == "Accepted").map(|it| it.message.as_str());
@@ -173,7 +175,9 @@ impl Context {
             claim(policy, groups.map(|group| group_key(policy, group)).collect())
         });
         let affected = locked(&self.claims.groups).update(changed, groups);
-        affected.iter().for_each(|other| self.triggers.topic_policies.fire(other));
+        for other in &affected {
+            self.triggers.topic_policies.fire(other);
+        }
         if found.is_none() {
             // A broker connection that is being deleted waits for the last policy with rights on it.
             self.waiting_brokers();

@@ -94,15 +94,15 @@ mod tests {
         Name::new(Some("shop"), name)
     }
 
-    fn claim(created: i64, keys: &[&str]) -> Option<Claim> {
-        Some(Claim { created, keys: keys.iter().map(ToString::to_string).collect() })
+    fn claim(created: i64, keys: &[&str]) -> Claim {
+        Claim { created, keys: keys.iter().map(ToString::to_string).collect() }
     }
 
     #[test]
     fn the_older_object_holds_a_claim_and_the_younger_takes_over_when_it_goes() {
         let mut claims = Claims::default();
-        claims.update(&name("young"), claim(2, &["orders"]));
-        let affected = claims.update(&name("old"), claim(1, &["orders"]));
+        claims.update(&name("young"), Some(claim(2, &["orders"])));
+        let affected = claims.update(&name("old"), Some(claim(1, &["orders"])));
         assert_eq!(affected, BTreeSet::from([name("young")]), "the younger one must look again");
         assert_eq!(claims.holder("orders"), Some(&name("old")));
         assert_eq!(claims.update(&name("old"), None), BTreeSet::from([name("young")]));
@@ -114,19 +114,19 @@ mod tests {
     #[test]
     fn an_unchanged_claim_disturbs_nobody() {
         let mut claims = Claims::default();
-        claims.update(&name("b"), claim(2, &["x"]));
-        assert!(!claims.update(&name("a"), claim(1, &["x"])).is_empty());
-        assert!(claims.update(&name("a"), claim(1, &["x"])).is_empty());
+        claims.update(&name("b"), Some(claim(2, &["x"])));
+        assert!(!claims.update(&name("a"), Some(claim(1, &["x"]))).is_empty());
+        assert!(claims.update(&name("a"), Some(claim(1, &["x"]))).is_empty());
     }
 
     #[test]
     fn a_key_that_begins_like_another_is_another() {
         let mut claims = Claims::default();
-        claims.update(&name("a"), claim(1, &["or", "orders.dead"]));
-        claims.update(&name("b"), claim(2, &["orders"]));
+        claims.update(&name("a"), Some(claim(1, &["or", "orders.dead"])));
+        claims.update(&name("b"), Some(claim(2, &["orders"])));
         assert_eq!(claims.holder("orders"), Some(&name("b")));
         assert_eq!(claims.holder("order"), None);
-        let affected = claims.update(&name("b"), claim(2, &["orders", "orders.dead"]));
+        let affected = claims.update(&name("b"), Some(claim(2, &["orders", "orders.dead"])));
         assert_eq!(affected, BTreeSet::from([name("a")]));
     }
 }
