@@ -1,0 +1,474 @@
+//! `WebhookEndpoint`: what may come in at the edge, how it is verified, and where it goes.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A webhook: nothing reaches its target unless it is signed, fresh, pinned, new and on record.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[kube(
+    group = "credence.dev",
+    version = "v1alpha1",
+    kind = "WebhookEndpoint",
+    plural = "webhookendpoints",
+    shortname = "whe",
+    category = "credence",
+    namespaced,
+    status = "WebhookEndpointStatus",
+    doc = "A webhook that others call. The edge verifies every delivery against the live keys, the tolerance, the source pin and the replay memory before it goes to the target; each attempt is one audit line. Keys turn without a change of this object or its URL.",
+    printcolumn(name = "Path", type_ = "string", json_path = ".spec.path"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Keys", type_ = "integer", json_path = ".status.liveKeys"),
+    printcolumn(name = "Protection", type_ = "string", json_path = ".status.protection", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.verification.gitlab) || has(self.source) && (has(self.source.clientCertificate) || has(self.source.cidrs))").message("source: GitLab signs nothing, its token is a password; pin the source as well"))]
+#[x_kube(validation = Rule::new("!has(self.verification.twilio) || has(self.externalURL)").message("externalURL: Twilio signs the URL that it calls; write it here as Twilio has it"))]
+#[x_kube(validation = Rule::new("!has(self.verification.jwt) || has(self.keys) && has(self.keys.external)").message("keys: JWTs are verified with the issuer's JWKS; name the Secret that holds it in keys.external"))]
+#[x_kube(validation = Rule::new("!has(self.verification.httpMessageSignatures) || self.verification.httpMessageSignatures.algorithm == 'HmacSha256' || has(self.keys) && has(self.keys.external)").message("keys: the caller holds the private key; name the Secret with its public keys in keys.external"))]
+pub struct WebhookEndpointSpec {
+    /// Path at the edge, exactly as callers write it. It begins with `/` and the namespace, and never holds a secret.
+    /// Cannot be changed.
+    #[schemars(length(min = 2, max = 253), regex(pattern = r"^(/[A-Za-z0-9][A-Za-z0-9._~-]*)+$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("path is immutable: callers know it; create another WebhookEndpoint for the other path"))]
+    pub path: String,
+
+    /// The whole URL as callers know it, where a scheme signs the URL: behind a proxy the edge cannot see it.
+    #[serde(default, rename = "externalURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 9, max = 2048), regex(pattern = r"^https?://[^\s#]+$"))]
+    pub external_url: Option<String>,
+
+    /// How a delivery is verified.
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub verification: Verification,
+
+    /// How old and how far ahead of the clock a signed timestamp may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub tolerance: Option<Tolerance>,
+
+    /// Where keys come from. Default: `generated: {}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub keys: Option<WebhookKeys>,
+
+    /// Who may call, beside holding a key: every part that is given must hold as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub source: Option<WebhookSource>,
+
+    /// How a delivery that comes twice is recognized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub replay: Option<Replay>,
+
+    /// Where a verified delivery goes.
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub target: WebhookTarget,
+
+    /// Headers of the caller that travel on, in lower case; all others end here. Those that carry signatures, cookies,
+    /// credentials or the connection never travel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(h, h.matches('^[a-z0-9-]{1,64}$') && !(h in ['authorization', 'cookie', 'host', 'connection', 'content-length', 'transfer-encoding', 'te', 'trailer', 'upgrade', 'keep-alive', 'expect', 'forwarded', 'idempotency-key']) && !h.startsWith('proxy-') && !h.startsWith('x-forwarded-') && !h.startsWith('credence-'))").message("forwardHeaders: lower-case names; credentials, cookies, and headers of the connection never travel on"))]
+    pub forward_headers: Vec<String>,
+
+    /// Bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub limits: Option<WebhookLimits>,
+}
+
+/// How a delivery is verified: exactly one scheme.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.standardWebhooks), has(self.github), has(self.gitlab), has(self.stripe), has(self.slack), has(self.shopify), has(self.twilio), has(self.httpMessageSignatures), has(self.hmac), has(self.jwt)].filter(x, x).size() == 1").message("verification: set exactly one scheme"))]
+pub struct Verification {
+    /// Standard Webhooks: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standard_webhooks: Option<NoSettings>,
+    /// GitHub's `X-Hub-Signature-256`. It signs no timestamp: freshness rests on the replay memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub github: Option<NoSettings>,
+    /// GitLab's `X-Gitlab-Token`, which is a password and signs nothing: a source pin is required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gitlab: Option<NoSettings>,
+    /// Stripe's `Stripe-Signature`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe: Option<NoSettings>,
+    /// Slack's `X-Slack-Signature`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slack: Option<NoSettings>,
+    /// Shopify's `X-Shopify-Hmac-Sha256`. It signs no timestamp: freshness rests on the replay memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shopify: Option<NoSettings>,
+    /// Twilio's `X-Twilio-Signature` over `externalURL`. It signs no timestamp: freshness rests on the replay memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twilio: Option<NoSettings>,
+    /// HTTP Message Signatures (RFC 9421) with `Content-Digest` (RFC 9530).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_message_signatures: Option<HttpMessageSignatures>,
+    /// A MAC over parts that are named here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hmac: Option<GenericHmac>,
+    /// A JWT of an issuer, that carries the digest of the body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtVerification>,
+}
+
+/// A scheme that leaves nothing to choose.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+pub struct NoSettings {}
+
+/// HTTP Message Signatures (RFC 9421).
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpMessageSignatures {
+    /// The only algorithm that is accepted, whatever the caller names.
+    pub algorithm: SignatureAlgorithm,
+    /// Components that a signature must cover beside `@method`, `@target-uri` (or `@authority` and `@path`) and
+    /// `content-digest`: names of headers in lower case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(c, c.matches('^[a-z0-9-]{1,64}$'))").message("components: names of headers in lower case"))]
+    pub components: Vec<String>,
+    /// Value that the `tag` parameter of the signature must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub tag: Option<String>,
+}
+
+/// Algorithms of RFC 9421.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum SignatureAlgorithm {
+    /// `hmac-sha256`.
+    HmacSha256,
+    /// `ed25519`.
+    Ed25519,
+    /// `ecdsa-p256-sha256`.
+    EcdsaP256Sha256,
+    /// `rsa-pss-sha512`.
+    RsaPssSha512,
+}
+
+/// A MAC over parts in a fixed order. Nothing of it is chosen by the caller.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.parts.filter(p, has(p.body)).size() == 1").message("parts: the body must be signed, once"))]
+#[x_kube(validation = Rule::new("self.parts.filter(p, has(p.timestamp)).size() <= 1 && self.parts.filter(p, has(p.id)).size() <= 1").message("parts: at most one id and one timestamp"))]
+pub struct GenericHmac {
+    /// Hash of the MAC.
+    pub hash: HmacHash,
+    /// How the MAC is written.
+    pub encoding: MacEncoding,
+    /// Header that carries the MAC, in lower case.
+    #[schemars(regex(pattern = r"^[a-z0-9-]{1,64}$"))]
+    pub header: String,
+    /// What stands before the MAC in the header, such as `sha256=`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub prefix: Option<String>,
+    /// What is signed, in this order.
+    #[schemars(length(min = 1, max = 8))]
+    pub parts: Vec<SignedPart>,
+}
+
+/// Hashes of a MAC.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum HmacHash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// How a MAC is written.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum MacEncoding {
+    /// Hexadecimal, in lower case.
+    Hex,
+    /// Base64 (RFC 4648 section 4), padded.
+    Base64,
+    /// Base64 for URLs (RFC 4648 section 5), without padding.
+    Base64Url,
+}
+
+/// One part of what is signed.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.id), has(self.timestamp), has(self.body), has(self.literal)].filter(x, x).size() == 1").message("parts: set exactly one of id, timestamp, body and literal"))]
+pub struct SignedPart {
+    /// The delivery ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<HeaderReference>,
+    /// When it was signed, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<HeaderReference>,
+    /// The body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<NoSettings>,
+    /// This text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub literal: Option<String>,
+}
+
+/// A header of the delivery.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+pub struct HeaderReference {
+    /// Its name, in lower case.
+    #[schemars(regex(pattern = r"^[a-z0-9-]{1,64}$"))]
+    pub header: String,
+}
+
+/// A JWT in `Authorization: Bearer`, verified by the JWKS in the key Secret. Its claim `body_sha256` (base64url of the
+/// digest) binds it to the body, `iat` and `exp` make it fresh, `jti` makes it new.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JwtVerification {
+    /// What the claim `iss` must be.
+    #[schemars(length(min = 1, max = 253))]
+    pub issuer: String,
+    /// What the claim `aud` must be or contain.
+    #[schemars(length(min = 1, max = 253))]
+    pub audience: String,
+    /// What the claim `sub` must be. Default: any subject of the issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub subject: Option<String>,
+}
+
+/// How far a signed timestamp may be from the clock.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+pub struct Tolerance {
+    /// How old it may be: at most 24 hours. Default: `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1s') && duration(self) <= duration('24h')").message("past: write a duration such as 5m, at least 1s and at most 24h"))]
+    pub past: Option<String>,
+    /// How far ahead it may be: at most 10 minutes. Default: `1m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('0s') && duration(self) <= duration('10m')").message("future: write a duration such as 1m, at most 10m"))]
+    pub future: Option<String>,
+}
+
+/// Where keys come from.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.generated) != has(self.external)").message("keys: set exactly one of generated and external"))]
+pub struct WebhookKeys {
+    /// The operator makes them and a `RotationPolicy` turns them; the sender finds them in the Secret that
+    /// `status.keySecret` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<NoSettings>,
+    /// Somebody else fills a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalKeys>,
+}
+
+/// A Secret that somebody else fills.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalKeys {
+    /// The Secret, in the namespace of this object. Every entry is a key by its ID; `<id>.notBefore` and
+    /// `<id>.notAfter` (RFC 3339) bound it.
+    pub secret_ref: LocalSecretReference,
+}
+
+/// A Secret in the namespace of the object that names it.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+pub struct LocalSecretReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Who may call, beside holding a key.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.clientCertificate) || has(self.cidrs)").message("source: set clientCertificate or cidrs, or leave source out"))]
+#[x_kube(validation = Rule::new("!has(self.trustedProxies) || has(self.cidrs)").message("trustedProxies: they only tell the address for cidrs"))]
+pub struct WebhookSource {
+    /// The certificate that the caller must show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificatePin>,
+    /// Networks that the caller must be in. They never stand alone: a signature is always required.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("cidrs: write networks such as 192.0.2.0/24"))]
+    pub cidrs: Vec<String>,
+    /// Proxies before the edge whose `X-Forwarded-For` is believed: the last address in it that is not such a proxy is the
+    /// caller's. Without any, the address of the connection is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("trustedProxies: write networks such as 192.0.2.0/24"))]
+    pub trusted_proxies: Vec<String>,
+}
+
+/// The certificate that a caller must show; one of the names is enough.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.spiffeIDs) || has(self.dnsNames)").message("clientCertificate: set spiffeIDs or dnsNames"))]
+pub struct ClientCertificatePin {
+    /// SPIFFE IDs (URI SANs).
+    #[serde(default, rename = "spiffeIDs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(i, i.startsWith('spiffe://') && size(i) <= 2048)").message("spiffeIDs: write spiffe://<trust domain>/<path>"))]
+    pub spiffe_ids: Vec<String>,
+    /// DNS names (DNS SANs), exactly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(n, n.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$') && size(n) <= 253)").message("dnsNames: lower case, without wildcards"))]
+    pub dns_names: Vec<String>,
+}
+
+/// How a delivery that comes twice is recognized.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+pub struct Replay {
+    /// How long a delivery is remembered: never less than the tolerance, at most 7 days. Default: `24h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1m') && duration(self) <= duration('168h')").message("window: write a duration such as 24h, at least 1m and at most 168h"))]
+    pub window: Option<String>,
+    /// Where it is remembered. Default: `Memory`, which is right for one replica of the edge only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<ReplayStore>,
+    /// Where in the signed JSON body the idempotency key stands, as a JSON Pointer (RFC 6901) such as `/data/id`. Two
+    /// deliveries with one idempotency key are one, however they are signed. Default: the signed delivery ID, or the
+    /// digest of all that is signed where a scheme has no ID.
+    #[serde(default, rename = "idempotencyKey", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^(/([^~/]|~[01])*)+$"))]
+    pub idempotency_key: Option<String>,
+}
+
+/// Where deliveries are remembered.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum ReplayStore {
+    /// In the edge itself; forgotten when it restarts.
+    #[default]
+    Memory,
+    /// In the Redis or Valkey that the edge was given. While it is down, deliveries are refused.
+    Redis,
+}
+
+/// Where a verified delivery goes: exactly one.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[x_kube(validation = Rule::new("[has(self.service)].filter(x, x).size() == 1").message("target: set exactly one of service"))]
+pub struct WebhookTarget {
+    /// A Service, by HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceTarget>,
+}
+
+/// A Service in the namespace of the endpoint.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+pub struct ServiceTarget {
+    /// Its name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Its port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// Path there. Default: `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024), regex(pattern = r"^/[!$-;=@-Z_a-z~]*$"))]
+    pub path: Option<String>,
+    /// How long one attempt may take, 1 s to 60 s. Default: `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1s') && duration(self) <= duration('60s')").message("timeout: write a duration such as 10s, at least 1s and at most 60s"))]
+    pub timeout: Option<String>,
+    /// How often a delivery is tried while the Service cannot be reached or answers 502, 503 or 504. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: Option<u32>,
+}
+
+/// Bounds of one endpoint.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookLimits {
+    /// Largest body, in bytes or with `Ki` or `Mi`: at most 10Mi. Default: `256Ki`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^[1-9][0-9]{0,7}(Ki|Mi)?$"))]
+    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('10Mi')) <= 0").message("body: at most 10Mi"))]
+    pub body: Option<String>,
+    /// Deliveries per second, to the endpoint as a whole. Default: 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub per_second: Option<u32>,
+    /// Deliveries per second from one address. Default: as for the endpoint as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub per_source_per_second: Option<u32>,
+}
+
+/// How a `WebhookEndpoint` stands.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookEndpointStatus {
+    /// Generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions in the order of the work: `Accepted`, `KeysReady`, `Programmed`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// What the scheme gives, in words: what is signed, what freshness and newness rest on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<String>,
+    /// Secret that holds the keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_secret: Option<String>,
+    /// How many keys a delivery may be signed with now.
+    #[serde(default)]
+    pub live_keys: u32,
+    /// Every key, never its material.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<WebhookKeyStatus>,
+    /// Which generation each replica of the edge serves.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replicas: BTreeMap<String, i64>,
+}
+
+/// How one key stands.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookKeyStatus {
+    /// Its ID.
+    pub id: String,
+    /// First 16 hexadecimal digits of the SHA-256 of the key.
+    pub fingerprint: String,
+    /// How it stands.
+    pub state: WebhookKeyState,
+    /// Until when it is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Time>,
+    /// When a delivery was last verified with it, to the minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verified: Option<Time>,
+}
+
+/// How a key stands.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum WebhookKeyState {
+    /// It is not accepted yet.
+    Pending,
+    /// It is accepted, and the newest.
+    Active,
+    /// It is accepted until it ends; another one is newer.
+    Retiring,
+    /// It is not accepted any more.
+    Expired,
+}
