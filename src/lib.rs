@@ -18,6 +18,8 @@ pub mod brokers;
 pub mod controllers;
 /// Decisions: pure, and `now` is a parameter.
 pub mod domain;
+/// The data plane of webhooks.
+pub mod edge;
 /// Authorities and certificates.
 pub mod issuers;
 /// What all controllers share: watches, ownership, status, events, errors, the loop.

@@ -10,6 +10,7 @@ mod rotation_policy;
 mod service_identity;
 mod topic_policy;
 mod trust_domain;
+mod webhook_endpoint;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
@@ -22,6 +23,7 @@ pub use rotation_policy::*;
 pub use service_identity::*;
 pub use topic_policy::*;
 pub use trust_domain::*;
+pub use webhook_endpoint::*;
 
 /// The API group of every kind.
 pub const GROUP: &str = "credence.dev";

@@ -1,0 +1,171 @@
+//! What verifies: the key in one entry of the key Secret.
+
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac::{Algorithm, Context, Key as HmacKey};
+use aws_lc_rs::signature::{ED25519, ParsedPublicKey};
+use zeroize::Zeroizing;
+
+use super::{Scheme, encoding, sha256};
+
+/// Shortest secret, in bytes: fewer can be guessed.
+const SHORTEST: usize = 16;
+
+/// What verifies. None of it can be printed.
+pub enum Material {
+    /// Key of a MAC.
+    Mac(MacKey),
+    /// A public key for Ed25519.
+    Ed25519(ParsedPublicKey),
+    /// A password.
+    Token(Token),
+}
+
+impl Material {
+    /// Reads an entry of the key Secret.
+    ///
+    /// # Errors
+    /// Says what to write instead; never what is there.
+    pub fn parse(scheme: &Scheme, text: &[u8]) -> Result<Self, String> {
+        let line = text.strip_suffix(b"\n").unwrap_or(text);
+        match scheme {
+            Scheme::StandardWebhooks => standard_webhooks(line),
+            Scheme::Gitlab => Token::new(line).map(Self::Token),
+            Scheme::Github | Scheme::Stripe | Scheme::Slack | Scheme::Shopify | Scheme::Hmac(_) => {
+                MacKey::new(line).map(Self::Mac)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Material(redacted)")
+    }
+}
+
+/// Key of a MAC, wiped when dropped.
+pub struct MacKey(Zeroizing<Vec<u8>>);
+
+impl MacKey {
+    fn new(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() < SHORTEST {
+            return Err(format!(
+                "the key is too short to be safe; write at least {SHORTEST} bytes, at best 32 random ones"
+            ));
+        }
+        Ok(Self(Zeroizing::new(bytes.to_vec())))
+    }
+
+    /// Whether one of these is the MAC of the parts, one after the other. All are compared, each in constant time.
+    pub(super) fn has_made(&self, algorithm: Algorithm, parts: &[&[u8]], macs: &[Vec<u8>]) -> bool {
+        let mut context = Context::with_key(&HmacKey::new(algorithm, &self.0));
+        for part in parts {
+            context.update(part);
+        }
+        let tag = context.sign();
+        macs.iter().fold(false, |found, mac| found | verify_slices_are_equal(tag.as_ref(), mac).is_ok())
+    }
+}
+
+/// A password. Only its hash is kept and compared, so that not even its length shows in the time it takes.
+pub struct Token([u8; 32]);
+
+impl Token {
+    fn new(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() < SHORTEST || !bytes.iter().all(u8::is_ascii_graphic) {
+            return Err(format!(
+                "the token cannot be used; write at least {SHORTEST} visible ASCII characters, at best 32 random ones"
+            ));
+        }
+        Ok(Self(sha256(&[bytes])))
+    }
+
+    /// Whether this is the password.
+    pub(super) fn is(&self, token: &str) -> bool {
+        verify_slices_are_equal(&self.0, &sha256(&[token.as_bytes()])).is_ok()
+    }
+}
+
+fn standard_webhooks(line: &[u8]) -> Result<Material, String> {
+    const EXPECTED: &str =
+        "write whsec_ and the base64 of 24 to 64 random bytes, or whpk_ and the base64 of the Ed25519 public key";
+    let text = std::str::from_utf8(line).map_err(|_| format!("not a key of Standard Webhooks; {EXPECTED}"))?;
+    let decode = |base64| encoding::base64(base64).map(Zeroizing::new).ok_or(format!("not base64; {EXPECTED}"));
+    if let Some(secret) = text.strip_prefix("whsec_") {
+        let bytes = decode(secret)?;
+        if !(24..=64).contains(&bytes.len()) {
+            return Err(format!("the key has the wrong length; {EXPECTED}"));
+        }
+        Ok(Material::Mac(MacKey(bytes)))
+    } else if let Some(public) = text.strip_prefix("whpk_") {
+        let bytes = decode(public)?;
+        let length = (bytes.len() == 32).then_some(&bytes);
+        let key = length.and_then(|bytes| ParsedPublicKey::new(&ED25519, bytes.as_slice()).ok());
+        key.map(Material::Ed25519).ok_or(format!("not an Ed25519 public key; {EXPECTED}"))
+    } else if text.starts_with("whsk_") {
+        Err(format!("that is the sender's private key, which nobody else may have; {EXPECTED}"))
+    } else {
+        Err(format!("not a key of Standard Webhooks; {EXPECTED}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(scheme: &Scheme, text: &str) -> String {
+        let why = Material::parse(scheme, text.as_bytes()).unwrap_err();
+        assert!(text.is_empty() || !why.contains(text.trim_end()), "{why}");
+        assert!(why.contains("write"), "{why}");
+        why
+    }
+
+    #[test]
+    fn a_secret_is_long_enough_and_loses_one_line_break() {
+        for scheme in [Scheme::Github, Scheme::Stripe] {
+            assert!(refused(&scheme, "0123456789abcde\n").contains("16 bytes"));
+            refused(&scheme, "");
+            let Ok(Material::Mac(key)) = Material::parse(&scheme, b"0123456789abcde\n\n") else { panic!() };
+            assert_eq!(*key.0, b"0123456789abcde\n");
+        }
+        assert!(Material::parse(&Scheme::Slack, &[255; 16]).is_ok());
+    }
+
+    #[test]
+    fn a_token_fits_into_a_header() {
+        assert!(Material::parse(&Scheme::Gitlab, b"0123456789abcdef\n").is_ok());
+        for wrong in ["0123456789abcde", "0123456789 abcdef", "0123456789abcdef\n\n", "0123456789abcd\u{e4}f"] {
+            refused(&Scheme::Gitlab, wrong);
+        }
+    }
+
+    #[test]
+    fn keys_of_standard_webhooks_are_as_the_standard_has_them() {
+        let of = |bytes: &[u8]| encoding::to_base64(bytes);
+        let parse = |text: &str| Material::parse(&Scheme::StandardWebhooks, text.as_bytes());
+        for length in [24, 64] {
+            assert!(matches!(parse(&format!("whsec_{}\n", of(&vec![7; length]))), Ok(Material::Mac(_))));
+        }
+        let base_point = [&[0x58][..], &[0x66; 31]].concat();
+        assert!(matches!(parse(&format!("whpk_{}", of(&base_point))), Ok(Material::Ed25519(_))));
+        for wrong in [
+            &format!("whsec_{}", of(&[7; 23])),
+            &format!("whsec_{}", of(&[7; 65])),
+            &format!("whpk_{}", of(&base_point[1..])),
+            &format!("whsec_{} ", of(&[7; 32])),
+            &of(&[7; 32]),
+            "whsec_*",
+        ] {
+            refused(&Scheme::StandardWebhooks, wrong);
+        }
+        assert!(refused(&Scheme::StandardWebhooks, &format!("whsk_{}", of(&[7; 64]))).contains("private"));
+    }
+
+    #[test]
+    fn nothing_of_it_is_printed() {
+        let material = Material::parse(&Scheme::Github, b"0123456789abcdef").unwrap();
+        assert_eq!(format!("{material:?}"), "Material(redacted)");
+    }
+}

@@ -1,0 +1,65 @@
+//! The scheme of an endpoint, checked and ready to verify with.
+
+use super::hmac;
+use crate::api::Verification;
+
+/// How deliveries are verified.
+#[derive(Clone, Debug)]
+pub enum Scheme {
+    /// Standard Webhooks, `v1` and `v1a`.
+    StandardWebhooks,
+    /// GitHub's `X-Hub-Signature-256`.
+    Github,
+    /// GitLab's `X-Gitlab-Token`.
+    Gitlab,
+    /// Stripe's `Stripe-Signature`.
+    Stripe,
+    /// Slack's `X-Slack-Signature`.
+    Slack,
+    /// Shopify's `X-Shopify-Hmac-Sha256`.
+    Shopify,
+    /// A MAC over named parts.
+    Hmac(hmac::Layout),
+}
+
+impl Scheme {
+    /// Checks what the API server could not.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to write instead.
+    pub fn new(verification: &Verification) -> Result<Self, String> {
+        let Verification { standard_webhooks, github, gitlab, stripe, slack, shopify, hmac: hmac_spec, .. } =
+            verification;
+        let mut found = [
+            standard_webhooks.as_ref().map(|_| Ok(Self::StandardWebhooks)),
+            github.as_ref().map(|_| Ok(Self::Github)),
+            gitlab.as_ref().map(|_| Ok(Self::Gitlab)),
+            stripe.as_ref().map(|_| Ok(Self::Stripe)),
+            slack.as_ref().map(|_| Ok(Self::Slack)),
+            shopify.as_ref().map(|_| Ok(Self::Shopify)),
+            hmac_spec.as_ref().map(|spec| hmac::Layout::new(spec).map(Self::Hmac)),
+        ]
+        .into_iter()
+        .flatten();
+        match (found.next(), found.next()) {
+            (Some(scheme), None) => scheme,
+            _ => Err("verification: set exactly one scheme".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::NoSettings;
+
+    #[test]
+    fn an_endpoint_has_exactly_one_scheme() {
+        let one = Verification { slack: Some(NoSettings {}), ..Verification::default() };
+        assert!(matches!(Scheme::new(&one), Ok(Scheme::Slack)));
+        let two = Verification { stripe: Some(NoSettings {}), ..one };
+        for wrong in [Verification::default(), two] {
+            assert!(Scheme::new(&wrong).unwrap_err().contains("exactly one"));
+        }
+    }
+}
