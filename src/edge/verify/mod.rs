@@ -13,6 +13,7 @@ use super::keys::Key;
 
 mod attempt;
 mod encoding;
+mod form;
 mod github;
 mod gitlab;
 mod header;
@@ -23,9 +24,11 @@ mod shopify;
 mod slack;
 mod standard_webhooks;
 mod stripe;
+mod target;
 #[cfg(test)]
 mod testing;
 mod timestamp;
+mod twilio;
 
 /// A delivery as it was received.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +116,7 @@ pub fn verify(
         Scheme::Stripe => stripe::verify(&attempt),
         Scheme::Slack => slack::verify(&attempt),
         Scheme::Shopify => shopify::verify(&attempt),
+        Scheme::Twilio => twilio::verify(&attempt),
         Scheme::Hmac(layout) => hmac::verify(&attempt, layout),
     }
 }

@@ -18,6 +18,8 @@ pub enum Scheme {
     Slack,
     /// Shopify's `X-Shopify-Hmac-Sha256`.
     Shopify,
+    /// Twilio's `X-Twilio-Signature`.
+    Twilio,
     /// A MAC over named parts.
     Hmac(hmac::Layout),
 }
@@ -28,7 +30,7 @@ impl Scheme {
     /// # Errors
     /// Says what is wrong and what to write instead.
     pub fn new(verification: &Verification) -> Result<Self, String> {
-        let Verification { standard_webhooks, github, gitlab, stripe, slack, shopify, hmac: hmac_spec, .. } =
+        let Verification { standard_webhooks, github, gitlab, stripe, slack, shopify, twilio, hmac: hmac_spec, .. } =
             verification;
         let mut found = [
             standard_webhooks.as_ref().map(|_| Ok(Self::StandardWebhooks)),
@@ -37,6 +39,7 @@ impl Scheme {
             stripe.as_ref().map(|_| Ok(Self::Stripe)),
             slack.as_ref().map(|_| Ok(Self::Slack)),
             shopify.as_ref().map(|_| Ok(Self::Shopify)),
+            twilio.as_ref().map(|_| Ok(Self::Twilio)),
             hmac_spec.as_ref().map(|spec| hmac::Layout::new(spec).map(Self::Hmac)),
         ]
         .into_iter()

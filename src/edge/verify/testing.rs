@@ -78,6 +78,7 @@ pub(super) fn schemes() -> Vec<(Scheme, Key)> {
         (json!({"stripe": {}}), secret),
         (json!({"slack": {}}), secret),
         (json!({"shopify": {}}), secret),
+        (json!({"twilio": {}}), secret),
         (
             json!({"hmac": {"hash": "Sha256", "encoding": "Hex", "header": "signature", "parts": [{"body": {}}]}}),
             secret,
