@@ -4,10 +4,14 @@ use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac::{Algorithm, Context, Key as HmacKey};
-use aws_lc_rs::signature::{ED25519, ParsedPublicKey};
+use aws_lc_rs::rsa::PublicEncryptingKey;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PSS_2048_8192_SHA512};
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use super::{Scheme, encoding, sha256};
+use crate::api::SignatureAlgorithm;
 
 /// Shortest secret, in bytes: fewer can be guessed.
 const SHORTEST: usize = 16;
@@ -18,6 +22,10 @@ pub enum Material {
     Mac(MacKey),
     /// A public key for Ed25519.
     Ed25519(ParsedPublicKey),
+    /// A public key for ECDSA with P-256 and SHA-256.
+    EcdsaP256(ParsedPublicKey),
+    /// A public key for RSA-PSS with SHA-512.
+    RsaPss(ParsedPublicKey),
     /// A password.
     Token(Token),
 }
@@ -35,6 +43,10 @@ impl Material {
             Scheme::Github | Scheme::Stripe | Scheme::Slack | Scheme::Shopify | Scheme::Twilio | Scheme::Hmac(_) => {
                 MacKey::new(line).map(Self::Mac)
             }
+            Scheme::HttpMessageSignatures(rules) => match rules.algorithm() {
+                SignatureAlgorithm::HmacSha256 => MacKey::new(line).map(Self::Mac),
+                algorithm => public_key(algorithm, text),
+            },
         }
     }
 }
@@ -117,9 +129,38 @@ fn standard_webhooks(line: &[u8]) -> Result<Material, String> {
     }
 }
 
+fn public_key(algorithm: SignatureAlgorithm, pem: &[u8]) -> Result<Material, String> {
+    const EXPECTED: &str = "write one public key in PEM, beginning with -----BEGIN PUBLIC KEY-----";
+    let mut found = SubjectPublicKeyInfoDer::pem_slice_iter(pem);
+    let (Some(Ok(der)), None) = (found.next(), found.next()) else {
+        return Err(format!("not a public key; {EXPECTED}"));
+    };
+    let parse = |algorithm, what| {
+        ParsedPublicKey::new(algorithm, der.as_ref()).map_err(|_| format!("not a public key for {what}; {EXPECTED}"))
+    };
+    match algorithm {
+        SignatureAlgorithm::Ed25519 => parse(&ED25519, "Ed25519").map(Material::Ed25519),
+        SignatureAlgorithm::EcdsaP256Sha256 => {
+            parse(&ECDSA_P256_SHA256_FIXED, "ECDSA with P-256").map(Material::EcdsaP256)
+        }
+        SignatureAlgorithm::RsaPssSha512 => {
+            PublicEncryptingKey::from_der(&der)
+                .map_err(|_| format!("not an RSA key of 2048 to 8192 bits; {EXPECTED}"))?;
+            parse(&RSA_PSS_2048_8192_SHA512, "RSA-PSS").map(Material::RsaPss)
+        }
+        SignatureAlgorithm::HmacSha256 => Err("HMAC has no public key".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{HttpMessageSignatures, Verification};
+
+    fn signatures(algorithm: SignatureAlgorithm) -> Scheme {
+        let spec = HttpMessageSignatures { algorithm, components: vec![], tag: None };
+        Scheme::new(&Verification { http_message_signatures: Some(spec), ..Verification::default() }).unwrap()
+    }
 
     fn refused(scheme: &Scheme, text: &str) -> String {
         let why = Material::parse(scheme, text.as_bytes()).unwrap_err();
@@ -130,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_long_enough_and_loses_one_line_break() {
-        for scheme in [Scheme::Github, Scheme::Stripe] {
+        for scheme in [Scheme::Github, Scheme::Stripe, signatures(SignatureAlgorithm::HmacSha256)] {
             assert!(refused(&scheme, "0123456789abcde\n").contains("16 bytes"));
             refused(&scheme, "");
             let Ok(Material::Mac(key)) = Material::parse(&scheme, b"0123456789abcde\n\n") else { panic!() };
@@ -167,6 +208,32 @@ mod tests {
             refused(&Scheme::StandardWebhooks, wrong);
         }
         assert!(refused(&Scheme::StandardWebhooks, &format!("whsk_{}", of(&[7; 64]))).contains("private"));
+    }
+
+    #[test]
+    fn a_public_key_is_one_of_the_right_algorithm() {
+        let pem = |key: &rcgen::KeyPair| key.public_key_pem();
+        let p256 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let ed25519 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let by_ecdsa = signatures(SignatureAlgorithm::EcdsaP256Sha256);
+        let by_ed25519 = signatures(SignatureAlgorithm::Ed25519);
+        let by_rsa = signatures(SignatureAlgorithm::RsaPssSha512);
+        assert!(matches!(Material::parse(&by_ecdsa, pem(&p256).as_bytes()), Ok(Material::EcdsaP256(_))));
+        assert!(matches!(Material::parse(&by_ed25519, pem(&ed25519).as_bytes()), Ok(Material::Ed25519(_))));
+        refused(&by_ecdsa, &pem(&p384));
+        refused(&by_ecdsa, &pem(&ed25519));
+        refused(&by_ed25519, &pem(&p256));
+        refused(&by_rsa, &pem(&p256));
+        refused(&by_ecdsa, &format!("{}{}", pem(&p256), pem(&p256)));
+        refused(&by_ecdsa, &p256.serialize_pem());
+        refused(&by_ecdsa, "0123456789abcdef");
+    }
+
+    #[test]
+    fn an_rsa_key_of_1024_bits_is_refused() {
+        let short = "-----BEGIN PUBLIC KEY-----\nMIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDkazrJnsZaxvPSkt7Kvx+Ncm1j\n425tr4/kRF+TpdR/lTcIUDFcAOPcQXM30P8ROegnVthXoPKUvzVbm5LnYdde7PPf\nveSf5r9iCOHgresEOBe8ApiPfgnCrWKMGyV9aDeN5dv42lj1oKpXHmt6K5uPegsW\nCRWhKZK2ijePin5pzwIDAQAB\n-----END PUBLIC KEY-----\n";
+        assert!(refused(&signatures(SignatureAlgorithm::RsaPssSha512), short).contains("2048"));
     }
 
     #[test]

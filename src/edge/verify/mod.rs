@@ -18,6 +18,7 @@ mod github;
 mod gitlab;
 mod header;
 mod hmac;
+mod http_signatures;
 mod material;
 mod scheme;
 mod shopify;
@@ -117,6 +118,7 @@ pub fn verify(
         Scheme::Slack => slack::verify(&attempt),
         Scheme::Shopify => shopify::verify(&attempt),
         Scheme::Twilio => twilio::verify(&attempt),
+        Scheme::HttpMessageSignatures(rules) => http_signatures::verify(&attempt, rules),
         Scheme::Hmac(layout) => hmac::verify(&attempt, layout),
     }
 }

@@ -1,6 +1,6 @@
 //! The scheme of an endpoint, checked and ready to verify with.
 
-use super::hmac;
+use super::{hmac, http_signatures};
 use crate::api::Verification;
 
 /// How deliveries are verified.
@@ -20,6 +20,8 @@ pub enum Scheme {
     Shopify,
     /// Twilio's `X-Twilio-Signature`.
     Twilio,
+    /// HTTP Message Signatures.
+    HttpMessageSignatures(http_signatures::Rules),
     /// A MAC over named parts.
     Hmac(hmac::Layout),
 }
@@ -30,8 +32,18 @@ impl Scheme {
     /// # Errors
     /// Says what is wrong and what to write instead.
     pub fn new(verification: &Verification) -> Result<Self, String> {
-        let Verification { standard_webhooks, github, gitlab, stripe, slack, shopify, twilio, hmac: hmac_spec, .. } =
-            verification;
+        let Verification {
+            standard_webhooks,
+            github,
+            gitlab,
+            stripe,
+            slack,
+            shopify,
+            twilio,
+            http_message_signatures,
+            hmac: hmac_spec,
+            ..
+        } = verification;
         let mut found = [
             standard_webhooks.as_ref().map(|_| Ok(Self::StandardWebhooks)),
             github.as_ref().map(|_| Ok(Self::Github)),
@@ -40,6 +52,9 @@ impl Scheme {
             slack.as_ref().map(|_| Ok(Self::Slack)),
             shopify.as_ref().map(|_| Ok(Self::Shopify)),
             twilio.as_ref().map(|_| Ok(Self::Twilio)),
+            http_message_signatures
+                .as_ref()
+                .map(|spec| http_signatures::Rules::new(spec).map(Self::HttpMessageSignatures)),
             hmac_spec.as_ref().map(|spec| hmac::Layout::new(spec).map(Self::Hmac)),
         ]
         .into_iter()

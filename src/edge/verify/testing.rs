@@ -79,6 +79,7 @@ pub(super) fn schemes() -> Vec<(Scheme, Key)> {
         (json!({"slack": {}}), secret),
         (json!({"shopify": {}}), secret),
         (json!({"twilio": {}}), secret),
+        (json!({"httpMessageSignatures": {"algorithm": "HmacSha256"}}), secret),
         (
             json!({"hmac": {"hash": "Sha256", "encoding": "Hex", "header": "signature", "parts": [{"body": {}}]}}),
             secret,
