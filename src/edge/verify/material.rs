@@ -10,6 +10,7 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
+use super::jwks::Jwks;
 use super::{Scheme, encoding, sha256};
 use crate::api::SignatureAlgorithm;
 
@@ -28,6 +29,8 @@ pub enum Material {
     RsaPss(ParsedPublicKey),
     /// A password.
     Token(Token),
+    /// Public keys of an issuer of JWTs.
+    Jwks(Jwks),
 }
 
 impl Material {
@@ -47,6 +50,7 @@ impl Material {
                 SignatureAlgorithm::HmacSha256 => MacKey::new(line).map(Self::Mac),
                 algorithm => public_key(algorithm, text),
             },
+            Scheme::Jwt(_) => Jwks::parse(text).map(Self::Jwks),
         }
     }
 }

@@ -19,6 +19,8 @@ mod gitlab;
 mod header;
 mod hmac;
 mod http_signatures;
+mod jwks;
+mod jwt;
 mod material;
 mod scheme;
 mod shopify;
@@ -120,6 +122,7 @@ pub fn verify(
         Scheme::Twilio => twilio::verify(&attempt),
         Scheme::HttpMessageSignatures(rules) => http_signatures::verify(&attempt, rules),
         Scheme::Hmac(layout) => hmac::verify(&attempt, layout),
+        Scheme::Jwt(pins) => jwt::verify(&attempt, pins),
     }
 }
 

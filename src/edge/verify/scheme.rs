@@ -1,6 +1,6 @@
 //! The scheme of an endpoint, checked and ready to verify with.
 
-use super::{hmac, http_signatures};
+use super::{hmac, http_signatures, jwt};
 use crate::api::Verification;
 
 /// How deliveries are verified.
@@ -24,6 +24,8 @@ pub enum Scheme {
     HttpMessageSignatures(http_signatures::Rules),
     /// A MAC over named parts.
     Hmac(hmac::Layout),
+    /// A JWT.
+    Jwt(jwt::Pins),
 }
 
 impl Scheme {
@@ -42,7 +44,7 @@ impl Scheme {
             twilio,
             http_message_signatures,
             hmac: hmac_spec,
-            ..
+            jwt: jwt_spec,
         } = verification;
         let mut found = [
             standard_webhooks.as_ref().map(|_| Ok(Self::StandardWebhooks)),
@@ -56,6 +58,7 @@ impl Scheme {
                 .as_ref()
                 .map(|spec| http_signatures::Rules::new(spec).map(Self::HttpMessageSignatures)),
             hmac_spec.as_ref().map(|spec| hmac::Layout::new(spec).map(Self::Hmac)),
+            jwt_spec.as_ref().map(|spec| Ok(Self::Jwt(jwt::Pins::new(spec)))),
         ]
         .into_iter()
         .flatten();

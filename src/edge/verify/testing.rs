@@ -70,6 +70,7 @@ pub(super) fn at(second: i64) -> Timestamp {
 
 /// Every scheme with a key for it.
 pub(super) fn schemes() -> Vec<(Scheme, Key)> {
+    let jwk = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     let secret = "0123456789abcdef";
     [
         (json!({"standardWebhooks": {}}), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
@@ -84,6 +85,7 @@ pub(super) fn schemes() -> Vec<(Scheme, Key)> {
             json!({"hmac": {"hash": "Sha256", "encoding": "Hex", "header": "signature", "parts": [{"body": {}}]}}),
             secret,
         ),
+        (json!({"jwt": {"issuer": "i", "audience": "a"}}), jwk),
     ]
     .map(|(verification, text)| {
         let scheme = Scheme::new(&serde_json::from_value(verification).unwrap()).unwrap();
