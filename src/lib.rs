@@ -1,11 +1,11 @@
 //! Credence: a Kubernetes operator that turns identities, rotation policies and topic policies into certificates,
-//! Secrets and broker ACLs.
+//! Secrets and broker ACLs, and an edge that lets webhooks in.
 //!
 //! ```text
 //!   watch ──▶ store ──▶ observe ──▶ plan ──▶ apply ──▶ one status write
 //!                       (reads)    (pure)   (writes)
 //!
-//!   api ◀── domain ◀── issuers, brokers ◀── kubernetes ◀── controllers ◀── main
+//!   api ◀── domain ◀── issuers, brokers ◀── kubernetes ◀── edge ◀── controllers ◀── main
 //! ```
 //!
 //! Modules import to the left only.

@@ -1,6 +1,6 @@
 //! `credence`: parses the command line, installs the TLS provider and logging, and dispatches.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -14,11 +14,14 @@ use credence::kubernetes::client::client;
 use credence::kubernetes::health::{Health, Stage};
 use credence::kubernetes::lease::Candidate;
 use credence::metrics::Metrics;
-use credence::{api, server};
+use credence::{api, edge, server};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// Gives every service its own verifiable identity, and puts it to work wherever services meet.
 #[derive(Parser)]
@@ -32,6 +35,8 @@ struct Cli {
 enum Command {
     /// Run the operator.
     Controller(ControllerArgs),
+    /// Run the edge: receive webhooks, verify them, and hand them on.
+    Edge(EdgeArgs),
     /// Write the CRD manifests into a directory, one file per kind.
     Crds {
         /// Directory to write to.
@@ -58,10 +63,53 @@ struct ControllerArgs {
     /// Address for /healthz, /readyz and /metrics.
     #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Namespace of the edge. Without one, webhooks are refused.
+    #[arg(long)]
+    edge_namespace: Option<String>,
     /// Seconds between two comparisons of a broker with what was applied there.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     broker_resync_seconds: u64,
     /// How logs are written. The environment variable `RUST_LOG` sets what is logged.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    log_format: LogFormat,
+}
+
+/// An option that is given twice counts as it was given last, so that a wrapper can change what a chart has set.
+#[derive(Args)]
+#[command(args_override_self = true)]
+struct EdgeArgs {
+    /// Namespace that the edge runs in: its routes and its certificate are there, and it reads nothing else.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "credence-edge")]
+    namespace: String,
+    /// Name of this replica; its report on what it serves is a `ConfigMap` of this name.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// UID of the pod, for the report to go with it.
+    #[arg(long, env = "POD_UID")]
+    pod_uid: Option<String>,
+    /// Secret with `tls.crt`, `tls.key` and `ca.crt`: what callers are shown, what assertions are signed with, and the
+    /// authorities that client certificates may chain to. Usually that of a `ServiceIdentity`.
+    #[arg(long, default_value = "edge-mtls")]
+    certificate_secret: String,
+    /// Domain of the cluster's Services.
+    #[arg(long, default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Address at which every Service is reached instead of its name, in a cluster without a network.
+    #[arg(long)]
+    service_address: Option<IpAddr>,
+    /// Address for webhooks, over TLS.
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// Address for /healthz, /readyz and /metrics.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    listen_metrics: SocketAddr,
+    /// URL of the Redis or Valkey that remembers deliveries for all replicas, as `rediss://user:password@host:6379/0`.
+    #[arg(long, env = "CREDENCE_REDIS_URL", hide_env_values = true)]
+    redis_url: Option<String>,
+    /// File for audit lines, one JSON object each. Default: standard output.
+    #[arg(long)]
+    audit_log: Option<PathBuf>,
+    /// How logs are written, to standard error. The environment variable `RUST_LOG` sets what is logged.
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
 }
@@ -86,22 +134,31 @@ fn dispatch(command: Command) -> Result<(), String> {
     match command {
         Command::Crds { directory } => write_crds(&directory),
         Command::Controller(args) => {
-            log(args.log_format);
-            rustls::crypto::aws_lc_rs::default_provider()
-                .install_default()
-                .map_err(|_| "a TLS provider is installed already".to_owned())?;
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| format!("cannot start the runtime: {error}"))?
-                .block_on(control(args))
+            log(args.log_format, BoxMakeWriter::new(std::io::stdout));
+            run(control(args))
+        }
+        Command::Edge(args) => {
+            log(args.log_format, BoxMakeWriter::new(std::io::stderr));
+            run(serve_edge(args))
         }
     }
 }
 
-fn log(format: LogFormat) {
+fn run(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| "a TLS provider is installed already".to_owned())?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))?
+        .block_on(work)
+}
+
+/// The operator logs to standard output; the edge, which may keep its audit log there, to standard error.
+fn log(format: LogFormat, writer: BoxMakeWriter) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
         LogFormat::Text => builder.init(),
@@ -125,7 +182,8 @@ async fn control(args: ControllerArgs) -> Result<(), String> {
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::default());
     let (stop, stopping) = watch::channel(false);
-    let server = server::serve(args.listen, metrics.clone(), health.clone(), stopping.clone());
+    let for_server = metrics.clone();
+    let server = server::serve(args.listen, move || for_server.render(), health.clone(), stopping.clone());
     let mut server = tokio::spawn(server);
     let terms = async {
         loop {
@@ -174,6 +232,7 @@ async fn serve_a_term(
     let settings = Settings {
         namespace: args.namespace.clone(),
         cluster_domain: args.cluster_domain.clone(),
+        edge_namespace: args.edge_namespace.clone(),
         broker_resync: Duration::from_secs(args.broker_resync_seconds),
     };
     health.enter(Stage::StandingBy);
@@ -209,6 +268,55 @@ async fn finish(work: &mut JoinSet<()>, stopping: &mut watch::Receiver<bool>) ->
         tracing::warn!("some work did not finish in time; it is taken up at the next start");
     }
     Ok(Term::Stopped)
+}
+
+async fn serve_edge(args: EdgeArgs) -> Result<(), String> {
+    let config = kube::Config::infer()
+        .await
+        .map_err(|error| format!("no access to a cluster: {error}; set KUBECONFIG, or run inside of one"))?;
+    let client = kube::Client::try_from(config).map_err(|error| error.to_string())?;
+    let log = edge::Log::open(args.audit_log.as_deref()).map_err(|error| format!("the audit log: {error}"))?;
+    let surroundings =
+        edge::Surroundings { cluster_domain: args.cluster_domain.clone(), service_address: args.service_address };
+    let redis = args.redis_url.as_deref().map(edge::Redis::new).transpose();
+    let redis = redis.map_err(|why| format!("the URL of Redis: {why}"))?;
+    let edge = Arc::new(edge::Edge::new(surroundings, log, redis));
+    let health = Arc::new(Health::default());
+    for part in edge::watch::PARTS {
+        health.starting(part);
+    }
+    health.enter(Stage::Working);
+    let (stop, stopping) = watch::channel(false);
+    let metrics = edge.metrics.clone();
+    let server = server::serve(args.listen_metrics, move || metrics.render(), health.clone(), stopping.clone());
+    let mut server = tokio::spawn(server);
+    let listener =
+        TcpListener::bind(args.listen).await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    tracing::info!(address = %args.listen, "receiving webhooks");
+    let replica = args.identity.clone().unwrap_or_else(default_identity);
+    let pod = args.pod_uid.clone().map(|uid| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: replica.clone(),
+        uid,
+        ..OwnerReference::default()
+    });
+    let serving = tokio::spawn(edge::serve(edge.clone(), listener, stopping.clone()));
+    let following = async {
+        tokio::join!(
+            edge::watch::follow(&edge, client.clone(), &args.namespace, &args.certificate_secret, health),
+            edge::report::tell(&edge, client.clone(), &args.namespace, &replica, pod),
+        )
+    };
+    tokio::select! {
+        _ = following => return Err("the watches ended by themselves; see the log".to_owned()),
+        ended = &mut server => return Err(server_ended(ended, args.listen_metrics)),
+        () = stop_requested() => {}
+    }
+    tracing::info!("stopping: what was accepted is delivered first");
+    edge::report::withdraw(client, &args.namespace, &replica).await;
+    stop.send_replace(true);
+    serving.await.map_err(|error| format!("the edge ended: {error}"))
 }
 
 /// The host's name and the process's: no two processes share both.

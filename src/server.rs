@@ -1,4 +1,4 @@
-//! The operator's own HTTP server: `/healthz`, `/readyz`, `/metrics`.
+//! The HTTP server for those who run a process, operator or edge: `/healthz`, `/readyz`, `/metrics`.
 //!
 //! `/readyz` follows the API server: `?verbose` tells of every part, `/readyz/<part>` of one.
 
@@ -15,7 +15,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::kubernetes::health::{Health, Stage};
-use crate::metrics::Metrics;
 
 type Answer = (StatusCode, String);
 
@@ -25,7 +24,7 @@ type Answer = (StatusCode, String);
 /// When the address cannot be bound.
 pub async fn serve(
     address: SocketAddr,
-    metrics: Arc<Metrics>,
+    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
     health: Arc<Health>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
@@ -40,7 +39,7 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readiness))
         .route("/readyz/{part}", get(part))
-        .route("/metrics", get(move || async move { (exposition, metrics.render()) }));
+        .route("/metrics", get(move || async move { (exposition, metrics()) }));
     let listener = TcpListener::bind(address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
     axum::serve(listener, router).with_graceful_shutdown(async move { _ = stop.wait_for(|stop| *stop).await }).await

@@ -8,6 +8,7 @@ local passing = {
   BrokerNotReady = true,
   CleanupPending = true,
   InUse = true,
+  NotProgrammed = true,
   RenewalPending = true,
   TrustDomainNotReady = true,
 }

@@ -23,6 +23,10 @@ pub enum ConditionType {
     InSync,
     /// The grants of a policy are in force on the broker.
     Applied,
+    /// The keys of a webhook can be used.
+    KeysReady,
+    /// Every replica of the edge serves the webhook as it is.
+    Programmed,
     /// Nothing is left that a rotation policy ordered.
     Rotated,
     /// Everything above holds; the last of the chain.
@@ -43,6 +47,8 @@ impl ConditionType {
             Self::Authorized => "Authorized",
             Self::InSync => "InSync",
             Self::Applied => "Applied",
+            Self::KeysReady => "KeysReady",
+            Self::Programmed => "Programmed",
             Self::Rotated => "Rotated",
             Self::Ready => "Ready",
         }
@@ -171,6 +177,22 @@ reasons! {
     InvalidPolicy,
     /// The rotation is stopped by its policy.
     Suspended,
+    /// The path of a webhook does not begin with its namespace.
+    PathNotAllowed,
+    /// Another webhook holds the path already.
+    PathClaimed,
+    /// There is no edge to serve webhooks.
+    EdgeNotInstalled,
+    /// The spec says something that cannot be, beyond what the API server can see.
+    InvalidSpec,
+    /// The keys of a webhook are there.
+    KeysStored,
+    /// The keys of a webhook cannot be used.
+    KeysInvalid,
+    /// Every replica of the edge serves the webhook.
+    Programmed,
+    /// Some replica of the edge does not serve the webhook as it is.
+    NotProgrammed,
     /// A condition further up is not met.
     Blocked,
 }
@@ -219,6 +241,12 @@ impl Conditions {
             None => self.met(ConditionType::Ready, Reason::Ready, message),
             Some(first) => self.unmet(ConditionType::Ready, first.reason, first.message),
         }
+    }
+
+    /// Whether any condition so far is not met.
+    #[must_use]
+    pub fn is_unmet(&self) -> bool {
+        self.0.iter().any(|decided| !decided.met)
     }
 
     /// Whether `Ready` is met.

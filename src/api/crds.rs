@@ -4,17 +4,24 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use super::{BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain};
+use super::{BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain, WebhookEndpoint};
 
 /// All CRDs as `(file name, manifest)`, ready to be written to `crds/`.
 ///
 /// # Errors
 /// When a schema cannot be expressed as JSON, which a test rules out.
 pub fn crds() -> Result<Vec<(String, Value)>, serde_json::Error> {
-    [TrustDomain::crd(), ServiceIdentity::crd(), RotationPolicy::crd(), BrokerConnection::crd(), TopicPolicy::crd()]
-        .into_iter()
-        .map(|crd| Ok((format!("{}.yaml", crd.spec.names.plural), manifest(&crd)?)))
-        .collect()
+    [
+        TrustDomain::crd(),
+        ServiceIdentity::crd(),
+        RotationPolicy::crd(),
+        BrokerConnection::crd(),
+        TopicPolicy::crd(),
+        WebhookEndpoint::crd(),
+    ]
+    .into_iter()
+    .map(|crd| Ok((format!("{}.yaml", crd.spec.names.plural), manifest(&crd)?)))
+    .collect()
 }
 
 fn manifest(crd: &CustomResourceDefinition) -> Result<Value, serde_json::Error> {

@@ -36,6 +36,11 @@ pub struct RotationPolicySpec {
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub certificates: Option<CertificateRotation>,
 
+    /// When keys that the operator makes are turned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub credentials: Option<CredentialRotation>,
+
     /// Times at which renewals may take place. Without any: at all times. A window never delays a renewal past the
     /// safety margin, which is half of the time between the renewal point and the expiry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -81,6 +86,8 @@ pub struct RotationTarget {
 pub enum RotationTargetKind {
     /// Certificates and broker credentials of a `ServiceIdentity`.
     ServiceIdentity,
+    /// Keys of a `WebhookEndpoint` that the operator makes.
+    WebhookEndpoint,
 }
 
 /// Lifetime and renewal point of certificates.
@@ -99,6 +106,22 @@ pub struct CertificateRotation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 20, max = 90))]
     pub renew_after_percent: Option<u32>,
+}
+
+/// When keys are turned.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+pub struct CredentialRotation {
+    /// How long senders sign with one key, such as `720h`: between 1 minute and 5 years. Default: `720h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1m') && duration(self) <= duration('43800h')").message("every: write a duration such as 720h, at least 1m and at most 43800h"))]
+    pub every: Option<String>,
+
+    /// How long the former key is accepted after that, such as `24h`: at most 30 days. Default: `24h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1s') && duration(self) <= duration('720h')").message("overlap: write a duration such as 24h, at least 1s and at most 720h"))]
+    pub overlap: Option<String>,
 }
 
 /// A time of the week at which renewals may take place.

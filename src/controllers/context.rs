@@ -8,14 +8,17 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::Client;
 use kube::core::PartialObjectMeta;
 
+use super::edges::Edges;
 use super::gate::RotationGate;
 use super::gauges::Counted;
-use super::material::{BundleFacts, MaterialFacts};
+use super::material::{BundleFacts, MaterialFacts, WebhookFacts};
 use super::service_identity::Logins;
+use super::webhook_endpoint::Gone;
 use super::wiring::Seen;
 use crate::api::{
     BrokerConnection, BrokerConnectionStatus, RotationPolicy, RotationPolicyStatus, ServiceIdentity,
-    ServiceIdentityStatus, TopicPolicy, TopicPolicyStatus, TrustDomain, TrustDomainStatus,
+    ServiceIdentityStatus, TopicPolicy, TopicPolicyStatus, TrustDomain, TrustDomainStatus, WebhookEndpoint,
+    WebhookEndpointStatus,
 };
 use crate::brokers::registry::Brokers;
 use crate::domain::claims::Claims;
@@ -36,6 +39,8 @@ pub struct Settings {
     pub namespace: String,
     /// Domain of the cluster's Services.
     pub cluster_domain: String,
+    /// Namespace of the edge; `None` when there is none.
+    pub edge_namespace: Option<String>,
     /// How often a broker is compared with what was applied.
     pub broker_resync: Duration,
 }
@@ -49,7 +54,10 @@ pub struct Stores {
     pub rotation_policies: Store<RotationPolicy>,
     pub brokers: Store<BrokerConnection>,
     pub topic_policies: Store<TopicPolicy>,
+    pub webhook_endpoints: Store<WebhookEndpoint>,
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Secrets whose owners give them to webhooks, metadata only.
+    pub key_secrets: Store<PartialObjectMeta<Secret>>,
     /// Secrets of the operator's namespace, metadata only.
     pub operator_secrets: Store<PartialObjectMeta<Secret>>,
 }
@@ -63,6 +71,7 @@ pub struct Triggers {
     pub rotation_policies: Trigger,
     pub brokers: Trigger,
     pub topic_policies: Trigger,
+    pub webhook_endpoints: Trigger,
 }
 
 /// One writer of status per kind.
@@ -74,6 +83,7 @@ pub struct Statuses {
     pub rotation_policies: StatusWriter<RotationPolicyStatus>,
     pub brokers: StatusWriter<BrokerConnectionStatus>,
     pub topic_policies: StatusWriter<TopicPolicyStatus>,
+    pub webhook_endpoints: StatusWriter<WebhookEndpointStatus>,
 }
 
 /// Names that only one object may hold.
@@ -85,6 +95,8 @@ pub struct NameClaims {
     pub dns_names: Mutex<Claims>,
     /// Of consumer groups: broker, group; held by a policy for the namespaces of its consumers.
     pub groups: Mutex<Claims>,
+    /// Of paths at the edge.
+    pub paths: Mutex<Claims>,
     /// Not exclusive: the policies that name an identity, by its namespace and name.
     pub identity_policies: Mutex<Claims>,
 }
@@ -142,6 +154,9 @@ pub struct Context {
     pub statuses: Statuses,
     pub secrets: Owned<Secret, MaterialFacts>,
     pub config_maps: Owned<ConfigMap, BundleFacts>,
+    pub webhook_secrets: Owned<Secret, WebhookFacts>,
+    pub edges: Edges,
+    pub gone_endpoints: Gone,
     pub authorities: Authorities,
     pub brokers: Brokers,
     pub claims: NameClaims,

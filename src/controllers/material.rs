@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::service_identity::plan::ACCOUNT;
+use super::webhook_endpoint::ENTRIES;
 use crate::brokers::kafka::ClientAccess;
+use crate::domain::key_set::KeyRecord;
 use crate::domain::rotation::Material;
+use crate::edge::watch::{ROUTE, ROUTE_ENTRY};
 use crate::issuers::authority::Leaf;
 use crate::issuers::pem::Certificate;
+use crate::kubernetes::error::Error;
 use crate::kubernetes::owned::Facts;
 
 const ISSUED_AT: &str = "credence.dev/issued-at";
@@ -24,6 +28,8 @@ const BUNDLE_HASH: &str = "credence.dev/bundle-hash";
 pub type MaterialFacts = Material;
 
 impl Facts for Material {
+    const COMPONENTS: &'static str = "credence.dev/component notin (webhook-keys,webhook-route)";
+
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
         let text = |key: &str| annotations.get(key).cloned();
         let time = |key: &str| annotations.get(key)?.parse::<Timestamp>().ok();
@@ -93,6 +99,8 @@ pub fn annotations(material: &Material) -> BTreeMap<String, String> {
 pub struct BundleFacts(pub String);
 
 impl Facts for BundleFacts {
+    const COMPONENTS: &'static str = "";
+
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
         annotations.get(BUNDLE_HASH).cloned().map(Self)
     }
@@ -107,6 +115,43 @@ impl BundleFacts {
     #[must_use]
     pub fn annotations(&self) -> BTreeMap<String, String> {
         BTreeMap::from([(BUNDLE_HASH.to_owned(), self.0.clone())])
+    }
+}
+
+const WEBHOOK_KEYS: &str = "credence.dev/keys";
+const ROUTE_DIGEST: &str = "credence.dev/route-digest";
+
+/// What is known of a Secret of a webhook: the digest of a route, or the keys of a key set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebhookFacts {
+    /// Digest of the route; empty for keys.
+    pub digest: String,
+    /// The keys, without their material; none for a route.
+    pub keys: Vec<KeyRecord>,
+}
+
+impl Facts for WebhookFacts {
+    const COMPONENTS: &'static str = "credence.dev/component in (webhook-keys,webhook-route)";
+
+    fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
+        let digest = annotations.get(ROUTE_DIGEST)?.clone();
+        let keys = serde_json::from_str(annotations.get(WEBHOOK_KEYS)?).ok()?;
+        Some(Self { digest, keys })
+    }
+
+    fn entries(component: &str) -> &'static [&'static str] {
+        if component == ROUTE { &[ROUTE_ENTRY] } else { ENTRIES }
+    }
+}
+
+impl WebhookFacts {
+    /// The annotations that [`Facts::read`] reads.
+    ///
+    /// # Errors
+    /// Never: they are plain data.
+    pub fn annotations(&self) -> Result<BTreeMap<String, String>, Error> {
+        let keys = serde_json::to_string(&self.keys).map_err(|error| Error::Bug(error.to_string()))?;
+        Ok(BTreeMap::from([(ROUTE_DIGEST.to_owned(), self.digest.clone()), (WEBHOOK_KEYS.to_owned(), keys)]))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The controllers: what they share, what wakes them, and how they start and stop.
 
+mod attached;
 pub mod broker_connection;
 mod context;
+mod edges;
 mod gate;
 mod gauges;
 mod material;
@@ -10,6 +12,7 @@ pub mod service_identity;
 mod start;
 pub mod topic_policy;
 pub mod trust_domain;
+pub mod webhook_endpoint;
 mod wiring;
 
 use std::time::Duration;

@@ -18,14 +18,18 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::context::{Authorities, Context, NameClaims, SeenFacts, Settings, Statuses, Stores, Triggers};
+use super::edges::{self, Edges};
 use super::gate::RotationGate;
 use super::gauges::{self, Counted};
 use super::service_identity::Logins;
-use super::{broker_connection, rotation_policy, service_identity, topic_policy, trust_domain};
+use super::webhook_endpoint::Gone;
+use super::{broker_connection, rotation_policy, service_identity, topic_policy, trust_domain, webhook_endpoint};
 use crate::api::{ServiceIdentity, TopicPolicy};
 use crate::brokers::registry::Brokers;
 use crate::domain::fence::Fence;
 use crate::domain::name::Name;
+use crate::edge::report::REPORT;
+use crate::kubernetes::COMPONENT;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::health::{Health, Stage};
@@ -48,10 +52,11 @@ const GATHER: Duration = Duration::from_millis(500);
 const CLOCK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 
 /// The controllers, as logs, metrics and `/readyz` name them.
-const CONTROLLERS: [&str; 5] =
-    ["trust_domain", "service_identity", "rotation_policy", "broker_connection", "topic_policy"];
+const CONTROLLERS: [&str; 6] =
+    ["trust_domain", "service_identity", "rotation_policy", "broker_connection", "topic_policy", "webhook_endpoint"];
 /// The watches that controllers share, beside one for each of them.
-const WATCHES: [&str; 4] = ["namespaces", "operator_secrets", "secrets", "config_maps"];
+const WATCHES: [&str; 7] =
+    ["namespaces", "operator_secrets", "secrets", "config_maps", "webhook_secrets", "key_secrets", "edge_reports"];
 
 /// Turns true when the operator is to stop.
 type StopSignal = tokio::sync::watch::Receiver<bool>;
@@ -78,7 +83,8 @@ pub async fn run(
         }
     });
     let listed = Arc::new(Listed::default());
-    let interruptions = Interruptions { metrics, health: health.clone() };
+    let count = Arc::new(move |part| metrics.interrupted(part));
+    let interruptions = Interruptions { count, health: health.clone() };
     let mut watches = watch_all(&context, &listed, &interruptions);
     listed.all(&context).await;
     for part in WATCHES {
@@ -107,6 +113,7 @@ pub async fn run(
         // A watch follows for ever; one that ends has panicked, and nothing may go on without its events.
         _ = watches.join_next() => tracing::error!("a watch ended; the operator stops"),
         () = mind_the_clock(&context) => {}
+        () = webhook_endpoint::sweep_for_ever(&context) => {}
     }
     health.enter(Stage::Starting);
 }
@@ -139,6 +146,10 @@ fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>
             ..Lane::default()
         }),
         brokers: Trigger::new(WORKERS, Duration::ZERO, alone),
+        webhook_endpoints: Trigger::new(WORKERS, Duration::ZERO, |name| Lane {
+            turn: name.namespace.to_string(),
+            ..Lane::default()
+        }),
         topic_policies: Trigger::new(POLICY_WORKERS, Duration::ZERO, move |name| with_broker(&topic_policies, name)),
     };
     Arc::new(Context {
@@ -148,6 +159,9 @@ fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>
         statuses: Statuses::default(),
         secrets: Owned::new(client.clone()),
         config_maps: Owned::new(client.clone()),
+        webhook_secrets: Owned::new(client.clone()),
+        edges: Edges::default(),
+        gone_endpoints: Gone::default(),
         authorities: Authorities::default(),
         brokers: Brokers::default(),
         claims: NameClaims::default(),
@@ -185,6 +199,7 @@ fn with_broker(store: &Store<TopicPolicy>, name: &Name) -> Lane {
 struct Listed {
     secrets: Notify,
     config_maps: Notify,
+    webhook_secrets: Notify,
 }
 
 impl Listed {
@@ -200,6 +215,9 @@ impl Listed {
             stores.operator_secrets.wait_until_listed(),
             self.secrets.notified(),
             self.config_maps.notified(),
+            stores.webhook_endpoints.wait_until_listed(),
+            stores.key_secrets.wait_until_listed(),
+            self.webhook_secrets.notified(),
         );
     }
 }
@@ -212,6 +230,7 @@ fn watch_all(context: &Arc<Context>, listed: &Arc<Listed>, interruptions: &Inter
     watches.add("rotation_policy", &stores.rotation_policies, Context::rotation_policy_changed);
     watches.add("broker_connection", &stores.brokers, Context::broker_changed);
     watches.add("topic_policy", &stores.topic_policies, Context::topic_policy_changed);
+    watches.add("webhook_endpoint", &stores.webhook_endpoints, Context::webhook_endpoint_changed);
     let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client()), watch::config());
     watches.follow("namespaces", &stores.namespaces, namespaces, Context::namespace_changed);
     let secrets = Api::<PartialObjectMeta<Secret>>::namespaced(client(), &context.settings.namespace);
@@ -220,14 +239,33 @@ fn watch_all(context: &Arc<Context>, listed: &Arc<Listed>, interruptions: &Inter
 
     let ours = watch::config().labels(&Owned::<Secret, super::material::MaterialFacts>::selector());
     let (for_watch, done) = (context.clone(), listed.clone());
-    let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client()), ours.clone());
+    let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client()), ours);
     let secrets = interruptions.clone().outlive("secrets", secrets);
     watches.set.spawn(async move {
         let changed = |namespace: &str, owner: &str| for_watch.owned_changed(namespace, owner);
         for_watch.secrets.follow(secrets, || done.secrets.notify_one(), changed).await;
     });
+    let labelled = watch::config().labels(&format!("{}=true", webhook_endpoint::EXTERNAL_LABEL));
+    let key_secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client()), labelled);
+    watches.follow("key_secrets", &stores.key_secrets, key_secrets, Context::key_secret_changed);
+    if let Some(edge) = &context.settings.edge_namespace {
+        let reports = Api::<ConfigMap>::namespaced(client(), edge);
+        let reports = watcher(reports, watch::config().labels(&format!("{COMPONENT}={REPORT}")));
+        let reports = interruptions.clone().outlive("edge_reports", reports);
+        let for_watch = context.clone();
+        watches.set.spawn(async move { edges::follow(&for_watch, reports).await });
+    }
+    let ours_of_webhooks = watch::config().labels(&Owned::<Secret, super::material::WebhookFacts>::selector());
     let (for_watch, done) = (context.clone(), listed.clone());
-    let config_maps = watcher(Api::<PartialObjectMeta<ConfigMap>>::all(client()), ours);
+    let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client()), ours_of_webhooks);
+    let secrets = interruptions.clone().outlive("webhook_secrets", secrets);
+    watches.set.spawn(async move {
+        let changed = |namespace: &str, owner: &str| for_watch.owned_changed(namespace, owner);
+        for_watch.webhook_secrets.follow(secrets, || done.webhook_secrets.notify_one(), changed).await;
+    });
+    let (for_watch, done) = (context.clone(), listed.clone());
+    let bundles = watch::config().labels(&Owned::<ConfigMap, super::material::BundleFacts>::selector());
+    let config_maps = watcher(Api::<PartialObjectMeta<ConfigMap>>::all(client()), bundles);
     let config_maps = interruptions.clone().outlive("config_maps", config_maps);
     watches.set.spawn(async move {
         let changed = |namespace: &str, owner: &str| for_watch.owned_changed(namespace, owner);
@@ -273,7 +311,8 @@ type Running = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 fn control_all(context: &Arc<Context>, stop: &StopSignal) -> Vec<Running> {
     let (stores, triggers) = (&context.stores, &context.triggers);
-    let [trust_domain, service_identity, rotation_policy, broker_connection, topic_policy] = CONTROLLERS;
+    let [trust_domain, service_identity, rotation_policy, broker_connection, topic_policy, webhook_endpoint] =
+        CONTROLLERS;
     let control = Control { context, stop };
     vec![
         control.of(trust_domain, &stores.trust_domains, &triggers.trust_domains, trust_domain::reconcile),
@@ -281,6 +320,12 @@ fn control_all(context: &Arc<Context>, stop: &StopSignal) -> Vec<Running> {
         control.of(rotation_policy, &stores.rotation_policies, &triggers.rotation_policies, rotation_policy::reconcile),
         control.of(broker_connection, &stores.brokers, &triggers.brokers, broker_connection::reconcile),
         control.of(topic_policy, &stores.topic_policies, &triggers.topic_policies, topic_policy::reconcile),
+        control.of(
+            webhook_endpoint,
+            &stores.webhook_endpoints,
+            &triggers.webhook_endpoints,
+            webhook_endpoint::reconcile,
+        ),
     ]
 }
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::context::{Context, NameClaims};
 use super::service_identity::plan::service_account;
-use crate::api::{BrokerConnection, IdentityReference, ServiceIdentity, TopicPolicy, TrustDomain};
+use crate::api::{BrokerConnection, IdentityReference, ServiceIdentity, TopicPolicy, TrustDomain, WebhookEndpoint};
 use crate::domain::claims::Claim;
 use crate::domain::name::Name;
 use crate::kubernetes::run::Trigger;
@@ -83,6 +83,12 @@ impl NameClaims {
         holder.filter(|holder| *holder != Name::of(identity))
     }
 
+    /// Another endpoint that holds the path of this one.
+    pub fn holder_of_path(&self, endpoint: &WebhookEndpoint) -> Option<Name> {
+        let holder = locked(&self.paths).holder(&endpoint.spec.path).cloned();
+        holder.filter(|holder| *holder != Name::of(endpoint))
+    }
+
     /// Another identity that holds a DNS name in the trust domain of this one.
     pub fn holder_of_dns_name(&self, identity: &ServiceIdentity, dns_name: &str) -> Option<Name> {
         let holder = locked(&self.dns_names).holder(&dns_name_key(identity, dns_name)).cloned();
@@ -140,8 +146,9 @@ impl Context {
         let facts = readable(&self.stores.rotation_policies, changed).map(|policy| spec_facts(&policy));
         if self.seen.rotation_policies.changed(changed, facts) {
             let everywhere = namespace == self.settings.namespace;
-            let identities = self.stores.identities.names((!everywhere).then_some(namespace));
-            fire_all(&self.triggers.identities, identities);
+            let own = (!everywhere).then_some(namespace);
+            fire_all(&self.triggers.identities, self.stores.identities.names(own));
+            fire_all(&self.triggers.webhook_endpoints, self.stores.webhook_endpoints.names(own));
             self.rotation_policies_of(namespace);
         }
     }
@@ -184,6 +191,37 @@ impl Context {
         }
     }
 
+    /// A webhook endpoint was added, changed or removed.
+    pub fn webhook_endpoint_changed(&self, changed: &Name) {
+        self.triggers.webhook_endpoints.fire(changed);
+        let found = readable(&self.stores.webhook_endpoints, changed);
+        if found.is_none() {
+            self.gone_endpoints.tell();
+        }
+        let path = found.map(|endpoint| claim(&endpoint, BTreeSet::from([endpoint.spec.path.clone()])));
+        for other in locked(&self.claims.paths).update(changed, path) {
+            self.triggers.webhook_endpoints.fire(&other);
+        }
+    }
+
+    /// A Secret whose owner gives it to webhooks was added, changed or removed.
+    pub fn key_secret_changed(&self, changed: &Name) {
+        let uses = |endpoint: &WebhookEndpoint| {
+            let external = endpoint.spec.keys.as_ref().and_then(|keys| keys.external.as_ref());
+            external.is_some_and(|external| external.secret_ref.name == *changed.name)
+        };
+        let found = self.stores.webhook_endpoints.iter(Some(&changed.namespace));
+        let found = found.filter(|(_, endpoint)| endpoint.as_ref().is_ok_and(uses));
+        found.for_each(|(name, _)| self.triggers.webhook_endpoints.fire(&name));
+    }
+
+    /// A replica of the edge reports anew about these endpoints, by UID.
+    pub fn edge_reported(&self, endpoints: &BTreeSet<String>) {
+        let concerned =
+            |endpoint: &WebhookEndpoint| endpoint.metadata.uid.as_ref().is_some_and(|uid| endpoints.contains(uid));
+        fire_where(&self.triggers.webhook_endpoints, &self.stores.webhook_endpoints, concerned);
+    }
+
     /// A namespace was added, changed or removed.
     pub fn namespace_changed(&self, changed: &Name) {
         let found = self.stores.namespaces.get(None, &changed.name);
@@ -194,6 +232,7 @@ impl Context {
         fire_all(&self.triggers.trust_domains, self.stores.trust_domains.names(None));
         fire_all(&self.triggers.identities, self.stores.identities.names(Some(&changed.name)));
         fire_all(&self.triggers.topic_policies, self.stores.topic_policies.names(Some(&changed.name)));
+        fire_all(&self.triggers.webhook_endpoints, self.stores.webhook_endpoints.names(Some(&changed.name)));
     }
 
     /// A Secret of the operator's namespace was added, changed or removed.
@@ -210,6 +249,11 @@ impl Context {
     pub fn owned_changed(&self, namespace: &str, owner: &str) {
         match owner.split_once('/') {
             Some(("ServiceIdentity", name)) => self.triggers.identities.fire(&Name::new(Some(namespace), name)),
+            Some(("WebhookEndpoint", name)) => {
+                // A route lives in the edge's namespace, and names the endpoint's.
+                let (namespace, name) = name.split_once('/').unwrap_or((namespace, name));
+                self.triggers.webhook_endpoints.fire(&Name::new(Some(namespace), name));
+            }
             Some(("TrustDomain", name)) => self.triggers.trust_domains.fire(&Name::new(None, name)),
             _ => {}
         }
@@ -251,6 +295,7 @@ impl Context {
         fire_all(&self.triggers.brokers, self.stores.brokers.names(None));
         fire_all(&self.triggers.rotation_policies, self.stores.rotation_policies.names(None));
         fire_all(&self.triggers.identities, self.stores.identities.names(None));
+        fire_all(&self.triggers.webhook_endpoints, self.stores.webhook_endpoints.names(None));
     }
 
     /// Wakes the rotation policy of this name (`namespace/name`).

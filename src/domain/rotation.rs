@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::schedule::{self, Window, parse_duration};
 use super::selector::{self, Labels};
-use crate::api::{RotationPolicySpec, RotationTarget};
+use crate::api::{RotationPolicySpec, RotationTarget, RotationTargetKind};
 
 /// How far certificates are back-dated, for clocks that run behind.
 pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
@@ -71,9 +71,15 @@ pub enum Attachment {
 
 /// How a policy is attached to an object, if at all.
 #[must_use]
-pub fn attachment(targets: &[RotationTarget], name: &str, labels: &Labels) -> Option<Attachment> {
+pub fn attachment(
+    targets: &[RotationTarget],
+    kind: RotationTargetKind,
+    name: &str,
+    labels: &Labels,
+) -> Option<Attachment> {
     targets
         .iter()
+        .filter(|target| target.kind == kind)
         .filter_map(|target| match (&target.name, &target.selector) {
             (Some(target_name), _) => (target_name == name).then_some(Attachment::Name),
             (None, Some(selector)) => selector::matches(selector, labels).then_some(Attachment::Selector),
@@ -426,8 +432,11 @@ mod tests {
         ]))
         .unwrap();
         let edge = Labels::from([("tier".into(), "edge".into())]);
-        assert_eq!(attachment(&targets, "orders", &edge), Some(Attachment::Name));
-        assert_eq!(attachment(&targets, "other", &edge), Some(Attachment::Selector));
-        assert_eq!(attachment(&targets, "other", &Labels::new()), None);
+        assert_eq!(attachment(&targets, RotationTargetKind::ServiceIdentity, "orders", &edge), Some(Attachment::Name));
+        assert_eq!(
+            attachment(&targets, RotationTargetKind::ServiceIdentity, "other", &edge),
+            Some(Attachment::Selector)
+        );
+        assert_eq!(attachment(&targets, RotationTargetKind::ServiceIdentity, "other", &Labels::new()), None);
     }
 }

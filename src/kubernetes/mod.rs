@@ -26,6 +26,9 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "credence"
 /// Label that says what a written object is for.
 pub const COMPONENT: &str = "credence.dev/component";
 
+/// Annotation that says for whom an object was written that lives in another namespace, as `Kind/namespace/name`.
+pub const FOR: &str = "credence.dev/for";
+
 /// Metadata of an object that `owner` controls.
 pub fn owned_metadata<K: Resource<DynamicType = ()>>(
     owner: &K,

@@ -22,12 +22,15 @@ use serde::de::DeserializeOwned;
 use super::error::{Error, has_code};
 use super::ownership::untouched;
 use super::status::version;
-use super::{COMPONENT, FIELD_MANAGER, MANAGED_BY};
+use super::{COMPONENT, FIELD_MANAGER, FOR, MANAGED_BY};
 use crate::domain::contention::Contention;
 use crate::domain::name::Name;
 
 /// Facts about the content of an object that stand in its annotations.
 pub trait Facts: Clone + Send + Sync + 'static {
+    /// Which components are of this kind, as a label selector; empty for all.
+    const COMPONENTS: &'static str;
+
     /// Reads the facts; `None` when they are incomplete, which counts as altered.
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self>;
 
@@ -43,7 +46,7 @@ pub struct Record<F> {
     pub uid: String,
     /// UID of the object that controls it.
     pub owner: String,
-    /// Kind and name of the object that controls it, as `Kind/name`.
+    /// Kind and name of the object that controls it, as `Kind/name`, or what [`FOR`] says.
     controller: Arc<str>,
     /// What it is for.
     pub component: String,
@@ -95,7 +98,8 @@ where
     /// The label selector of the watch.
     #[must_use]
     pub fn selector() -> String {
-        format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)
+        let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
+        if F::COMPONENTS.is_empty() { ours } else { format!("{ours},{}", F::COMPONENTS) }
     }
 
     fn read_known(&self) -> RwLockReadGuard<'_, Known<F>> {
@@ -358,13 +362,14 @@ fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
     let component = metadata.labels.as_ref().and_then(|labels| labels.get(COMPONENT)).cloned().unwrap_or_default();
     let entries = metadata.managed_fields.as_deref().unwrap_or_default();
     let owner = owner(metadata);
+    let other = annotations.get(FOR).cloned();
     let facts = || F::read(annotations).ok_or_else(|| "somebody who removed its annotations".to_owned());
     let written = annotations.keys().filter(|name| name.starts_with("credence.dev/")).map(String::as_str);
     Record {
         version: version(metadata),
         uid: metadata.uid.clone().unwrap_or_default(),
         owner: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
-        controller: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)).unwrap_or_default().into(),
+        controller: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)).or(other).unwrap_or_default().into(),
         facts: untouched(entries, F::entries(&component), written).and_then(|()| facts()),
         component,
     }
@@ -378,6 +383,8 @@ mod tests {
     struct Nothing;
 
     impl Facts for Nothing {
+        const COMPONENTS: &'static str = "";
+
         fn read(_: &BTreeMap<String, String>) -> Option<Self> {
             Some(Self)
         }

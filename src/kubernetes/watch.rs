@@ -10,7 +10,6 @@ use kube::runtime::utils::ResetTimerBackoff;
 use kube::runtime::watcher::{self, Error, Event, ExponentialBackoff};
 
 use super::health::Health;
-use crate::metrics::Metrics;
 
 /// For how long the API server keeps one watch open. A connection that died in silence is noticed little later.
 const LASTS: u32 = 60;
@@ -28,8 +27,8 @@ pub fn config() -> watcher::Config {
 /// Where it is told that a watch broke.
 #[derive(Clone)]
 pub struct Interruptions {
-    /// Counts them.
-    pub metrics: Arc<Metrics>,
+    /// Counts them, by part.
+    pub count: Arc<dyn Fn(&'static str) + Send + Sync>,
     /// Knows whether they last.
     pub health: Arc<Health>,
 }
@@ -52,7 +51,7 @@ impl Interruptions {
                 Ok(event) => Some(event),
                 Err(error) => {
                     tracing::warn!(part, %error, "watch interrupted; it is started again");
-                    self.metrics.interrupted(part);
+                    (self.count)(part);
                     self.health.failed(part, error.to_string(), Instant::now());
                     None
                 }

@@ -109,8 +109,8 @@ async fn a_policy_has_a_finalizer_although_somebody_removed_the_admission_policy
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("finalizer").await;
     let binding: Api<MutatingAdmissionPolicyBinding> = Api::all(bed.client.clone());
-    let installed = binding.get("credence-finalizer").await.unwrap();
-    binding.delete("credence-finalizer", &DeleteParams::default()).await.unwrap();
+    let installed = binding.get("credence-finalizer-topicpolicies").await.unwrap();
+    binding.delete("credence-finalizer-topicpolicies", &DeleteParams::default()).await.unwrap();
     let grants = json!([{"identity": {"name": "orders"}, "actions": ["Publish"]}]);
     let object = policy(&namespace, "orders", "sandbox.finalizer", grants);
     let dry = PostParams { dry_run: true, field_manager: None };

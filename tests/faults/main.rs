@@ -7,9 +7,13 @@ mod apiserver;
 mod bed;
 mod broker;
 mod clock;
+mod edge;
 mod fairness;
 mod gateway;
 mod hands;
+#[path = "../it/hooks.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod hooks;
 mod judges;
 mod kills;
 mod ledger;

@@ -68,6 +68,7 @@ async fn argocd_calls_every_reason_by_what_it_asks_for() {
         Reason::BrokerNotReady,
         Reason::CleanupPending,
         Reason::InUse,
+        Reason::NotProgrammed,
         Reason::Blocked,
     ];
     let objects: Vec<Value> = Reason::ALL.iter().map(|reason| not_ready(reason.as_str())).collect();

@@ -4,6 +4,8 @@
 mod admission;
 mod argocd;
 mod bed;
+#[allow(dead_code, reason = "shared with the other tests")]
+mod hooks;
 mod identity;
 mod leadership;
 mod manifests;
@@ -13,3 +15,4 @@ mod restart;
 mod rotation;
 mod topic_policy;
 mod trust_domain;
+mod webhook;

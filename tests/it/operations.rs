@@ -15,12 +15,13 @@ const OPERATIONS: &str = "docs/operations.md";
 /// Where objects of the whole cluster keep their Secrets.
 const SYSTEM: &str = "credence-system";
 /// The page of every kind, and how tables name the kind.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("td", "docs/kinds/trustdomain.md"),
     ("sid", "docs/kinds/serviceidentity.md"),
     ("rp", "docs/kinds/rotationpolicy.md"),
     ("brk", "docs/kinds/brokerconnection.md"),
     ("tp", "docs/kinds/topicpolicy.md"),
+    ("whe", "docs/kinds/webhookendpoint.md"),
 ];
 
 /// A table below a heading; every row has as many cells as the first one.
@@ -94,7 +95,9 @@ fn after(kind: ConditionType) -> Option<ConditionType> {
         ConditionType::Connected => Some(ConditionType::Authorized),
         ConditionType::Authorized => Some(ConditionType::InSync),
         ConditionType::InSync => Some(ConditionType::Applied),
-        ConditionType::Applied => Some(ConditionType::Rotated),
+        ConditionType::Applied => Some(ConditionType::KeysReady),
+        ConditionType::KeysReady => Some(ConditionType::Programmed),
+        ConditionType::Programmed => Some(ConditionType::Rotated),
         ConditionType::Rotated => Some(ConditionType::Ready),
         ConditionType::Ready => None,
     }

@@ -9,3 +9,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/name: credence
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
+
+{{- define "credence.edgeSelector" -}}
+app.kubernetes.io/name: credence-edge
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}

@@ -8,8 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Context;
-use super::service_identity::{policies_for, rules_for};
-use crate::api::{ConditionType, Conditions, Reason, RotationPolicy, RotationPolicyStatus, ServiceIdentity};
+use super::attached::{policies_for, rules_for};
+use crate::api::{
+    ConditionType, Conditions, Reason, RotationPolicy, RotationPolicyStatus, RotationTargetKind, ServiceIdentity,
+};
 use crate::domain::rotation::Rules;
 use crate::kubernetes::display_name;
 use crate::kubernetes::error::Error;
@@ -88,7 +90,8 @@ fn targets<'a>(
     context.stores.identities.valid(own).filter(move |identity| {
         let namespace = identity.metadata.namespace.clone().unwrap_or_default();
         let policies = policies.entry(namespace).or_insert_with_key(|namespace| policies_for(context, namespace));
-        identity.spec.authentication.mtls.is_some() && rules_for(policies, identity).1 == name
+        identity.spec.authentication.mtls.is_some()
+            && rules_for(policies, RotationTargetKind::ServiceIdentity, &identity.metadata, Rules::new).1 == name
     })
 }
 

@@ -15,7 +15,6 @@ use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 
 pub use login::Logins;
-pub use observe::{policies_for, rules_for};
 
 /// Brings one identity to what its spec says.
 ///

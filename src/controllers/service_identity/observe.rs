@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::super::attached::{policies_for, rules_for};
 use super::super::context::{ActiveAuthority, Context};
 use super::plan::{Slot, mtls_secret_name};
-use crate::api::{RotationPolicy, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
+use crate::api::{RotationTargetKind, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
 use crate::brokers::registry::Broker;
 use crate::domain::name::Name;
-use crate::domain::rotation::{Attachment, Material, Rules, attachment};
+use crate::domain::rotation::{Material, Rules};
 use crate::domain::selector::Labels;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::seed;
-use crate::kubernetes::{display_name, uid};
+use crate::kubernetes::uid;
 
 /// A Secret of the identity's own: `None` when it does not exist.
 pub type Stored = Option<Material>;
@@ -85,7 +86,8 @@ pub fn observe(context: &Context, identity: &ServiceIdentity) -> Result<Observed
             stored: stored(&format!("{name}.{}", reference.name)),
         });
     }
-    let (rules, policy) = rules_for(&policies_for(context, &namespace), identity);
+    let policies = policies_for(context, &namespace);
+    let (rules, policy) = rules_for(&policies, RotationTargetKind::ServiceIdentity, &identity.metadata, Rules::new);
     Ok(Observed {
         status: context.statuses.identities.current(identity, identity.status.as_ref()),
         namespace_labels: context.namespace_labels(&namespace).unwrap_or_default(),
@@ -117,32 +119,4 @@ fn altered(by: String) -> Material {
         serial_number: String::new(),
         fingerprint: String::new(),
     }
-}
-
-/// The rotation policies that may be attached to identities of a namespace: its own, and the operator's.
-pub fn policies_for(context: &Context, namespace: &str) -> Vec<RotationPolicy> {
-    let operator = context.settings.namespace.as_str();
-    let everywhere = (operator != namespace).then(|| context.stores.rotation_policies.valid(Some(operator)));
-    context.stores.rotation_policies.valid(Some(namespace)).chain(everywhere.into_iter().flatten()).collect()
-}
-
-/// The rotation rules in force for an identity, and the name of their policy. The closest attachment wins, its own
-/// namespace before the operator's, the older policy among equals. A policy that is not valid is not in force.
-#[must_use]
-pub fn rules_for(policies: &[RotationPolicy], identity: &ServiceIdentity) -> (Rules, String) {
-    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
-    let name = identity.metadata.name.as_deref().unwrap_or_default();
-    let labels = identity.metadata.labels.clone().unwrap_or_default();
-    let rank = |policy: &RotationPolicy| -> Option<(bool, Attachment)> {
-        let from = policy.metadata.namespace.as_deref().unwrap_or_default();
-        Some((from != namespace, attachment(&policy.spec.targets, name, &labels)?))
-    };
-    let age = |policy: &RotationPolicy| policy.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let mut candidates: Vec<_> =
-        policies.iter().filter_map(|policy| Some((rank(policy)?, age(policy), display_name(policy), policy))).collect();
-    candidates.sort_by(|one, other| (&one.0, &one.1, &one.2).cmp(&(&other.0, &other.1, &other.2)));
-    candidates
-        .into_iter()
-        .find_map(|(_, _, name, policy)| Some((Rules::new(&policy.spec).ok()?, name)))
-        .unwrap_or_else(|| (Rules::default(), "built-in".to_owned()))
 }

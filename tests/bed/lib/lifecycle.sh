@@ -1,12 +1,12 @@
 # The order in which the bed comes up, and how it goes down again.
 
 # Stopped from the right: whoever uses another part goes before it.
-PARTS=(etcd apiserver controllers kafka operator)
+PARTS=(etcd apiserver controllers kafka redis operator edge)
 CLUSTER=${CLUSTER:-embedded}
 [ "$(cat "$DIR/cluster" 2>/dev/null)" != current ] || CLUSTER=current
 case $CLUSTER in
 embedded) ;;
-current) PARTS=(kafka operator) ;;
+current) PARTS=(kafka redis operator edge) ;;
 *) fail "CLUSTER=$CLUSTER is not known" "leave it out, or say CLUSTER=current" ;;
 esac
 
@@ -16,13 +16,15 @@ up() {
     trap 'exit 130' INT TERM
     obtain_parts
     build_operator
-    if complete && running etcd apiserver controllers kafka && same_chart; then
-        if running operator && cmp --silent "$OPERATOR" "$DIR/bin/credence"; then
+    if complete && running etcd apiserver controllers kafka redis && same_chart; then
+        if running operator edge && cmp --silent "$OPERATOR" "$DIR/bin/credence"; then
             echo "The bed is already running in $DIR."
             return
         fi
+        stop edge
         stop operator
         start_operator
+        start_edge
     else
         clear_away
         start_all
@@ -44,6 +46,8 @@ start_all() {
     install_chart
     start_operator
     make_trust_domain
+    start_redis
+    start_edge
     make_kafka_pki
     make_kafka_home
     start_kafka
@@ -72,6 +76,13 @@ export KAFKA_ADMIN_CONFIG='$DIR/kafka/admin.properties'
 export OPERATOR_PID='$(pid_of operator)'
 export OPERATOR_METRICS_URL='http://127.0.0.1:$(port operator)/metrics'
 export OPERATOR_KUBECONFIG='$DIR/operator.kubeconfig'
+export SIGNERS='$SIGNERS'
+export EDGE_URL='https://localhost:$(port edge)'
+export EDGE_CA='$DIR/pki/demo.crt'
+export EDGE_PID='$(pid_of edge)'
+export REDIS_URL='redis://127.0.0.1:$(port redis)/0'
+export EDGE_METRICS_URL='http://127.0.0.1:$(port edge-metrics)/metrics'
+export EDGE_AUDIT_LOG='$DIR/logs/edge-audit.log'
 END
     [ "$CLUSTER" = current ] || echo "export ETCD_URL='http://127.0.0.1:$(port etcd)'" >>"$DIR/env.new"
     mv "$DIR/env.new" "$DIR/env"

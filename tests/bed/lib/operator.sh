@@ -30,7 +30,8 @@ install_chart() {
     step "installing the chart" "$DIR/logs/chart.log"
     render_chart >"$DIR/chart.yaml" 2>"$LOG"
     kube create namespace "$NAMESPACE" --dry-run=client --output yaml | apply
-    apply --namespace "$NAMESPACE" <"$DIR/chart.yaml"
+    # Every object says its own namespace: the edge has another one.
+    apply <"$DIR/chart.yaml"
     credence_crds | xargs "$KUBECTL" --kubeconfig "$DIR/kubeconfig" wait --for condition=Established --timeout 60s >/dev/null
 }
 
@@ -61,6 +62,40 @@ start_operator() {
         KUBECONFIG="$DIR/operator.kubeconfig" POD_NAMESPACE="$NAMESPACE" POD_NAME="bed-$(cksum <<<"$DIR" | cut -d" " -f1)" \
         "$DIR/bin/credence" "${arguments[@]}" --listen "127.0.0.1:$(port operator)"
     wait_until 60 operator curl --fail --silent "http://127.0.0.1:$(port operator)/readyz"
+}
+
+# Remembers deliveries for every replica of the edge. It holds nothing that must outlive the bed.
+start_redis() {
+    step "starting Redis" "$DIR/logs/redis.log"
+    launch redis redis-server --port "$(port redis)" --bind 127.0.0.1 --save '' --appendonly no --dir "$DIR"
+    wait_until 30 redis redis-cli -p "$(port redis)" ping
+}
+
+# The edge, under its own ServiceAccount and nothing else, like the operator.
+EDGE_NAMESPACE=credence-edge
+
+make_edge_kubeconfig() {
+    local token
+    token=$(kube create token credence-edge --namespace "$EDGE_NAMESPACE" --duration 720h)
+    kube config view --raw --minify --flatten --output json |
+        jq --arg token "$token" '.users[0].user = {token: $token}' >"$DIR/edge.kubeconfig"
+    chmod 600 "$DIR/edge.kubeconfig"
+}
+
+start_edge() {
+    local container arguments environment
+    step "starting the edge" "$DIR/logs/edge.log"
+    apply <"$BED_HOME/manifests/edge.yaml"
+    kube wait --for condition=Ready --timeout 60s serviceidentity/edge --namespace "$EDGE_NAMESPACE" >/dev/null
+    make_edge_kubeconfig
+    container=$(kube get deployment credence-edge --namespace "$EDGE_NAMESPACE" --output json | jq '.spec.template.spec.containers[0]')
+    mapfile -t arguments < <(jq --raw-output '.args[]?' <<<"$container")
+    mapfile -t environment < <(jq --raw-output '.env[]? | select(.value) | "\(.name)=\(.value)"' <<<"$container")
+    launch edge env "${environment[@]}" KUBECONFIG="$DIR/edge.kubeconfig" POD_NAME="bed-edge" \
+        CREDENCE_REDIS_URL="redis://127.0.0.1:$(port redis)/0" \
+        "$DIR/bin/credence" "${arguments[@]}" --listen "127.0.0.1:$(port edge)" \
+        --listen-metrics "127.0.0.1:$(port edge-metrics)" --audit-log "$DIR/logs/edge-audit.log"
+    wait_until 60 edge curl --fail --silent "http://127.0.0.1:$(port edge-metrics)/readyz"
 }
 
 make_trust_domain() {

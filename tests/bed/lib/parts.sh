@@ -11,6 +11,8 @@ HELM=$CACHE/helm-$HELM_VERSION
 PROMTOOL=$CACHE/promtool-$PROMTOOL_VERSION
 GLUA=$CACHE/glua-$GLUA_VERSION
 KAFKA=$CACHE/kafka-$KAFKA_VERSION
+# What signs webhooks in tests: the senders' own libraries, by the digest of their versions.
+SIGNERS=$CACHE/signers-$(cat "$PROJECT"/tests/signers/{requirements.txt,package.json} | sha256sum | cut -c1-12)
 
 obtain_parts() {
     mkdir -p "$CACHE"
@@ -18,11 +20,13 @@ obtain_parts() {
     need jq jq
     need curl curl
     need java default-jre-headless
+    need redis-server redis-server
     part "$KUBERNETES" go "building kube-apiserver, kube-controller-manager and kubectl $KUBERNETES_VERSION" build_kubernetes
     part "$ETCD" go "building etcd $ETCD_VERSION" build_etcd
     part "$HELM" go "building helm $HELM_VERSION" build_helm
     part "$PROMTOOL" go "building promtool $PROMTOOL_VERSION" build_promtool
     part "$GLUA" go "building glua $GLUA_VERSION" build_glua
+    part "$SIGNERS" python "installing the libraries that sign webhooks" install_signers
     part "$KAFKA" mvn "downloading Kafka $KAFKA_VERSION" download_kafka
 }
 
@@ -32,6 +36,7 @@ part() { # FOLDER TOOL TEXT MAKER
     case $2 in
     go) need_go ;;
     mvn) need mvn maven ;;
+    python) need python3 python3-venv && need npm npm ;;
     esac
     local unfinished=$1.unfinished
     rm -rf "$unfinished"
@@ -95,4 +100,12 @@ need() { # COMMAND DEBIAN PACKAGE
 install_package() { # PACKAGE
     "${root[@]}" apt-get update
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$1"
+}
+
+# Only its interpreter is used, and that finds its libraries wherever the folder is moved to.
+install_signers() { # FOLDER
+    python3 -m venv "$1"
+    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$PROJECT/tests/signers/requirements.txt"
+    cp "$PROJECT/tests/signers/package.json" "$1/"
+    npm install --prefix "$1" --no-fund --no-audit --no-update-notifier --silent
 }

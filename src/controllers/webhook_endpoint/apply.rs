@@ -1,0 +1,244 @@
+//! Carries the plan of an endpoint out: keys first, then the route, then the status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use super::super::context::Context;
+use super::super::material::WebhookFacts;
+use super::super::{retry_in, wait};
+use super::FINALIZER;
+use super::keys::{self, KEYS};
+use super::observe::{Observed, key_secret, route_secret};
+use super::plan::{Plan, protection};
+use crate::api::{
+    ConditionType, Conditions, Reason, WebhookEndpoint, WebhookEndpointStatus, WebhookKeyState, WebhookKeyStatus,
+};
+use crate::domain::identity::digest;
+use crate::domain::key_set::{self, KeyRecord};
+use crate::edge::report::Served;
+use crate::edge::route::{Endpoint, Route, RouteDocument, Surroundings};
+use crate::edge::watch::{ROUTE, ROUTE_ENTRY};
+use crate::kubernetes::error::Error;
+use crate::kubernetes::run::Done;
+use crate::kubernetes::status::{has_finalizer, set_finalizer};
+use crate::kubernetes::{COMPONENT, MANAGED_BY, uid};
+
+/// How soon something is tried again that no watch would tell of, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// Keys with their material; read only when it is needed.
+type Material = Option<Vec<(KeyRecord, String)>>;
+
+pub async fn apply(
+    context: &Arc<Context>,
+    endpoint: &WebhookEndpoint,
+    observed: &Observed,
+    plan: Plan,
+) -> Result<Done, Error> {
+    // A route without a finalizer would be served after its endpoint is gone.
+    if !set_finalizer(&context.client, endpoint, FINALIZER, true).await? {
+        return Ok(Done::gone());
+    }
+    let mut conditions = Conditions::new();
+    let mut status = WebhookEndpointStatus {
+        protection: Some(protection(&endpoint.spec.verification).to_owned()),
+        ..WebhookEndpointStatus::default()
+    };
+    let mut next = None;
+    let (records, material) = match plan {
+        Plan::Refuse(reason, message) => {
+            conditions.unmet(ConditionType::Accepted, reason, message);
+            (Vec::new(), None)
+        }
+        Plan::Generated(decision) => {
+            conditions.met(ConditionType::Accepted, Reason::Valid, "the spec agrees with what it names");
+            status.key_secret = Some(key_secret(endpoint));
+            next = Some(wait(observed.now, decision.until));
+            let before = observed.made.clone().and_then(Result::ok);
+            if decision.make || before.as_ref() != Some(&decision.keys) {
+                match keys::write(context, endpoint, &decision.keys, decision.make, observed.now).await {
+                    Ok(written) => (written.iter().map(|(record, _)| record.clone()).collect(), Some(written)),
+                    Err(error @ Error::NotOwned { .. }) => {
+                        conditions.unmet(ConditionType::KeysReady, Reason::NotOwned, error.to_string());
+                        (Vec::new(), None)
+                    }
+                    Err(error) => return Err(error),
+                }
+            } else {
+                (decision.keys, None)
+            }
+        }
+        Plan::External(secret) => {
+            conditions.met(ConditionType::Accepted, Reason::Valid, "the spec agrees with what it names");
+            let namespace = endpoint.metadata.namespace.as_deref().unwrap_or_default();
+            status.key_secret = Some(secret.clone());
+            match keys::external(context, namespace, &secret).await? {
+                Ok(found) => (found.iter().map(|(record, _)| record.clone()).collect(), Some(found)),
+                Err(message) => {
+                    conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, message);
+                    (Vec::new(), None)
+                }
+            }
+        }
+    };
+    let accepted = !records.is_empty();
+    let route =
+        if accepted { program(context, endpoint, observed, &records, material, &mut conditions).await? } else { None };
+    if route.is_none() {
+        withdraw(context, endpoint).await?;
+        next = Some(retry_in(&observed.status.conditions, ConditionType::Ready, observed.now, RETRY));
+    }
+    describe_keys(observed, &records, &mut status, &mut conditions);
+    describe_edges(observed, route.as_deref(), &mut status, &mut conditions);
+    conditions.conclude(format!("deliveries to {} go to their target", endpoint.spec.path));
+    status.observed_generation = endpoint.metadata.generation;
+    status.conditions = conditions.merge(&observed.status.conditions, endpoint.metadata.generation, observed.now);
+    context.statuses.webhook_endpoints.write(&context.client, endpoint, &observed.status, &status).await?;
+    context.events.transition(endpoint, &observed.status.conditions, &conditions).await;
+    let changes = key_set::next_change(&records, observed.now).map(|at| wait(observed.now, at));
+    Ok(Done::with(&conditions, next.into_iter().chain(changes).min()))
+}
+
+/// Hands the route to the edge, when it is another than before. Returns its digest; `None` when it cannot be served.
+async fn program(
+    context: &Context,
+    endpoint: &WebhookEndpoint,
+    observed: &Observed,
+    records: &[KeyRecord],
+    material: Material,
+    conditions: &mut Conditions,
+) -> Result<Option<String>, Error> {
+    let Some(edge) = context.settings.edge_namespace.as_deref() else { return Ok(None) };
+    let spec = serde_json::to_string(&endpoint.spec).map_err(|error| Error::Bug(error.to_string()))?;
+    let keys =
+        records.iter().map(|key| format!("{} {} {:?} {:?}", key.id, key.fingerprint, key.not_before, key.not_after));
+    let generation = endpoint.metadata.generation.unwrap_or_default();
+    let parts: Vec<String> = [generation.to_string(), spec].into_iter().chain(keys).collect();
+    let wanted = digest(parts.iter().map(String::as_str));
+    if observed.route.as_ref() == Some(&wanted) {
+        return Ok(Some(wanted));
+    }
+    let material = match material {
+        Some(material) => material,
+        None => keys::made(context, endpoint, records).await?,
+    };
+    let document = RouteDocument {
+        endpoint: Endpoint {
+            namespace: endpoint.metadata.namespace.clone().unwrap_or_default(),
+            name: endpoint.metadata.name.clone().unwrap_or_default(),
+            uid: uid(endpoint),
+            generation,
+        },
+        digest: wanted.clone(),
+        spec: endpoint.spec.clone(),
+        keys: material.into_iter().map(keys::document).collect(),
+    };
+    let surroundings = Surroundings { cluster_domain: context.settings.cluster_domain.clone(), service_address: None };
+    if let Err(why) = Route::compile(&document, &surroundings) {
+        let keys = why.starts_with("the key ");
+        let (kind, reason) = if keys {
+            (ConditionType::KeysReady, Reason::KeysInvalid)
+        } else {
+            (ConditionType::Accepted, Reason::InvalidSpec)
+        };
+        conditions.unmet(kind, reason, why);
+        return Ok(None);
+    }
+    let text = serde_json::to_vec(&document).map_err(|error| Error::Bug(error.to_string()))?;
+    let facts = WebhookFacts { digest: wanted.clone(), keys: Vec::new() };
+    let mut annotations = facts.annotations()?;
+    annotations.insert(
+        crate::kubernetes::FOR.to_owned(),
+        format!("WebhookEndpoint/{}/{}", document.endpoint.namespace, document.endpoint.name),
+    );
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(route_secret(endpoint)),
+            namespace: Some(edge.to_owned()),
+            labels: Some(BTreeMap::from([
+                (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
+                (COMPONENT.to_owned(), ROUTE.to_owned()),
+            ])),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(ROUTE_ENTRY.to_owned(), ByteString(text))])),
+        ..Secret::default()
+    };
+    context.webhook_secrets.put(&secret).await?;
+    Ok(Some(wanted))
+}
+
+async fn withdraw(context: &Context, endpoint: &WebhookEndpoint) -> Result<(), Error> {
+    match context.settings.edge_namespace.as_deref() {
+        Some(edge) => context.webhook_secrets.delete(edge, &route_secret(endpoint), "").await,
+        None => Ok(()),
+    }
+}
+
+fn describe_keys(
+    observed: &Observed,
+    records: &[KeyRecord],
+    status: &mut WebhookEndpointStatus,
+    conditions: &mut Conditions,
+) {
+    let verified = |id: &str| {
+        let used = observed.served.values().flatten().filter_map(|served| served.used.get(id));
+        used.max().and_then(|at| Timestamp::from_second(*at).ok())
+    };
+    let described = key_set::describe(records, observed.now).into_iter();
+    status.keys = described.map(|key| WebhookKeyStatus { last_verified: verified(&key.id).map(Time), ..key }).collect();
+    let live = |key: &&WebhookKeyStatus| matches!(key.state, WebhookKeyState::Active | WebhookKeyState::Retiring);
+    let live = status.keys.iter().filter(live).count();
+    status.live_keys = u32::try_from(live).unwrap_or(u32::MAX);
+    if conditions.is_unmet() {
+        return;
+    }
+    let secret = status.key_secret.as_deref().unwrap_or(KEYS);
+    if live == 0 {
+        let message = format!("no key of the Secret {secret} is valid now; add one");
+        conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, message);
+    } else {
+        let message = format!("{live} keys of the Secret {secret} are accepted");
+        conditions.met(ConditionType::KeysReady, Reason::KeysStored, message);
+    }
+}
+
+fn describe_edges(
+    observed: &Observed,
+    route: Option<&str>,
+    status: &mut WebhookEndpointStatus,
+    conditions: &mut Conditions,
+) {
+    let serving = observed.served.iter().filter_map(|(replica, served)| Some((replica, served.as_ref()?)));
+    status.replicas = serving.map(|(replica, served)| (replica.clone(), served.generation)).collect();
+    let Some(route) = route else { return };
+    let serves = |served: &Option<Served>| served.as_ref().is_some_and(|served| served.route == route);
+    let behind = observed.served.iter().filter(|(_, served)| !serves(served)).map(|(replica, _)| replica.as_str());
+    let behind: Vec<&str> = behind.collect();
+    if observed.served.is_empty() {
+        let message = "no replica of the edge has reported yet; see whether its pods run";
+        conditions.unmet(ConditionType::Programmed, Reason::NotProgrammed, message);
+    } else if behind.is_empty() {
+        let message = format!("{} replicas of the edge serve this generation", observed.served.len());
+        conditions.met(ConditionType::Programmed, Reason::Programmed, message);
+    } else {
+        let message = format!("not every replica of the edge serves it yet: {}", behind.join(", "));
+        conditions.unmet(ConditionType::Programmed, Reason::NotProgrammed, message);
+    }
+}
+
+/// Takes the route from the edge, and then lets the endpoint go.
+pub async fn clean_up(context: &Context, endpoint: &WebhookEndpoint) -> Result<Done, Error> {
+    if has_finalizer(endpoint, FINALIZER) {
+        withdraw(context, endpoint).await?;
+        set_finalizer(&context.client, endpoint, FINALIZER, false).await?;
+    }
+    Ok(Done::gone())
+}

@@ -1,0 +1,214 @@
+//! Which keys a webhook has, and when they turn. Pure: making a key is somebody else's work.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::schedule::parse_duration;
+use crate::api::{RotationPolicySpec, WebhookKeyState, WebhookKeyStatus};
+
+/// What is known of a key without its material.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyRecord {
+    /// Its ID.
+    pub id: String,
+    /// First 16 hexadecimal digits of its SHA-256.
+    pub fingerprint: String,
+    /// From when on it is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Until when it is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Timestamp>,
+    /// Since when senders are told to sign with it; before that it is only accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signs_since: Option<Timestamp>,
+}
+
+/// When keys turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turning {
+    /// How long senders sign with one key.
+    pub every: SignedDuration,
+    /// How long the former one is accepted after that.
+    pub overlap: SignedDuration,
+    /// Keys made before this are turned now.
+    pub issued_before: Option<Timestamp>,
+    /// Keys do not turn.
+    pub suspend: bool,
+}
+
+impl Default for Turning {
+    fn default() -> Self {
+        Self {
+            every: SignedDuration::from_hours(720),
+            overlap: SignedDuration::from_hours(24),
+            issued_before: None,
+            suspend: false,
+        }
+    }
+}
+
+impl Turning {
+    /// Reads a rotation policy.
+    ///
+    /// # Errors
+    /// Says which value is wrong and what to write instead.
+    pub fn new(spec: &RotationPolicySpec) -> Result<Self, String> {
+        let defaults = Self::default();
+        let credentials = spec.credentials.clone().unwrap_or_default();
+        Ok(Self {
+            every: credentials.every.as_deref().map_or(Ok(defaults.every), parse_duration)?,
+            overlap: credentials.overlap.as_deref().map_or(Ok(defaults.overlap), parse_duration)?,
+            issued_before: spec.issued_before.as_ref().map(|time| time.0),
+            suspend: spec.suspend.unwrap_or(false),
+        })
+    }
+}
+
+/// What a key set is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The keys of before, without those that have ended.
+    pub keys: Vec<KeyRecord>,
+    /// Whether one more has to be made. It is the first, and signs at once, when no other signs.
+    pub make: bool,
+    /// When to look again.
+    pub until: Timestamp,
+}
+
+/// Decides about the keys that the operator has made. A new key is accepted first; senders are told to use it once every
+/// edge is known to accept it (`programmed`), and from then on the former one has an end.
+#[must_use]
+pub fn decide(turning: &Turning, keys: &[KeyRecord], programmed: bool, now: Timestamp) -> Decision {
+    let lives = |key: &&KeyRecord| key.not_after.is_none_or(|end| now < end);
+    let mut keys: Vec<KeyRecord> = keys.iter().filter(lives).cloned().collect();
+    let signs = |key: &KeyRecord| key.not_after.is_none() && key.signs_since.is_some();
+    let waits = |key: &KeyRecord| key.not_after.is_none() && key.signs_since.is_none();
+    let signing = keys.iter().position(signs);
+    let next = keys.iter().position(waits);
+    let mut make = false;
+    let mut turns_at = None;
+    match (signing, next) {
+        (None, None) => make = true,
+        (None, Some(next)) => keys[next].signs_since = Some(now),
+        (Some(signing), Some(next)) if programmed => {
+            keys[signing].not_after = Some(add(now, turning.overlap));
+            keys[next].signs_since = Some(now);
+        }
+        (Some(_), Some(_)) => {}
+        (Some(signing), None) => {
+            let made = keys[signing].not_before.unwrap_or(now);
+            let since = keys[signing].signs_since.unwrap_or(now);
+            let ordered = turning.issued_before.filter(|before| made < *before);
+            let due = add(since, turning.every);
+            turns_at = (!turning.suspend).then(|| ordered.map_or(due, |before| due.min(before)));
+            make = turns_at.is_some_and(|at| at <= now);
+        }
+    }
+    let ends = keys.iter().filter_map(|key| key.not_after);
+    let until = ends.chain(turns_at).min().unwrap_or(Timestamp::MAX);
+    Decision { keys, make, until }
+}
+
+/// The key that senders are told to sign with.
+#[must_use]
+pub fn signing(keys: &[KeyRecord]) -> Option<&KeyRecord> {
+    keys.iter().filter(|key| key.signs_since.is_some()).max_by_key(|key| key.signs_since)
+}
+
+/// How every key stands, in the order given.
+#[must_use]
+pub fn describe(keys: &[KeyRecord], now: Timestamp) -> Vec<WebhookKeyStatus> {
+    let begun = |key: &&KeyRecord| key.not_before.is_none_or(|begin| begin <= now);
+    let live = |key: &&KeyRecord| begun(key) && key.not_after.is_none_or(|end| now < end);
+    let newest = keys.iter().filter(live).max_by_key(|key| (key.not_before, &key.id)).map(|key| &key.id);
+    let state = |key: &KeyRecord| {
+        if !begun(&key) {
+            WebhookKeyState::Pending
+        } else if !live(&key) {
+            WebhookKeyState::Expired
+        } else if Some(&key.id) == newest {
+            WebhookKeyState::Active
+        } else {
+            WebhookKeyState::Retiring
+        }
+    };
+    keys.iter()
+        .map(|key| WebhookKeyStatus {
+            id: key.id.clone(),
+            fingerprint: key.fingerprint.clone(),
+            state: state(key),
+            valid_until: key.not_after.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
+            last_verified: None,
+        })
+        .collect()
+}
+
+/// When the standing of any key changes next by itself.
+#[must_use]
+pub fn next_change(keys: &[KeyRecord], now: Timestamp) -> Option<Timestamp> {
+    keys.iter().flat_map(|key| [key.not_before, key.not_after]).flatten().filter(|at| *at > now).min()
+}
+
+fn add(to: Timestamp, duration: SignedDuration) -> Timestamp {
+    to.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::WebhookKeyState::{Active, Expired, Pending, Retiring};
+
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::from_second(hours * 3600).unwrap()
+    }
+
+    fn key(id: &str, begin: i64, end: Option<i64>) -> KeyRecord {
+        KeyRecord { id: id.into(), not_before: Some(at(begin)), not_after: end.map(at), ..KeyRecord::default() }
+    }
+
+    fn signs(since: i64, key: KeyRecord) -> KeyRecord {
+        KeyRecord { signs_since: Some(at(since)), ..key }
+    }
+
+    #[test]
+    fn a_key_is_accepted_everywhere_before_anybody_signs_with_it() {
+        let turning = Turning::default();
+        assert!(decide(&turning, &[], false, at(0)).make);
+        let first = signs(0, key("a", 0, None));
+        let kept = decide(&turning, std::slice::from_ref(&first), true, at(719));
+        assert_eq!((kept.make, kept.until), (false, at(720)));
+        let due = decide(&turning, std::slice::from_ref(&first), true, at(720));
+        assert_eq!((due.make, &due.keys[..]), (true, &[first.clone()][..]), "the first still signs, without an end");
+        let both = [first, key("b", 720, None)];
+        assert_eq!(decide(&turning, &both, false, at(800)).keys, both, "an edge does not know the new one yet");
+        let turned = decide(&turning, &both, true, at(800));
+        assert_eq!(turned.keys, [signs(0, key("a", 0, Some(824))), signs(800, key("b", 720, None))]);
+        assert_eq!(signing(&turned.keys).unwrap().id, "b");
+        assert_eq!((turned.make, turned.until), (false, at(824)));
+        let ended = decide(&turning, &turned.keys, true, at(824));
+        assert_eq!(ended.keys, [signs(800, key("b", 720, None))]);
+        assert_eq!(ended.until, at(1520));
+    }
+
+    #[test]
+    fn an_order_turns_what_was_made_before_it_once() {
+        let turning = Turning { issued_before: Some(at(10)), ..Turning::default() };
+        let first = [signs(0, key("a", 0, None))];
+        assert_eq!(decide(&turning, &first, true, at(9)).until, at(10));
+        assert!(decide(&turning, &first, true, at(10)).make);
+        let both = [signs(0, key("a", 0, Some(34))), signs(11, key("b", 10, None))];
+        assert!(!decide(&turning, &both, true, at(12)).make, "the new one is not older than the order");
+        assert!(!decide(&Turning { suspend: true, ..turning }, &first, true, at(5000)).make);
+    }
+
+    #[test]
+    fn every_key_is_described_as_it_stands() {
+        let keys =
+            [key("old", 0, Some(5)), key("retiring", 1, Some(20)), key("active", 4, None), key("next", 30, None)];
+        let states: Vec<WebhookKeyState> = describe(&keys, at(10)).iter().map(|key| key.state).collect();
+        assert_eq!(states, [Expired, Retiring, Active, Pending]);
+        assert_eq!(next_change(&keys, at(10)), Some(at(20)));
+    }
+}

@@ -1,0 +1,163 @@
+//! What became of an attempt, and what its caller is told.
+
+use http::StatusCode;
+use serde::{Serialize, Serializer};
+
+use super::replay::NotClaimed;
+use super::verify::Refusal;
+
+/// What became of an attempt, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Verdict {
+    /// The target took it.
+    Accepted,
+    /// It did not get past the edge.
+    Refused,
+    /// It was right, and the target did not take it: the sender may try again.
+    Failed,
+}
+
+impl Verdict {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::Refused => "Refused",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident => $verdict:ident, $status:ident;)+) => {
+        /// Why. Bounded, so that it can be a label of a metric.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Why { $($(#[$doc])* $name,)+ }
+
+        impl Why {
+            /// Every reason there is.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// Its name in audit lines and metrics.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// What it means for the attempt.
+            #[must_use]
+            pub fn verdict(self) -> Verdict {
+                match self { $(Self::$name => Verdict::$verdict,)+ }
+            }
+
+            /// What the caller is told: what a sender has to know to do the right thing next, and nothing else.
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Verified, new, and taken by the target.
+    Delivered => Accepted, OK;
+    /// No endpoint has this path.
+    UnknownPath => Refused, NOT_FOUND;
+    /// Only POST is accepted.
+    WrongMethod => Refused, METHOD_NOT_ALLOWED;
+    /// The request contradicts itself, or is not HTTP.
+    Malformed => Refused, BAD_REQUEST;
+    /// The endpoint or the caller has used up its rate.
+    TooMany => Refused, TOO_MANY_REQUESTS;
+    /// The body is longer than the endpoint allows.
+    BodyTooLarge => Refused, PAYLOAD_TOO_LARGE;
+    /// The body did not come in time, or not whole.
+    BodyTimeout => Refused, REQUEST_TIMEOUT;
+    /// The body is encoded, and the target would not be told how.
+    Encoded => Refused, UNSUPPORTED_MEDIA_TYPE;
+    /// The caller is not who the endpoint expects.
+    WrongSource => Refused, FORBIDDEN;
+    /// See [`Refusal::MissingHeader`].
+    MissingHeader => Refused, FORBIDDEN;
+    /// See [`Refusal::MalformedHeader`].
+    MalformedHeader => Refused, FORBIDDEN;
+    /// See [`Refusal::TooOld`].
+    TooOld => Refused, FORBIDDEN;
+    /// See [`Refusal::TooNew`].
+    TooNew => Refused, FORBIDDEN;
+    /// See [`Refusal::NoKey`].
+    NoKey => Refused, FORBIDDEN;
+    /// See [`Refusal::WrongSignature`].
+    WrongSignature => Refused, FORBIDDEN;
+    /// See [`Refusal::WrongDigest`].
+    WrongDigest => Refused, FORBIDDEN;
+    /// See [`Refusal::NotCovered`].
+    NotCovered => Refused, FORBIDDEN;
+    /// See [`Refusal::WrongAlgorithm`].
+    WrongAlgorithm => Refused, FORBIDDEN;
+    /// See [`Refusal::WrongClaims`].
+    WrongClaims => Refused, FORBIDDEN;
+    /// The idempotency key is not where the endpoint says.
+    NoIdempotencyKey => Refused, FORBIDDEN;
+    /// It was delivered before, or is being delivered.
+    Replayed => Refused, CONFLICT;
+    /// The replay memory cannot say whether it is new.
+    ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
+    /// The edge has no certificate to sign assertions with.
+    NotReady => Refused, SERVICE_UNAVAILABLE;
+    /// The target cannot be reached.
+    TargetUnreachable => Failed, BAD_GATEWAY;
+    /// The target did not answer in time.
+    TargetTimeout => Failed, GATEWAY_TIMEOUT;
+    /// The target answered, and did not take it.
+    TargetRefused => Failed, BAD_GATEWAY;
+}
+
+impl From<Refusal> for Why {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::MissingHeader => Self::MissingHeader,
+            Refusal::MalformedHeader => Self::MalformedHeader,
+            Refusal::TooOld => Self::TooOld,
+            Refusal::TooNew => Self::TooNew,
+            Refusal::NoKey => Self::NoKey,
+            Refusal::WrongSignature => Self::WrongSignature,
+            Refusal::WrongDigest => Self::WrongDigest,
+            Refusal::NotCovered => Self::NotCovered,
+            Refusal::WrongAlgorithm => Self::WrongAlgorithm,
+            Refusal::WrongClaims => Self::WrongClaims,
+        }
+    }
+}
+
+impl From<NotClaimed> for Why {
+    fn from(why: NotClaimed) -> Self {
+        match why {
+            NotClaimed::Replayed => Self::Replayed,
+            NotClaimed::Unavailable => Self::ReplayStoreDown,
+        }
+    }
+}
+
+impl Serialize for Why {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// What became of an attempt, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// In a word.
+    pub result: Verdict,
+    /// Why.
+    pub reason: Why,
+}
+
+impl From<Why> for Outcome {
+    fn from(reason: Why) -> Self {
+        Self { result: reason.verdict(), reason }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a replica of the edge tells the operator: which routes it serves, and when each key last verified a delivery.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use super::Edge;
+use crate::kubernetes::COMPONENT;
+
+/// What a report is for, and the entry of its data.
+pub const REPORT: &str = "edge-report";
+/// The entry of a report that holds it.
+pub const REPORT_ENTRY: &str = "report.json";
+/// How often the edge looks whether there is something to tell. Nothing is written while there is not.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What one replica serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// By the UID of the endpoint.
+    pub endpoints: BTreeMap<String, Served>,
+}
+
+/// How one replica serves one endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// Generation of its spec.
+    pub generation: i64,
+    /// Digest of the route.
+    pub route: String,
+    /// When each key last verified a delivery, in seconds since 1970, to ten minutes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub used: BTreeMap<String, i64>,
+}
+
+/// Reports for as long as it is polled.
+pub async fn tell(edge: &Edge, client: Client, namespace: &str, replica: &str, pod: Option<OwnerReference>) {
+    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    let mut told = None;
+    loop {
+        let report = edge.report();
+        if told.as_ref() != Some(&report) {
+            match write(&api, replica, pod.clone(), &report).await {
+                Ok(()) => told = Some(report),
+                Err(error) => tracing::warn!(%error, "what this edge serves could not be reported; it is tried again"),
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Takes the report back: this replica serves nothing any more.
+pub async fn withdraw(client: Client, namespace: &str, replica: &str) {
+    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    if let Err(error) = api.delete(replica, &DeleteParams::default()).await {
+        tracing::warn!(%error, "the report of this edge could not be taken back");
+    }
+}
+
+async fn write(
+    api: &Api<ConfigMap>,
+    replica: &str,
+    pod: Option<OwnerReference>,
+    report: &Report,
+) -> Result<(), String> {
+    let text = serde_json::to_string(report).map_err(|error| error.to_string())?;
+    let report = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(replica.to_owned()),
+            labels: Some(BTreeMap::from([(COMPONENT.to_owned(), REPORT.to_owned())])),
+            // It goes with the pod, however that ends.
+            owner_references: pod.map(|pod| vec![pod]),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(REPORT_ENTRY.to_owned(), text)])),
+        ..ConfigMap::default()
+    };
+    let params = PatchParams::apply("credence-edge").force();
+    api.patch(replica, &params, &Patch::Apply(&report)).await.map(|_| ()).map_err(|error| error.to_string())
+}

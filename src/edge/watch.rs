@@ -1,0 +1,87 @@
+//! How the edge learns what to serve: it watches Secrets of its own namespace, and asks the API server for nothing else.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::watcher::{Event, watcher};
+use kube::{Api, Client, ResourceExt};
+
+use super::Edge;
+use super::route::RouteDocument;
+use crate::kubernetes::health::Health;
+use crate::kubernetes::watch::{Interruptions, config};
+use crate::kubernetes::{COMPONENT, MANAGED_BY};
+
+/// What a route Secret is for, and the entry of its data.
+pub const ROUTE: &str = "webhook-route";
+/// The entry of a route Secret that holds the document.
+pub const ROUTE_ENTRY: &str = "route.json";
+/// The parts that must be at work before the edge is.
+pub const PARTS: [&str; 2] = ["routes", "certificate"];
+
+/// Follows routes and the certificate for ever.
+pub async fn follow(edge: &Edge, client: Client, namespace: &str, certificate: &str, health: Arc<Health>) {
+    let [routes_part, certificate_part] = PARTS;
+    let metrics = edge.metrics.clone();
+    let count = Arc::new(move |part| metrics.watch_interrupted(part));
+    let interruptions = Interruptions { count, health: health.clone() };
+    let secrets: Api<Secret> = Api::namespaced(client, namespace);
+    let selector = format!("{}={},{COMPONENT}={ROUTE}", MANAGED_BY.0, MANAGED_BY.1);
+    let routes = watcher(secrets.clone(), config().labels(&selector));
+    let routes = interruptions.clone().outlive(routes_part, routes);
+    let own = watcher(secrets, config().fields(&format!("metadata.name={certificate}")));
+    let own = interruptions.outlive(certificate_part, own);
+    tokio::join!(follow_routes(edge, routes, &health), follow_certificate(edge, own, &health));
+}
+
+async fn follow_routes(edge: &Edge, events: impl Stream<Item = Event<Secret>>, health: &Health) {
+    pin_mut!(events);
+    let mut listed = Vec::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(secret) => {
+                listed.push(secret.name_any());
+                take_route(edge, &secret);
+            }
+            Event::InitDone => {
+                edge.routes.retain(&listed);
+                health.started(PARTS[0]);
+            }
+            Event::Apply(secret) => take_route(edge, &secret),
+            Event::Delete(secret) => edge.routes.set(&secret.name_any(), None),
+        }
+        edge.metrics.endpoints(edge.routes.load().iter().count());
+    }
+}
+
+fn take_route(edge: &Edge, secret: &Secret) {
+    let name = secret.name_any();
+    let entry = secret.data.as_ref().and_then(|data| data.get(ROUTE_ENTRY));
+    let document = entry.map(|entry| serde_json::from_slice::<RouteDocument>(&entry.0));
+    match document {
+        Some(Ok(document)) => edge.routes.set(&name, Some(&document)),
+        // What the error says could quote a key.
+        _ => {
+            tracing::error!(secret = name, "a route cannot be read, and is not served");
+            edge.routes.set(&name, None);
+        }
+    }
+}
+
+async fn follow_certificate(edge: &Edge, events: impl Stream<Item = Event<Secret>>, health: &Health) {
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        let (Event::Apply(secret) | Event::InitApply(secret)) = event else { continue };
+        let entry = |name| secret.data.as_ref().and_then(|data| data.get(name)).map(|entry| entry.0.as_slice());
+        let text = |name| entry(name).unwrap_or_default();
+        match edge.credentials.take(text("tls.crt"), text("tls.key"), text("ca.crt")) {
+            Ok(()) => {
+                tracing::info!(secret = secret.name_any(), "the certificate is in force");
+                health.started(PARTS[1]);
+            }
+            Err(why) => tracing::error!(secret = secret.name_any(), why, "the certificate cannot be used"),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+# 4. A webhook, signed by the library of a sender that knows nothing of Credence.
+
+show_webhooks() {
+    heading "4. A webhook reaches its target once, signed and fresh; its key turns, and its URL stays"
+    local target port first second log=$WORK/target.log
+    printf '{"paid": 7}' >"$WORK/body"
+    "$SIGNERS/bin/python3" "$BED_HOME/show/target.py" >"$log" 2>&1 &
+    target=$!
+    # shellcheck disable=SC2064 # the pid of now
+    trap "kill $target 2>/dev/null || true" EXIT
+    until [ -s "$log" ]; do sleep 0.1; done
+    port=$(head -n1 "$log")
+    sed "s/port: 8080/port: $port/" "$PROJECT/examples/webhook/webhook.yaml" | kubectl apply --filename - >/dev/null
+    kubectl wait --for condition=Ready --timeout 60s webhookendpoint/payments --namespace shop >/dev/null
+    first=$(signing_key)
+    sign "$first" "msg_$RANDOM$RANDOM" "$(date +%s)" >"$WORK/headers"
+    deliver 200 "a delivery is accepted"
+    say "the target hears   $(tail -n1 "$log" | cut -d' ' -f1,3-), and an assertion that verifies:"
+    say "                   $(assertion "$(tail -n1 "$log" | cut -d' ' -f2)")"
+    deliver 409 "the same again is refused"
+    sign "$first" "msg_$RANDOM$RANDOM" "$(($(date +%s) - 3600))" >"$WORK/headers"
+    deliver 403 "one that is an hour old is refused"
+    kubectl patch rotationpolicy webhooks --namespace shop --type merge \
+        --patch "{\"spec\": {\"issuedBefore\": \"$(date -u -d '+1 second' +%Y-%m-%dT%H:%M:%SZ)\"}}" >/dev/null
+    until second=$(signing_key) && [ "$second" != "$first" ]; do sleep 0.2; done
+    for key in "$first" "$second"; do
+        sign "$key" "msg_$RANDOM$RANDOM" "$(date +%s)" >"$WORK/headers"
+        deliver 200 "the key has turned; signed with the $([ "$key" = "$first" ] && echo former || echo new) one"
+    done
+    say "The audit log of the edge:"
+    tail -n 5 "$EDGE_AUDIT_LOG" | jq --raw-output \
+        '"    \(.time[11:19])  \(.result)  \(.reason)  \(.delivery // "-")  \(.key // "-")  \(.targetStatus // "-")"'
+    kill "$target"
+}
+
+signing_key() {
+    kubectl get secret payments-webhook-keys --namespace shop --output 'jsonpath={.data.signing-key}' | base64 -d
+}
+
+sign() { # KEY ID SECONDS
+    "$SIGNERS/bin/python3" "$PROJECT/tests/signers/sign.py" standard-webhooks "$1" "$2" "$3" <"$WORK/body"
+}
+
+deliver() { # ANSWER TEXT
+    local answer
+    answer=$(curl --silent --cacert "$EDGE_CA" --output /dev/null --write-out '%{http_code}' \
+        --header @"$WORK/headers" --data-binary @- "$EDGE_URL/shop/payments" <"$WORK/body")
+    [ "$answer" = "$1" ] || wrong "$2: the edge answered $answer in place of $1" "$EDGE_AUDIT_LOG"
+    say "$answer                $2"
+}
+
+assertion() { # TOKEN
+    "$SIGNERS/bin/python3" "$PROJECT/tests/signers/sign.py" assertion "$1" payments.shop.svc "$EDGE_CA" |
+        jq --compact-output '{iss, aud, endpoint, jti}'
+}

@@ -1,0 +1,237 @@
+//! Edges under fault: two that race, a Redis that goes, keys that turn under load.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::bed::{Bed, manifest, run, until};
+use crate::hooks::{Sender, Target, endpoint, signing_key};
+use crate::operator::Operator;
+
+/// Another replica of the edge: the program of the bed with the bed's arguments, under another name.
+struct Replica {
+    child: Child,
+    url: String,
+    name: String,
+}
+
+impl Replica {
+    async fn start(bed: &Bed, name: &str) -> Self {
+        let read = |file: &str| {
+            let text = std::fs::read_to_string(format!("/proc/{}/{file}", bed.env("EDGE_PID"))).unwrap();
+            text.split_terminator('\0').map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (port, metrics) = (free(), free());
+        let logs = format!("{}/logs", bed.env("BED_DIR"));
+        let variables = read("environ");
+        let child = Command::new(format!("{}/bin/credence", bed.env("BED_DIR")))
+            .args(read("cmdline").split_off(1))
+            .args(["--identity", name, "--listen", &format!("127.0.0.1:{port}")])
+            .args(["--listen-metrics", &format!("127.0.0.1:{metrics}"), "--audit-log", &format!("{logs}/{name}.log")])
+            .env_clear()
+            .envs(variables.iter().filter_map(|entry| entry.split_once('=')))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let replica = Self { child, url: format!("https://localhost:{port}"), name: name.to_owned() };
+        let ready = format!("http://127.0.0.1:{metrics}/readyz");
+        until("the replica to work", || async {
+            let (ok, answer) = run("curl", &["--silent", "--fail", &ready], "");
+            if ok { Ok(()) } else { Err(answer) }
+        })
+        .await;
+        replica
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// An endpoint that is served and remembers in Redis.
+async fn served(bed: &Bed, namespace: &str, target: &Target) -> String {
+    let mut object = endpoint(namespace, "payments", target, json!({"standardWebhooks": {}}));
+    object["spec"]["replay"] = json!({"store": "Redis"});
+    object["spec"]["limits"] = json!({"perSecond": 100_000});
+    bed.apply(object).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(namespace), "payments").await;
+    format!("/{namespace}/payments")
+}
+
+/// How often each delivery was given to a target.
+fn deliveries(target: &Target) -> HashMap<String, usize> {
+    let mut times = HashMap::new();
+    for (headers, _) in target.parcels.lock().unwrap().iter() {
+        *times.entry(headers["idempotency-key"].to_str().unwrap().to_owned()).or_insert(0) += 1;
+    }
+    times
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_that_race_for_a_delivery_accept_it_once() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("race").await;
+    let target = Target::start().await;
+    let other = Replica::start(&bed, "race-edge").await;
+    let path = served(&bed, &namespace, &target).await;
+    let found = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
+    assert!(found.data["status"]["replicas"].get(&other.name).is_some(), "{}", found.data["status"]);
+    let key = signing_key(&bed, &namespace, "payments").await;
+    let (one, two) = (Sender::new(&bed, bed.env("EDGE_URL")), Sender::new(&bed, &other.url));
+    for number in 0..1000 {
+        let id = format!("msg_{number}");
+        let answers = tokio::join!(one.send(&path, &key, &id, "{}"), two.send(&path, &key, &id, "{}"));
+        let mut answers = [answers.0.unwrap().as_u16(), answers.1.unwrap().as_u16()];
+        answers.sort_unstable();
+        assert_eq!(answers, [200, 409], "{id}");
+    }
+    let times = deliveries(&target);
+    assert!(times.len() == 1000 && times.values().all(|times| *times == 1), "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_deliveries_are_refused_and_none_is_lost_or_doubled() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("redis").await;
+    let target = Target::start().await;
+    let path = served(&bed, &namespace, &target).await;
+    let key = signing_key(&bed, &namespace, "payments").await;
+    let sender = Sender::new(&bed, bed.env("EDGE_URL"));
+    let mut senders = JoinSet::new();
+    let began = Instant::now();
+    for worker in 0..4 {
+        let (sender, path, key) = (sender.clone(), path.clone(), key.clone());
+        senders.spawn(async move {
+            let (mut sent, mut refused) = (0, 0);
+            while began.elapsed() < Duration::from_secs(12) {
+                let id = format!("msg_{worker}_{sent}");
+                // Every sender tries again until its delivery is taken.
+                while sender.send(&path, &key, &id, "{}").await.unwrap() == StatusCode::SERVICE_UNAVAILABLE {
+                    refused += 1;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                sent += 1;
+            }
+            (sent, refused)
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    bed.part("stop", "redis");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let stopped = deliveries(&target).len();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(deliveries(&target).len(), stopped, "nothing is accepted while nobody can say whether it is new");
+    bed.part("start", "redis");
+    let (mut sent, mut refused) = (0, 0);
+    while let Some(ended) = senders.join_next().await {
+        let (own, refusals) = ended.unwrap();
+        sent += own;
+        refused += refusals;
+    }
+    let times = deliveries(&target);
+    assert!(refused > 0, "it was noticed");
+    assert_eq!(times.len(), sent, "none is lost");
+    assert!(times.values().all(|times| *times == 1), "none came twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_turn_under_load_and_no_rightly_signed_delivery_is_refused() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("load").await;
+    let target = Target::start().await;
+    let path = served(&bed, &namespace, &target).await;
+    let first = signing_key(&bed, &namespace, "payments").await;
+    let sender = Sender::new(&bed, bed.env("EDGE_URL"));
+    let (told, known) = tokio::sync::watch::channel(first.clone());
+    let mut senders = JoinSet::new();
+    for worker in 0..4_u64 {
+        let (sender, path, mut known) = (sender.clone(), path.clone(), known.clone());
+        senders.spawn(async move {
+            let mut key = known.borrow_and_update().clone();
+            let mut sent = 0;
+            loop {
+                if known.has_changed().unwrap() {
+                    let next = known.borrow_and_update().clone();
+                    if next.is_empty() {
+                        return sent;
+                    }
+                    // At some moment within the overlap, another one for every sender.
+                    let until = Instant::now() + Duration::from_millis(500 + 1000 * worker + fastrand::u64(0..1000));
+                    while Instant::now() < until {
+                        sent = send(&sender, &path, &key, worker, sent).await;
+                    }
+                    key = next;
+                }
+                sent = send(&sender, &path, &key, worker, sent).await;
+            }
+        });
+    }
+    let mut before = first;
+    for round in 0..3 {
+        let order = json!({
+            "targets": [{"kind": "WebhookEndpoint"}],
+            "credentials": {"overlap": "8s"},
+            "issuedBefore": (Timestamp::now() + SignedDuration::from_secs(1)).to_string(),
+        });
+        bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", order)).await.unwrap();
+        let next = until("another key", || async {
+            let key = signing_key(&bed, &namespace, "payments").await;
+            if key == before { Err(format!("round {round}")) } else { Ok(key) }
+        })
+        .await;
+        told.send(next.clone()).unwrap();
+        before = next;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    told.send(String::new()).unwrap();
+    let sent: u64 = senders.join_all().await.into_iter().sum();
+    let times = deliveries(&target);
+    assert_eq!(u64::try_from(times.len()).unwrap(), sent, "none was lost");
+    let found = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
+    assert_eq!(found.metadata.generation, Some(1), "turning keys changes no spec");
+    assert_eq!(found.data["status"]["keys"].as_array().map(Vec::len), Some(1), "{}", found.data["status"]["keys"]);
+    let state: &Value = &found.data["status"]["keys"][0]["state"];
+    assert_eq!(state, "Active");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_is_withdrawn_although_its_endpoint_went_while_nobody_looked() {
+    let bed = Bed::open().await;
+    let mut operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("unguarded").await;
+    let target = Target::start().await;
+    let path = served(&bed, &namespace, &target).await;
+    let sender = Sender::new(&bed, bed.env("EDGE_URL"));
+    operator.kill();
+    let unguarded = json!({"metadata": {"finalizers": null}});
+    let api = bed.api("WebhookEndpoint", Some(&namespace));
+    api.patch("payments", &PatchParams::default(), &Patch::Merge(&unguarded)).await.unwrap();
+    bed.delete("WebhookEndpoint", Some(&namespace), "payments").await;
+    let wrong = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let answer = sender.send(&path, wrong, "msg_1", "{}").await.unwrap();
+    assert_eq!(answer, StatusCode::FORBIDDEN, "the edge goes on with what it has");
+    operator.spawn();
+    until("the route to be withdrawn", || async {
+        let answer = sender.send(&path, wrong, "msg_1", "{}").await.unwrap();
+        if answer == StatusCode::NOT_FOUND { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await;
+}
+
+async fn send(sender: &Sender, path: &str, key: &str, worker: u64, sent: u64) -> u64 {
+    let id = format!("msg_{worker}_{sent}");
+    assert_eq!(sender.send(path, key, &id, "{}").await.unwrap(), StatusCode::OK, "{id}");
+    sent + 1
+}

@@ -1,0 +1,121 @@
+//! What tests of webhooks share: targets, endpoints, and a sender that signs with a library of its own.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::routing::post;
+use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::client::Resumption;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::{Value, json};
+use standardwebhooks::Webhook;
+use tokio::net::TcpListener;
+
+use crate::bed::{Bed, manifest};
+
+/// What a target was given.
+pub type Parcels = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
+
+/// A target that answers with a status, and remembers what it was given.
+pub struct Target {
+    pub port: u16,
+    pub parcels: Parcels,
+    pub status: Arc<Mutex<StatusCode>>,
+}
+
+impl Target {
+    pub async fn start() -> Self {
+        type Shared = (Parcels, Arc<Mutex<StatusCode>>);
+        let receive = |State((parcels, status)): State<Shared>, headers: HeaderMap, body: Bytes| async move {
+            parcels.lock().unwrap().push((headers, body));
+            *status.lock().unwrap()
+        };
+        let (parcels, status) = (Parcels::default(), Arc::new(Mutex::new(StatusCode::OK)));
+        let router = Router::new().route("/hooks", post(receive)).with_state((parcels.clone(), status.clone()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { port, parcels, status }
+    }
+
+    pub fn count(&self) -> usize {
+        self.parcels.lock().unwrap().len()
+    }
+}
+
+pub fn endpoint(namespace: &str, name: &str, target: &Target, verification: Value) -> Value {
+    manifest(
+        "WebhookEndpoint",
+        Some(namespace),
+        name,
+        json!({
+            "path": format!("/{namespace}/{name}"),
+            "verification": verification,
+            "target": {"service": {"name": name, "port": target.port, "path": "/hooks", "attempts": 1}},
+            "forwardHeaders": ["content-type"],
+        }),
+    )
+}
+
+/// The key that the sender is told to sign with.
+pub async fn signing_key(bed: &Bed, namespace: &str, name: &str) -> String {
+    let secret = bed.secret(namespace, &format!("{name}-webhook-keys")).await.unwrap();
+    String::from_utf8(secret.data.unwrap()["signing-key"].0.clone()).unwrap()
+}
+
+pub fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// A client of HTTP and HTTPS that trusts the edge, on kept connections; no TLS session is resumed.
+pub type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// See [`HttpsClient`].
+pub fn https(bed: &Bed) -> HttpsClient {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_file_iter(bed.env("EDGE_CA")).unwrap() {
+        roots.add(authority.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
+    tls.resumption = Resumption::disabled();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+/// A sender on kept connections, which signs with the Rust library of Standard Webhooks.
+#[derive(Clone)]
+pub struct Sender {
+    client: HttpsClient,
+    url: String,
+}
+
+impl Sender {
+    /// Sends to an edge at this URL, such as `https://localhost:8443`.
+    pub fn new(bed: &Bed, url: &str) -> Self {
+        Self { client: https(bed), url: url.to_owned() }
+    }
+
+    /// Sends a delivery that is signed now, and returns the status of the answer.
+    pub async fn send(&self, path: &str, key: &str, id: &str, body: &str) -> Result<StatusCode, String> {
+        let at = now();
+        let signature = Webhook::new(key).unwrap().sign(id, at, body.as_bytes()).unwrap();
+        let request = Request::post(format!("{}{path}", self.url))
+            .header("webhook-id", id)
+            .header("webhook-timestamp", at.to_string())
+            .header("webhook-signature", signature)
+            .body(Full::new(Bytes::from(body.to_owned())))
+            .unwrap();
+        self.client.request(request).await.map(|answer| answer.status()).map_err(|error| format!("{error:?}"))
+    }
+}

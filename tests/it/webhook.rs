@@ -1,0 +1,338 @@
+//! Webhooks: signed by their senders' own libraries, sent by curl, received by a target on this machine.
+
+use axum::http::StatusCode;
+use base64::Engine;
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, manifest, openssl, run, until};
+use crate::hooks::{Target, endpoint, now, signing_key};
+
+/// The URL as senders know it, where it is signed.
+const URL: &str = "https://hooks.example.com/in";
+
+/// The headers that a sender's own library makes.
+fn sign(bed: &Bed, scheme: &str, key: &str, id: &str, at: i64, body: &str) -> Vec<String> {
+    let (signers, at) = (bed.env("SIGNERS"), at.to_string());
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers");
+    let (ok, text) = if ["github", "standard-webhooks-js"].contains(&scheme) {
+        let (signers, script) = (format!("SIGNERS={signers}"), format!("{folder}/sign.mjs"));
+        run("env", &[&signers, "node", &script, scheme, key, id, &at], body)
+    } else {
+        let (python, script) = (format!("{signers}/bin/python3"), format!("{folder}/sign.py"));
+        run(&python, &[&script, scheme, key, id, &at, URL], body)
+    };
+    assert!(ok, "{scheme}: {text}");
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
+/// Sends a delivery with curl, and returns the status of the answer.
+fn send(bed: &Bed, path: &str, headers: &[String], body: &str) -> u16 {
+    let url = format!("{}{path}", bed.env("EDGE_URL"));
+    let mut arguments = vec!["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_code}"];
+    arguments.extend(["--cacert", bed.env("EDGE_CA"), "--data-binary", "@-"]);
+    if !headers.iter().any(|header| header.starts_with("content-type")) {
+        arguments.extend(["--header", "content-type: application/json"]);
+    }
+    for header in headers {
+        arguments.extend(["--header", header]);
+    }
+    arguments.push(&url);
+    let (ok, text) = run("curl", &arguments, body);
+    assert!(ok, "{text}");
+    text.trim().parse().unwrap()
+}
+
+/// The audit lines of an endpoint.
+fn audit(bed: &Bed, endpoint: &str) -> Vec<Value> {
+    let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["endpoint"] == endpoint).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_reaches_its_target_once_and_is_on_record() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("hooks").await;
+    let target = Target::start().await;
+    bed.apply(endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}))).await.unwrap();
+    let ready = bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+    let key = signing_key(&bed, &namespace, "payments").await;
+    assert!(!ready.data["status"].to_string().contains(&key), "a status tells no key");
+    let path = format!("/{namespace}/payments");
+    let body = r#"{"type": "paid",  "amount": 7}"#;
+
+    let headers = sign(&bed, "standard-webhooks", &key, "msg_1", now(), body);
+    assert_eq!(send(&bed, &path, &headers, body), 200);
+    let (given, received) = target.parcels.lock().unwrap()[0].clone();
+    assert_eq!(received, body, "byte by byte");
+    assert_eq!(given["idempotency-key"], "msg_1");
+    assert_eq!(given["content-type"], "application/json");
+    assert!(given.get("webhook-signature").is_none() && given.get("user-agent").is_none(), "{given:?}");
+    let claims =
+        check_assertion(&bed, given["credence-assertion"].to_str().unwrap(), &format!("payments.{namespace}.svc"));
+    assert_eq!(claims["endpoint"], format!("{namespace}/payments"));
+    assert_eq!(
+        (&claims["jti"], claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap()),
+        (&json!("msg_1"), 60)
+    );
+
+    assert_eq!(send(&bed, &path, &headers, body), 409, "the same again");
+    let stale = sign(&bed, "standard-webhooks", &key, "msg_2", now() - 3600, body);
+    assert_eq!(send(&bed, &path, &stale, body), 403);
+    let other = sign(&bed, "standard-webhooks", &key, "msg_3", now(), body);
+    assert_eq!(send(&bed, &path, &other, &body.replace('7', "8")), 403, "another body");
+    assert_eq!(send(&bed, &path, &[], body), 403, "no signature");
+    assert_eq!(send(&bed, &format!("{path}/other"), &other, body), 404);
+    assert_eq!(target.count(), 1, "nothing but the first has reached the target");
+
+    let lines = audit(&bed, &format!("{namespace}/payments"));
+    let told: Vec<&str> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    assert_eq!(told, ["Delivered", "Replayed", "TooOld", "WrongSignature", "MissingHeader"]);
+    assert_eq!(lines[0]["delivery"], "msg_1");
+    assert_eq!(lines[0]["targetStatus"], 200);
+    assert!(lines[0]["key"].is_string() && lines[0]["source"] == "127.0.0.1" && lines[0]["bodySHA256"].is_string());
+    let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
+    assert!(!log.contains(&key) && !log.contains("amount"), "neither keys nor bodies are on record");
+}
+
+fn check_assertion(bed: &Bed, token: &str, audience: &str) -> Value {
+    let python = format!("{}/bin/python3", bed.env("SIGNERS"));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers/sign.py");
+    let (ok, text) = run(&python, &[script, "assertion", token, audience, bed.env("EDGE_CA")], "");
+    assert!(ok, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_the_target_did_not_take_may_come_again() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("again").await;
+    let target = Target::start().await;
+    bed.apply(endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}))).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+    let key = signing_key(&bed, &namespace, "payments").await;
+    let (path, body) = (format!("/{namespace}/payments"), "{}");
+    let headers = sign(&bed, "standard-webhooks", &key, "msg_1", now(), body);
+    *target.status.lock().unwrap() = StatusCode::INTERNAL_SERVER_ERROR;
+    assert_eq!(send(&bed, &path, &headers, body), 502);
+    *target.status.lock().unwrap() = StatusCode::NO_CONTENT;
+    assert_eq!(send(&bed, &path, &headers, body), 200);
+    assert_eq!(send(&bed, &path, &headers, body), 409);
+    assert_eq!(target.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_turn_without_a_change_of_the_endpoint_and_the_former_one_is_accepted() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("turn").await;
+    let target = Target::start().await;
+    bed.apply(endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}))).await.unwrap();
+    let before = bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+    let old = signing_key(&bed, &namespace, "payments").await;
+    let order = json!({
+        "targets": [{"kind": "WebhookEndpoint"}],
+        "credentials": {"overlap": "10s"},
+        "issuedBefore": (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1)).to_string(),
+    });
+    bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", order)).await.unwrap();
+    let new = until("another key", || async {
+        let key = signing_key(&bed, &namespace, "payments").await;
+        if key == old { Err("still the same".to_owned()) } else { Ok(key) }
+    })
+    .await;
+    let (path, body) = (format!("/{namespace}/payments"), "{}");
+    for (id, key) in [("msg_1", &old), ("msg_2", &new)] {
+        assert_eq!(send(&bed, &path, &sign(&bed, "standard-webhooks", key, id, now(), body), body), 200, "{id}");
+    }
+    let after = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
+    assert_eq!(after.metadata.generation, before.metadata.generation);
+    until("the former key to end", || async {
+        let found = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
+        let keys = found.data["status"]["keys"].as_array().unwrap().len();
+        if keys == 1 { Ok(()) } else { Err(found.data["status"]["keys"].to_string()) }
+    })
+    .await;
+    let headers = sign(&bed, "standard-webhooks", &old, "msg_3", now(), body);
+    assert_eq!(send(&bed, &path, &headers, body), 403, "its time is over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_cannot_be_served_says_why_and_is_not() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("refused").await;
+    let target = Target::start().await;
+    let mut elsewhere = endpoint(&namespace, "elsewhere", &target, json!({"standardWebhooks": {}}));
+    elsewhere["spec"]["path"] = json!("/default/elsewhere");
+    bed.apply(elsewhere).await.unwrap();
+    bed.condition("WebhookEndpoint", Some(&namespace), "elsewhere", "Accepted", ("False", "PathNotAllowed")).await;
+    assert_eq!(send(&bed, "/default/elsewhere", &[], "{}"), 404);
+
+    let taken = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "taken-webhook-keys", "namespace": namespace},
+    });
+    bed.apply(taken).await.unwrap();
+    bed.apply(endpoint(&namespace, "taken", &target, json!({"standardWebhooks": {}}))).await.unwrap();
+    bed.condition("WebhookEndpoint", Some(&namespace), "taken", "KeysReady", ("False", "NotOwned")).await;
+
+    let mut external = endpoint(&namespace, "external", &target, json!({"standardWebhooks": {}}));
+    external["spec"]["keys"] = json!({"external": {"secretRef": {"name": "mine"}}});
+    bed.apply(external).await.unwrap();
+    bed.condition("WebhookEndpoint", Some(&namespace), "external", "KeysReady", ("False", "KeysInvalid")).await;
+    let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "mine", "namespace": namespace, "labels": {"credence.dev/webhook-keys": "true"}},
+        "stringData": {"first": key},
+    });
+    bed.apply(secret).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(&namespace), "external").await;
+    let headers = sign(&bed, "standard-webhooks", key, "msg_1", now(), "{}");
+    assert_eq!(send(&bed, &format!("/{namespace}/external"), &headers, "{}"), 200);
+
+    bed.delete("WebhookEndpoint", Some(&namespace), "external").await;
+    until("the route to be withdrawn", || async {
+        match send(&bed, &format!("/{namespace}/external"), &[], "{}") {
+            404 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+}
+
+/// A scheme with the key that its sender signs with, what the edge is given of it, and whether it signs a timestamp.
+struct Case {
+    scheme: &'static str,
+    verification: Value,
+    signs_with: String,
+    entry: String,
+    fresh: bool,
+    body: &'static str,
+}
+
+fn cases() -> Vec<Case> {
+    let shared = "0123456789abcdef0123456789abcdef";
+    let json = r#"{"type": "paid",  "amount": 7}"#;
+    let case = |scheme, verification, fresh| Case {
+        scheme,
+        verification,
+        signs_with: shared.to_owned(),
+        entry: shared.to_owned(),
+        fresh,
+        body: json,
+    };
+    let signature = |algorithm| json!({"httpMessageSignatures": {"algorithm": algorithm}});
+    let pair = |scheme, algorithm, options: &[&str]| {
+        let private = openssl(&[&["genpkey"], options].concat());
+        let public = run("openssl", &["pkey", "-pubout"], &private).1;
+        Case { signs_with: private, entry: public, ..case(scheme, signature(algorithm), true) }
+    };
+    let webhooks = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
+    let standard = case("standard-webhooks", json!({"standardWebhooks": {}}), true);
+    let p256 = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let issuer = openssl(&[&["genpkey"], &p256[..]].concat());
+    let verification = json!({"jwt": {"issuer": "https://issuer.example", "audience": "hooks", "subject": "sender"}});
+    vec![
+        Case { signs_with: webhooks.clone(), entry: webhooks.clone(), ..standard },
+        Case {
+            signs_with: webhooks.clone(),
+            entry: webhooks,
+            ..case("standard-webhooks-js", json!({"standardWebhooks": {}}), true)
+        },
+        case("github", json!({"github": {}}), false),
+        case("gitlab", json!({"gitlab": {}}), false),
+        case("stripe", json!({"stripe": {}}), true),
+        case("slack", json!({"slack": {}}), true),
+        case("shopify", json!({"shopify": {}}), false),
+        Case { body: "To=%2B15005550006&Body=a+b&Empty=", ..case("twilio", json!({"twilio": {}}), false) },
+        case("hmac-sha256", signature("HmacSha256"), true),
+        pair("ed25519", "Ed25519", &["-algorithm", "ED25519"]),
+        pair("ecdsa-p256-sha256", "EcdsaP256Sha256", &p256),
+        pair("rsa-pss-sha512", "RsaPssSha512", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]),
+        Case { entry: jwks(&issuer), signs_with: issuer, ..case("jwt", verification, true) },
+    ]
+}
+
+/// The public half of an ECDSA key as a key set (RFC 7517).
+fn jwks(private: &str) -> String {
+    let (_, hex) =
+        run("sh", &["-c", "openssl pkey -pubout -outform DER | tail -c 64 | od -An -v -tx1 | tr -d ' \\n'"], private);
+    let half = |digits: &str| {
+        let bytes: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap()).collect();
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+    };
+    let (x, y) = (half(&hex[..64]), half(&hex[64..]));
+    json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "alg": "ES256", "use": "sig", "x": x, "y": y}]})
+        .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_libraries_of_senders_sign_is_accepted_and_nothing_else() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("signers").await;
+    let target = Target::start().await;
+    for case in cases() {
+        let Case { scheme, verification, signs_with, entry, fresh, body } = case;
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": scheme, "namespace": namespace, "labels": {"credence.dev/webhook-keys": "true"}},
+            "stringData": {"first": entry},
+        });
+        bed.apply(secret).await.unwrap();
+        let mut object = endpoint(&namespace, scheme, &target, verification);
+        object["spec"]["keys"] = json!({"external": {"secretRef": {"name": scheme}}});
+        object["spec"]["externalURL"] = json!(URL);
+        if scheme == "gitlab" {
+            object["spec"]["source"] = json!({"cidrs": ["127.0.0.0/8"]});
+        }
+        bed.apply(object).await.unwrap();
+        bed.ready("WebhookEndpoint", Some(&namespace), scheme).await;
+        let path = format!("/{namespace}/{scheme}");
+        let before = target.count();
+        let signed = |id: &str, at: i64| sign(&bed, scheme, &signs_with, id, at, body);
+        let headers = signed("msg_1", now());
+        assert_eq!(send(&bed, &path, &headers, body), 200, "{scheme}");
+        assert_eq!(send(&bed, &path, &headers, body), 409, "{scheme}, again");
+        assert_eq!(target.count(), before + 1, "{scheme}");
+
+        // A plain token signs nothing, so there is nothing to alter but itself.
+        let headers = signed("msg_2", now());
+        let secret_header = |header: &String| {
+            header.contains("signature")
+                || header.contains("hmac")
+                || header.contains("token")
+                || header.contains("authorization")
+        };
+        for (what, altered) in [("truncated", -1_i32), ("flipped", 0)] {
+            let altered: Vec<String> = headers
+                .iter()
+                .map(|header| {
+                    if !secret_header(header) || header.contains("signature-input") {
+                        return header.clone();
+                    }
+                    alter(header, altered)
+                })
+                .collect();
+            assert_eq!(send(&bed, &path, &altered, body), 403, "{scheme}, {what}: {altered:?}");
+        }
+        if scheme != "gitlab" {
+            assert_eq!(send(&bed, &path, &headers, &format!("{body} ")), 403, "{scheme}, another body");
+        }
+        if fresh {
+            assert_eq!(send(&bed, &path, &signed("msg_3", now() - 3600), body), 403, "{scheme}, an hour old");
+            assert_eq!(send(&bed, &path, &signed("msg_4", now() + 3600), body), 403, "{scheme}, an hour ahead");
+        }
+        assert_eq!(target.count(), before + 1, "{scheme}");
+    }
+}
+
+/// A header with its last characters cut off, or with one of them exchanged.
+fn alter(header: &str, how: i32) -> String {
+    let value = header.trim_end_matches([':', '=']);
+    let rest = &header[value.len()..];
+    let (kept, last) = value.split_at(value.len() - 4);
+    if how < 0 {
+        return format!("{kept}{rest}");
+    }
+    let other = if last.starts_with('a') { "b" } else { "a" };
+    format!("{kept}{other}{}{rest}", &last[1..])
+}

@@ -1,0 +1,134 @@
+"""Signs a delivery with the library that a sender would use, and checks assertions as a target would.
+
+sign.py SCHEME KEY ID SECONDS [URL]  body on standard input; prints one header per line, as curl takes them
+sign.py assertion TOKEN AUDIENCE CA  prints the claims of an assertion whose chain ends in the authorities of a file
+"""
+
+import base64
+import datetime
+import hashlib
+import hmac
+import json
+import sys
+
+
+def standard_webhooks(key, body, delivery, seconds, url):
+    from standardwebhooks.webhooks import Webhook
+
+    at = datetime.datetime.fromtimestamp(seconds, tz=datetime.timezone.utc)
+    signature = Webhook(key).sign(delivery, at, body.decode())
+    return {"webhook-id": delivery, "webhook-timestamp": str(seconds), "webhook-signature": signature}
+
+
+def stripe(key, body, delivery, seconds, url):
+    from stripe import WebhookSignature
+
+    signature = WebhookSignature._compute_signature(f"{seconds}.{body.decode()}", key)
+    return {"stripe-signature": f"t={seconds},v1={signature}"}
+
+
+def slack(key, body, delivery, seconds, url):
+    from slack_sdk.signature import SignatureVerifier
+
+    signature = SignatureVerifier(key).generate_signature(timestamp=str(seconds), body=body)
+    return {"x-slack-request-timestamp": str(seconds), "x-slack-signature": signature}
+
+
+def twilio(key, body, delivery, seconds, url):
+    from twilio.request_validator import RequestValidator
+    from urllib.parse import parse_qsl
+
+    parameters = dict(parse_qsl(body.decode(), keep_blank_values=True))
+    signature = RequestValidator(key).compute_signature(url, parameters)
+    return {"x-twilio-signature": signature, "content-type": "application/x-www-form-urlencoded"}
+
+
+def shopify(key, body, delivery, seconds, url):
+    """Shopify has no library that signs."""
+    signature = base64.b64encode(hmac.digest(key.encode(), body, "sha256")).decode()
+    return {"x-shopify-webhook-id": delivery, "x-shopify-hmac-sha256": signature}
+
+
+def gitlab(key, body, delivery, seconds, url):
+    return {"x-gitlab-token": key, "x-gitlab-event-uuid": delivery}
+
+
+def message_signature(algorithm):
+    def sign(key, body, delivery, seconds, url):
+        from http_message_signatures import HTTPMessageSigner, HTTPSignatureKeyResolver, algorithms
+
+        class Resolver(HTTPSignatureKeyResolver):
+            def resolve_private_key(self, key_id):
+                return key.encode()
+
+        class Request:
+            method = "POST"
+            headers = {}
+
+        request = Request()
+        request.url = url
+        signer = HTTPMessageSigner(signature_algorithm=getattr(algorithms, algorithm), key_resolver=Resolver())
+        signer.sign(
+            request,
+            key_id="first",
+            created=datetime.datetime.fromtimestamp(seconds, tz=datetime.timezone.utc),
+            covered_component_ids=("@method", "@target-uri", "content-digest"),
+            body=body,
+        )
+        return {name.lower(): value for name, value in request.headers.items()}
+
+    return sign
+
+
+def jwt(key, body, delivery, seconds, url):
+    import jwt
+
+    digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
+    claims = {
+        "iss": "https://issuer.example",
+        "aud": "hooks",
+        "sub": "sender",
+        "iat": seconds,
+        "exp": seconds + 300,
+        "jti": delivery,
+        "body_sha256": digest,
+    }
+    return {"authorization": "Bearer " + jwt.encode(claims, key, algorithm="ES256", headers={"kid": "one"})}
+
+
+def assertion(token, audience, authorities):
+    import jwt
+    from cryptography import x509
+    from cryptography.x509.verification import PolicyBuilder, Store
+
+    chain = [x509.load_der_x509_certificate(base64.b64decode(it)) for it in jwt.get_unverified_header(token)["x5c"]]
+    with open(authorities, "rb") as file:
+        store = Store(x509.load_pem_x509_certificates(file.read()))
+    PolicyBuilder().store(store).build_client_verifier().verify(chain[0], chain[1:])
+    claims = jwt.decode(token, chain[0].public_key(), algorithms=["ES256", "EdDSA"], audience=audience)
+    names = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert claims["iss"] in names.get_values_for_type(x509.UniformResourceIdentifier)
+    return claims
+
+
+SCHEMES = {
+    "standard-webhooks": standard_webhooks,
+    "stripe": stripe,
+    "slack": slack,
+    "twilio": twilio,
+    "shopify": shopify,
+    "gitlab": gitlab,
+    "hmac-sha256": message_signature("HMAC_SHA256"),
+    "ed25519": message_signature("ED25519"),
+    "ecdsa-p256-sha256": message_signature("ECDSA_P256_SHA256"),
+    "rsa-pss-sha512": message_signature("RSA_PSS_SHA512"),
+    "jwt": jwt,
+}
+
+if sys.argv[1] == "assertion":
+    print(json.dumps(assertion(*sys.argv[2:5])))
+else:
+    scheme, key, delivery, seconds, url = (sys.argv[1:] + [""])[:5]
+    headers = SCHEMES[scheme](key, sys.stdin.buffer.read(), delivery, int(seconds), url)
+    for name, value in headers.items():
+        print(f"{name}: {value}")
