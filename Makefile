@@ -1,6 +1,6 @@
 # The two commands to begin with are `make demo` and `make down`.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test bench image lint
+.PHONY: help demo up down test bench fuzz image lint
 
 export CLUSTER
 
@@ -10,7 +10,7 @@ help: ## say what there is
 demo: ## show Credence at work on real parts (CLUSTER=current: on the cluster of your kubectl)
 	@tests/bed/demo
 
-up: ## start etcd, the Kubernetes API server, Kafka and the operator in .bed
+up: ## start etcd, the Kubernetes API server, Kafka, Redis, the operator and the edge in .bed
 	@tests/bed/bed up
 
 down: ## stop them and remove .bed
@@ -21,6 +21,9 @@ test: ## run every test, on a bed of its own
 
 bench: ## print the figures of docs/performance.md (about 15 minutes)
 	@tests/bed/run-bench
+
+fuzz: ## fuzz what reads a delivery, a short while (RUNS=10000000 for long)
+	@tests/fuzz/run
 
 lint: ## check formatting and run the lints
 	@cargo fmt --check

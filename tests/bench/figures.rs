@@ -6,6 +6,9 @@
 #[allow(dead_code, reason = "the tests use the rest")]
 mod bed;
 mod fanout;
+#[path = "../it/hooks.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod hooks;
 mod identities;
 mod limit;
 mod load;
@@ -15,6 +18,7 @@ mod report;
 mod restart;
 mod single;
 mod watch;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,6 +76,12 @@ pub struct Sizes {
     /// Identities with an account, and as many policies, to grow to.
     #[arg(long, default_value_t = 10_000)]
     objects: usize,
+    /// Seconds of every load on the edge.
+    #[arg(long, default_value_t = 8)]
+    seconds: u64,
+    /// Webhook endpoints to have at once.
+    #[arg(long, default_value_t = 1_000)]
+    endpoints: usize,
     /// How many of them are made at once.
     #[arg(long, default_value_t = 1_000)]
     step: usize,
@@ -87,6 +97,7 @@ impl Sizes {
             &mut self.accounts,
             &mut self.objects,
             &mut self.step,
+            &mut self.endpoints,
         ];
         for size in all {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
@@ -103,6 +114,8 @@ enum Scenario {
     Limit,
     /// The latency of one object, alone and in the middle of a burst.
     Single,
+    /// Deliveries of webhooks through the edge.
+    Webhooks,
     /// Many new identities at once.
     Burst,
     /// Nothing at all.
@@ -135,6 +148,7 @@ impl Bench {
         match scenario {
             Scenario::Limit => limit::measure(self).await,
             Scenario::Single => single::measure(self).await,
+            Scenario::Webhooks => webhooks::measure(self).await,
             Scenario::Burst => identities::burst(self).await,
             Scenario::Idle => identities::idle(self).await,
             Scenario::Rotation => identities::rotation(self).await,

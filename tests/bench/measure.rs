@@ -195,7 +195,12 @@ pub fn age(bed: &Bed) -> f64 {
 
 /// `VmRSS` or `VmHWM` of the operator, in MiB.
 pub fn memory(bed: &Bed, field: &str) -> f64 {
-    let status = read_to_string(format!("/proc/{}/status", bed.env("OPERATOR_PID"))).expect("the operator is gone");
+    process_memory(bed.env("OPERATOR_PID"), field)
+}
+
+/// `VmRSS` or `VmHWM` of a process, in MiB.
+pub fn process_memory(pid: &str, field: &str) -> f64 {
+    let status = read_to_string(format!("/proc/{pid}/status")).expect("the process is gone");
     kib(&status, field) / 1024.0
 }
 

@@ -1,0 +1,90 @@
+//! What the fuzz targets share: a delivery is made from any bytes, and whatever is let in must be signed.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fuzz target fails by panicking")]
+
+use credence::api::Verification;
+use credence::edge::keys::Key;
+use credence::edge::verify::{Delivery, Material, Scheme, Window, verify};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use jiff::{SignedDuration, Timestamp};
+
+/// The bytes of a delivery: method, URI and headers as lines, an empty line, and the body.
+pub struct Parts {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Parts {
+    /// `None` for bytes that an HTTP server would not have let through.
+    pub fn read(data: &[u8]) -> Option<Self> {
+        let split = data.windows(2).position(|pair| pair == b"\n\n");
+        let (head, body) = split.map_or((data, &[][..]), |at| (&data[..at], &data[at + 2..]));
+        let mut lines = head.split(|byte| *byte == b'\n');
+        let method = Method::from_bytes(lines.next()?).ok()?;
+        let uri = Uri::try_from(lines.next()?).ok()?;
+        let mut headers = HeaderMap::new();
+        for line in lines.take(100) {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+            headers.append(name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?);
+        }
+        Some(Self { method, uri, headers, body: body.to_vec() })
+    }
+}
+
+/// A scheme with one key of its own.
+pub struct Target {
+    scheme: Scheme,
+    keys: Vec<Key>,
+    /// Whether the body is signed: then no other body may be let in under the same headers.
+    signs_body: bool,
+}
+
+impl Target {
+    pub fn new(verification: serde_json::Value, key: &str, signs_body: bool) -> Self {
+        let verification: Verification = serde_json::from_value(verification).unwrap();
+        let scheme = Scheme::new(&verification).unwrap();
+        let material = Material::parse(&scheme, key.as_bytes()).unwrap();
+        let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, material }];
+        Self { scheme, keys, signs_body }
+    }
+
+    /// Verifies what the bytes make, and what is let in once more with another body.
+    pub fn run(&self, data: &[u8]) {
+        let Some(parts) = Parts::read(data) else { return };
+        if self.lets_in(&parts, &parts.body) && self.signs_body {
+            let mut other = parts.body.clone();
+            other.push(b'!');
+            assert!(!self.lets_in(&parts, &other), "a body that nobody signed was let in");
+        }
+    }
+
+    fn lets_in(&self, parts: &Parts, body: &[u8]) -> bool {
+        let delivery = Delivery {
+            method: &parts.method,
+            uri: &parts.uri,
+            authority: "hooks.example.com",
+            external_url: Some("https://hooks.example.com/in"),
+            headers: &parts.headers,
+            body,
+        };
+        let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
+        // The moment at which the first of the seeds were signed.
+        let now = Timestamp::from_second(1_764_000_000).unwrap();
+        verify(&self.scheme, &self.keys, &delivery, &window, now).is_ok()
+    }
+}
+
+
+/// A fuzz target for one scheme.
+#[macro_export]
+macro_rules! scheme {
+    ($verification:tt, $key:expr, signs body: $signs:expr) => {
+        static TARGET: std::sync::OnceLock<credence_fuzz::Target> = std::sync::OnceLock::new();
+        libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+            let make = || credence_fuzz::Target::new(serde_json::json!($verification), $key, $signs);
+            TARGET.get_or_init(make).run(data);
+        });
+    };
+}

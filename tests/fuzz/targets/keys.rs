@@ -1,0 +1,23 @@
+#![no_main]
+//! Keys as Secrets have them: what cannot be used is refused with words that do not hold the key.
+
+use credence::edge::verify::{Material, Scheme};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let verifications = [
+        serde_json::json!({"standardWebhooks": {}}),
+        serde_json::json!({"github": {}}),
+        serde_json::json!({"httpMessageSignatures": {"algorithm": "Ed25519"}}),
+        serde_json::json!({"httpMessageSignatures": {"algorithm": "RsaPssSha512"}}),
+        serde_json::json!({"jwt": {"issuer": "a", "audience": "b"}}),
+    ];
+    let Some((which, key)) = data.split_first() else { return };
+    let verification = verifications[usize::from(*which) % verifications.len()].clone();
+    let scheme = Scheme::new(&serde_json::from_value(verification).unwrap()).unwrap();
+    if let Err(message) = Material::parse(&scheme, key)
+        && let Ok(key) = std::str::from_utf8(key)
+    {
+        assert!(key.len() < 12 || !message.contains(key), "{message} repeats the key");
+    }
+});

@@ -1,0 +1,24 @@
+#![no_main]
+//! The source pin: a caller that no trusted proxy vouches for is who its connection says, whatever its headers say.
+
+use credence::api::WebhookSource;
+use credence::edge::source::{Caller, Pin};
+use credence_fuzz::Parts;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Some(parts) = Parts::read(data) else { return };
+    let source = |proxies: &[&str]| WebhookSource {
+        cidrs: vec!["192.0.2.0/24".to_owned()],
+        trusted_proxies: proxies.iter().map(ToString::to_string).collect(),
+        ..WebhookSource::default()
+    };
+    let caller = Caller { address: [203, 0, 113, 9].into(), certificate: None };
+    let pin = Pin::new(Some(&source(&[]))).unwrap();
+    assert!(!pin.admits(&caller, &parts.headers));
+    let behind = Pin::new(Some(&source(&["203.0.113.0/24"]))).unwrap();
+    let _ = behind.admits(&caller, &parts.headers);
+    if let Ok(text) = std::str::from_utf8(&parts.body) {
+        let _ = Pin::new(Some(&WebhookSource { cidrs: vec![text.to_owned()], ..WebhookSource::default() }));
+    }
+});
