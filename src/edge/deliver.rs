@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{sleep, timeout};
 
 use super::outcome::Why;
+use super::resolve::Resolver;
 use super::route::Service;
 
 /// Carries the signed assertion.
@@ -36,11 +37,11 @@ pub struct Parcel {
 }
 
 /// Delivers to Services over plain HTTP/1.1, on kept connections.
-pub struct Post(Client<HttpConnector, Full<Bytes>>);
+pub struct Post(Client<HttpConnector<Resolver>, Full<Bytes>>);
 
 impl Default for Post {
     fn default() -> Self {
-        let mut connector = HttpConnector::new();
+        let mut connector = HttpConnector::new_with_resolver(Resolver::default());
         connector.set_connect_timeout(Some(CONNECT));
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())

@@ -16,6 +16,7 @@ pub mod outcome;
 mod rate;
 mod replay;
 pub mod report;
+mod resolve;
 pub mod route;
 pub mod source;
 mod table;
