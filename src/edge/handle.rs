@@ -135,7 +135,7 @@ async fn accept(
     let assertion = {
         let signer = edge.credentials.signer.load_full().ok_or(Why::NotReady)?;
         let claims = Claims {
-            audience: &route.target.audience,
+            audience: route.target.audience(),
             delivery: &delivery,
             endpoint: &endpoint,
             key_id: &verified.key_id,
@@ -153,8 +153,8 @@ impl Accepted {
     async fn deliver(self, edge: &Edge, attempt: &mut Attempt) -> Why {
         let Self { served, claim, parcel } = self;
         let route = &served.route;
-        attempt.target = Some(route.target.audience.clone());
-        let (why, status) = edge.post.deliver(&route.target, &parcel).await;
+        attempt.target = Some(route.target.audience().to_owned());
+        let (why, status) = edge.targets.deliver(&route.target, &parcel).await;
         attempt.target_status = status;
         if why == Why::Delivered {
             edge.replays.keep(claim, route.replay.window).await;

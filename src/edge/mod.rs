@@ -36,7 +36,7 @@ pub use replay::Redis;
 pub use route::Surroundings;
 
 use self::audit::Attempt;
-use self::deliver::Post;
+use self::deliver::Targets;
 use self::replay::Replays;
 use self::report::Report;
 use self::route::Route;
@@ -48,7 +48,7 @@ pub struct Edge {
     routes: Routes,
     credentials: Credentials,
     replays: Replays,
-    post: Post,
+    targets: Targets,
     log: Log,
     /// What can be measured.
     pub metrics: Arc<Metrics>,
@@ -64,7 +64,7 @@ impl Edge {
             routes: Routes::new(surroundings),
             credentials: Credentials::default(),
             replays: Replays::new(redis),
-            post: Post::default(),
+            targets: Targets::default(),
             log,
             metrics: Arc::default(),
             work: TaskTracker::new(),

@@ -7,11 +7,11 @@ use http::HeaderName;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::deliver::PAUSE;
+use super::deliver::service::Service;
 use super::keys::Key;
 use super::source::Pin;
 use super::verify::{Material, Scheme, Window};
-use crate::api::{ReplayStore, ServiceTarget, WebhookEndpointSpec};
+use crate::api::{ReplayStore, WebhookEndpointSpec, WebhookTarget};
 use crate::domain::schedule::parse_duration;
 
 /// What the operator compiles for the edge: the content of one route Secret.
@@ -56,27 +56,36 @@ pub struct Endpoint {
     pub generation: i64,
 }
 
-/// Where a delivery goes.
-#[derive(Clone, Debug)]
-pub struct Service {
-    /// The Service itself, as `<name>.<namespace>.svc`: the audience of assertions.
-    pub audience: String,
-    /// Host and port.
-    pub authority: String,
-    /// Path and query.
-    pub path: String,
-    /// How long one attempt may take.
-    pub timeout: Duration,
-    /// How often it is tried.
-    pub attempts: u32,
+/// Where deliveries go.
+pub enum Target {
+    /// To a Service.
+    Service(Service),
 }
 
-impl Service {
-    /// How long a delivery may take in all, the pauses between attempts included.
+impl Target {
+    fn compile(endpoint: &Endpoint, target: &WebhookTarget, surroundings: &Surroundings) -> Result<Self, String> {
+        match target {
+            WebhookTarget { service: Some(service) } => {
+                Service::compile(endpoint, service, surroundings).map(Self::Service)
+            }
+            WebhookTarget { service: None } => Err("target: set exactly one".to_owned()),
+        }
+    }
+
+    /// Whom assertions are for.
+    #[must_use]
+    pub fn audience(&self) -> &str {
+        match self {
+            Self::Service(service) => &service.audience,
+        }
+    }
+
+    /// How long a delivery may take in all.
     #[must_use]
     pub fn takes(&self) -> Duration {
-        let pauses = PAUSE * (1 << self.attempts.saturating_sub(1).min(10));
-        self.timeout * self.attempts + pauses
+        match self {
+            Self::Service(service) => service.patience.takes(),
+        }
     }
 }
 
@@ -123,7 +132,7 @@ pub struct Route {
     /// How a delivery that comes twice is recognized.
     pub replay: ReplayRules,
     /// Where deliveries go.
-    pub target: Service,
+    pub target: Target,
     /// Headers that travel on.
     pub forward: Vec<HeaderName>,
     /// What bounds it.
@@ -174,7 +183,7 @@ impl Route {
                 store: replay.store.unwrap_or_default(),
                 idempotency_key: replay.idempotency_key,
             },
-            target: service(endpoint, spec.target.service.as_ref(), surroundings)?,
+            target: Target::compile(endpoint, &spec.target, surroundings)?,
             forward: spec.forward_headers.iter().map(|name| header(name)).collect::<Result<_, _>>()?,
             limits: Limits {
                 body: bytes(limits.body.as_deref().unwrap_or("256Ki"))?,
@@ -192,29 +201,8 @@ fn compile_key(scheme: &Scheme, key: &KeyDocument) -> Result<Key, String> {
     Ok(Key { id: key.id.clone(), not_before: key.not_before, not_after: key.not_after, material })
 }
 
-fn service(
-    endpoint: &Endpoint,
-    target: Option<&ServiceTarget>,
-    surroundings: &Surroundings,
-) -> Result<Service, String> {
-    let target = target.ok_or("target: set exactly one")?;
-    let authority = match surroundings.service_address {
-        Some(address) => std::net::SocketAddr::new(address, target.port).to_string(),
-        None => {
-            format!("{}.{}.svc.{}:{}", target.name, endpoint.namespace, surroundings.cluster_domain, target.port)
-        }
-    };
-    let timeout = duration("target.service.timeout", target.timeout.as_deref(), SignedDuration::from_secs(10))?;
-    Ok(Service {
-        audience: format!("{}.{}.svc", target.name, endpoint.namespace),
-        authority,
-        path: target.path.clone().unwrap_or_else(|| "/".to_owned()),
-        timeout: timeout.unsigned_abs(),
-        attempts: target.attempts.unwrap_or(3),
-    })
-}
-
-fn duration(field: &str, text: Option<&str>, default: SignedDuration) -> Result<SignedDuration, String> {
+/// A duration of the spec.
+pub(super) fn duration(field: &str, text: Option<&str>, default: SignedDuration) -> Result<SignedDuration, String> {
     text.map_or(Ok(default), |text| parse_duration(text).map_err(|why| format!("{field}: {why}")))
 }
 
