@@ -274,13 +274,14 @@ async fn serve_edge(args: EdgeArgs) -> Result<(), String> {
     let config = kube::Config::infer()
         .await
         .map_err(|error| format!("no access to a cluster: {error}; set KUBECONFIG, or run inside of one"))?;
-    let client = kube::Client::try_from(config).map_err(|error| error.to_string())?;
+    let client = kube::Client::try_from(config.clone()).map_err(|error| error.to_string())?;
+    let objects = edge::Objects::new(config, client.clone(), &args.namespace)?;
     let log = edge::Log::open(args.audit_log.as_deref()).map_err(|error| format!("the audit log: {error}"))?;
     let surroundings =
         edge::Surroundings { cluster_domain: args.cluster_domain.clone(), service_address: args.service_address };
     let redis = args.redis_url.as_deref().map(edge::Redis::new).transpose();
     let redis = redis.map_err(|why| format!("the URL of Redis: {why}"))?;
-    let edge = Arc::new(edge::Edge::new(surroundings, log, redis));
+    let edge = Arc::new(edge::Edge::new(surroundings, log, redis, objects));
     let health = Arc::new(Health::default());
     for part in edge::watch::PARTS {
         health.starting(part);

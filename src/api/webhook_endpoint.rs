@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// A webhook: nothing reaches its target unless it is signed, fresh, pinned, new and on record.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -364,11 +365,14 @@ pub enum ReplayStore {
 
 /// Where a verified delivery goes: exactly one.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("[has(self.service)].filter(x, x).size() == 1").message("target: set exactly one of service"))]
+#[x_kube(validation = Rule::new("[has(self.service), has(self.object)].filter(x, x).size() == 1").message("target: set exactly one of service and object"))]
 pub struct WebhookTarget {
     /// A Service, by HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceTarget>,
+    /// A Kubernetes object, created once for each delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectTarget>,
 }
 
 /// A Service in the namespace of the endpoint.
@@ -393,6 +397,47 @@ pub struct ServiceTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10))]
     pub attempts: Option<u32>,
+}
+
+/// An object in the namespace of the endpoint, made from a template: a Job, an Argo Workflow, or of any other namespaced
+/// kind. Its name is made from the endpoint and the delivery, so that a delivery makes one object however often it comes.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectTarget {
+    /// `ServiceAccount` in the namespace of the endpoint that creates the object: the edge has no right to create
+    /// anything. It asks for a token of this `ServiceAccount`, which a Role of the namespace has to allow.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub service_account_name: String,
+    /// The object, at most 64 KiB of it. A string that is `$(delivery.id)`, `$(delivery.body)`,
+    /// `$(delivery.bodyBase64)`, `$(delivery.endpoint)` or `$(delivery.assertion)` as a whole becomes what it names.
+    pub template: ObjectTemplate,
+    /// How long one attempt may take, 1 s to 60 s. Default: `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1s') && duration(self) <= duration('60s')").message("timeout: write a duration such as 10s, at least 1s and at most 60s"))]
+    pub timeout: Option<String>,
+    /// How often creating it is tried while the API server cannot be reached or cannot do it now. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: Option<u32>,
+}
+
+/// An object without its name and its namespace. Of `metadata` it may have labels and annotations only.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectTemplate {
+    /// Group and version, such as `batch/v1`.
+    #[schemars(
+        length(max = 317),
+        regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub api_version: String,
+    /// Kind, such as `Job`.
+    #[schemars(length(max = 63), regex(pattern = r"^[A-Za-z][A-Za-z0-9]*$"))]
+    pub kind: String,
+    /// Everything else that the kind has.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 /// Bounds of one endpoint.

@@ -125,7 +125,8 @@ async fn accept(
     }
     check_framing(parts, route)?;
     let body = read(body.take().ok_or(Why::Malformed)?, route.limits.body).await?;
-    attempt.body_sha256 = Some(hex(digest(&SHA256, &body).as_ref()));
+    let body_sha256 = hex(digest(&SHA256, &body).as_ref());
+    attempt.body_sha256 = Some(body_sha256.clone());
     let verified = check_signature(route, parts, &body)?;
     attempt.key = Some(verified.key_id.clone());
     let identity = identity(route, &verified, &body)?;
@@ -145,7 +146,8 @@ async fn accept(
         signer.sign(&claims, Timestamp::now()).ok_or(Why::NotReady)?
     };
     let claim = edge.replays.claim(route.replay.store, identity, route.target.takes()).await?;
-    let parcel = Parcel { headers: forwarded(route, &parts.headers), delivery, assertion, body };
+    let headers = forwarded(route, &parts.headers);
+    let parcel = Parcel { headers, identity, endpoint, delivery, assertion, body_sha256, body };
     Ok(Accepted { served, claim, parcel })
 }
 

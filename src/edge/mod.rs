@@ -1,5 +1,6 @@
 //! The data plane of webhooks: what the edge does with a delivery, from the socket to the target. Configured by what the
-//! operator has compiled for it, and by nothing else; nothing on the way of a request asks the API server.
+//! operator has compiled for it, and by nothing else; nothing on the way of a request asks the API server, unless an object
+//! there is its target.
 //!
 //! ```text
 //! accept ──▶ handle: route ─▶ pin ─▶ rate ─▶ body ─▶ verify ─▶ replay ─▶ deliver ──▶ audit
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 pub use accept::serve;
 pub use audit::Log;
+pub use deliver::object::Objects;
 pub use metrics::Metrics;
 pub use replay::Redis;
 pub use route::Surroundings;
@@ -59,12 +61,12 @@ pub struct Edge {
 impl Edge {
     /// An edge that serves nothing yet.
     #[must_use]
-    pub fn new(surroundings: Surroundings, log: Log, redis: Option<Redis>) -> Self {
+    pub fn new(surroundings: Surroundings, log: Log, redis: Option<Redis>, objects: Objects) -> Self {
         Self {
             routes: Routes::new(surroundings),
             credentials: Credentials::default(),
             replays: Replays::new(redis),
-            targets: Targets::default(),
+            targets: Targets::new(objects),
             log,
             metrics: Arc::default(),
             work: TaskTracker::new(),

@@ -77,6 +77,8 @@ reasons! {
     BodyTimeout => Refused, REQUEST_TIMEOUT;
     /// The body is encoded, and the target would not be told how.
     Encoded => Refused, UNSUPPORTED_MEDIA_TYPE;
+    /// The body is to be a text in an object, and is not UTF-8.
+    BodyNotText => Refused, UNSUPPORTED_MEDIA_TYPE;
     /// The caller is not who the endpoint expects.
     WrongSource => Refused, FORBIDDEN;
     /// See [`Refusal::MissingHeader`].
@@ -113,6 +115,8 @@ reasons! {
     TargetTimeout => Failed, GATEWAY_TIMEOUT;
     /// The target answered, and did not take it.
     TargetRefused => Failed, BAD_GATEWAY;
+    /// The edge or the `ServiceAccount` of the target lacks a right.
+    TargetForbidden => Failed, BAD_GATEWAY;
 }
 
 impl From<Refusal> for Why {

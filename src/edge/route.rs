@@ -7,7 +7,9 @@ use http::HeaderName;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::deliver::object::Object;
 use super::deliver::service::Service;
+use super::deliver::template::LONGEST_BODY;
 use super::keys::Key;
 use super::source::Pin;
 use super::verify::{Material, Scheme, Window};
@@ -60,15 +62,20 @@ pub struct Endpoint {
 pub enum Target {
     /// To a Service.
     Service(Service),
+    /// Into an object of its own each. Larger than the other, and one for many deliveries.
+    Object(Box<Object>),
 }
 
 impl Target {
     fn compile(endpoint: &Endpoint, target: &WebhookTarget, surroundings: &Surroundings) -> Result<Self, String> {
         match target {
-            WebhookTarget { service: Some(service) } => {
+            WebhookTarget { service: Some(service), .. } => {
                 Service::compile(endpoint, service, surroundings).map(Self::Service)
             }
-            WebhookTarget { service: None } => Err("target: set exactly one".to_owned()),
+            WebhookTarget { object: Some(object), .. } => {
+                Object::compile(endpoint, object).map(|object| Self::Object(Box::new(object)))
+            }
+            _ => Err("target: set exactly one".to_owned()),
         }
     }
 
@@ -77,6 +84,7 @@ impl Target {
     pub fn audience(&self) -> &str {
         match self {
             Self::Service(service) => &service.audience,
+            Self::Object(object) => &object.audience,
         }
     }
 
@@ -85,6 +93,15 @@ impl Target {
     pub fn takes(&self) -> Duration {
         match self {
             Self::Service(service) => service.patience.takes(),
+            Self::Object(object) => object.patience.takes(),
+        }
+    }
+
+    /// The largest body that the target can take.
+    fn takes_bytes(&self) -> usize {
+        match self {
+            Self::Object(object) if object.template.wants_body => LONGEST_BODY,
+            _ => usize::MAX,
         }
     }
 }
@@ -170,6 +187,7 @@ impl Route {
         }
         let limits = spec.limits.clone().unwrap_or_default();
         let per_second = limits.per_second.unwrap_or(200);
+        let target = Target::compile(endpoint, &spec.target, surroundings)?;
         Ok(Self {
             digest: digest.clone(),
             path: spec.path.clone(),
@@ -183,13 +201,13 @@ impl Route {
                 store: replay.store.unwrap_or_default(),
                 idempotency_key: replay.idempotency_key,
             },
-            target: Target::compile(endpoint, &spec.target, surroundings)?,
             forward: spec.forward_headers.iter().map(|name| header(name)).collect::<Result<_, _>>()?,
             limits: Limits {
-                body: bytes(limits.body.as_deref().unwrap_or("256Ki"))?,
+                body: bytes(limits.body.as_deref().unwrap_or("256Ki"))?.min(target.takes_bytes()),
                 per_second,
                 per_source_per_second: limits.per_source_per_second.unwrap_or(per_second),
             },
+            target,
             endpoint: endpoint.clone(),
         })
     }

@@ -63,7 +63,9 @@ impl Bed {
 
     pub fn api(&self, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
         let (group, version) = match kind {
-            "Secret" | "ConfigMap" | "Namespace" => ("", "v1"),
+            "Secret" | "ConfigMap" | "Namespace" | "ServiceAccount" => ("", "v1"),
+            "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+            "Job" => ("batch", "v1"),
             "Lease" => ("coordination.k8s.io", "v1"),
             _ => ("credence.dev", "v1alpha1"),
         };

@@ -16,3 +16,4 @@ mod rotation;
 mod topic_policy;
 mod trust_domain;
 mod webhook;
+mod webhook_objects;

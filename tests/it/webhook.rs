@@ -43,7 +43,7 @@ fn send(bed: &Bed, path: &str, headers: &[String], body: &str) -> u16 {
 }
 
 /// The audit lines of an endpoint.
-fn audit(bed: &Bed, endpoint: &str) -> Vec<Value> {
+pub fn audit(bed: &Bed, endpoint: &str) -> Vec<Value> {
     let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines.filter(|line| line["endpoint"] == endpoint).collect()

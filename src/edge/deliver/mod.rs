@@ -1,6 +1,10 @@
 //! Brings a verified delivery to its target, with bounded attempts.
 
+pub mod object;
+mod refusal;
 pub mod service;
+pub mod template;
+mod token;
 
 use std::time::Duration;
 
@@ -9,8 +13,10 @@ use http::HeaderMap;
 use jiff::SignedDuration;
 use tokio::time::{sleep, timeout};
 
+use self::object::Objects;
 use self::service::Post;
 use super::outcome::Why;
+use super::replay::Identity;
 use super::route::{Target, duration};
 
 /// The pause after the first attempt; it doubles.
@@ -20,10 +26,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Parcel {
     /// Headers of the caller that may travel on.
     pub headers: HeaderMap,
+    /// What makes the delivery the same when it comes again.
+    pub identity: Identity,
+    /// The endpoint, as `namespace/name`.
+    pub endpoint: String,
     /// ID of the delivery.
     pub delivery: String,
     /// What the edge knows of it, signed.
     pub assertion: String,
+    /// SHA-256 of the body, in hexadecimal.
+    pub body_sha256: String,
     /// The body as it came.
     pub body: Bytes,
 }
@@ -44,6 +56,13 @@ struct Answer {
     status: Option<u16>,
     /// Whether the target may take the same delivery in a moment.
     is_passing: bool,
+}
+
+impl Answer {
+    /// An answer that another attempt would not change.
+    fn last(why: Why, status: Option<u16>) -> Self {
+        Self { why, status, is_passing: false }
+    }
 }
 
 impl Patience {
@@ -78,16 +97,23 @@ impl Patience {
 }
 
 /// The ways to all kinds of targets.
-#[derive(Default)]
 pub struct Targets {
     post: Post,
+    objects: Objects,
 }
 
 impl Targets {
+    /// With a way to create objects.
+    #[must_use]
+    pub fn new(objects: Objects) -> Self {
+        Self { post: Post::default(), objects }
+    }
+
     /// Delivers, trying again while the target cannot be reached or says that it cannot do it now.
     pub async fn deliver(&self, target: &Target, parcel: &Parcel) -> (Why, Option<u16>) {
         match target {
             Target::Service(service) => service.patience.exhaust(|| self.post.attempt(service, parcel)).await,
+            Target::Object(object) => object.patience.exhaust(|| self.objects.attempt(object, parcel)).await,
         }
     }
 }
