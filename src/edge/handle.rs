@@ -1,5 +1,7 @@
 //! The way of one request. Each step either goes on or says why not; whatever comes of it is one audit line.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,8 +10,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -30,58 +33,80 @@ use crate::domain::identity::hex;
 /// How long a whole body may take to come.
 const BODY: Duration = Duration::from_secs(20);
 /// For how long the body of a refused request is read, and how much of it.
-const DRAIN: (Duration, usize) = (Duration::from_secs(1), 64 << 10);
+const DRAIN: (Duration, usize) = (Duration::from_secs(1), 1 << 20);
+
+/// An attempt that will be on record whatever becomes of it, also when its caller takes the request back.
+pub struct OnRecord {
+    edge: Arc<Edge>,
+    attempt: Attempt,
+    began: Instant,
+}
+
+impl OnRecord {
+    /// An attempt that begins now. Left alone, its caller went away.
+    pub fn begin(edge: Arc<Edge>, caller: &Caller) -> Self {
+        let attempt = Attempt {
+            time: Timestamp::now(),
+            endpoint: None,
+            outcome: Why::BodyIncomplete.into(),
+            delivery: None,
+            key: None,
+            source: caller.address,
+            source_identity: caller.identity().map(ToOwned::to_owned),
+            target: None,
+            target_status: None,
+            body_sha256: None,
+            duration: Duration::ZERO,
+        };
+        Self { edge, attempt, began: Instant::now() }
+    }
+
+    /// Puts it on record.
+    pub fn ends(mut self, why: Why) {
+        self.attempt.outcome = why.into();
+    }
+}
+
+impl Drop for OnRecord {
+    fn drop(&mut self) {
+        self.attempt.duration = self.began.elapsed();
+        self.edge.record(&self.attempt);
+    }
+}
 
 /// Handles one request. What was accepted is finished even if its caller goes away meanwhile.
 pub async fn handle(edge: Arc<Edge>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let began = Instant::now();
-    let (parts, body) = request.into_parts();
-    let mut body = Some(body);
-    let mut attempt = Attempt {
-        time: Timestamp::now(),
-        endpoint: None,
-        outcome: Why::UnknownPath.into(),
-        delivery: None,
-        key: None,
-        source: caller.address,
-        source_identity: caller.identity().map(ToOwned::to_owned),
-        target: None,
-        target_status: None,
-        body_sha256: None,
-        duration: Duration::ZERO,
-    };
-    let why = match accept(&edge, &caller, &parts, &mut body, &mut attempt).await {
+    let (parts, mut body) = request.into_parts();
+    let mut record = OnRecord::begin(edge.clone(), &caller);
+    let accepted = match accept(&edge, &caller, &parts, &mut body, &mut record.attempt).await {
+        Ok(accepted) => accepted,
         Err(why) => {
-            drain(body).await;
-            why
-        }
-        Ok(accepted) => {
-            let (edge, mut own) = (edge.clone(), attempt.clone());
-            let finished = edge.work.clone().spawn(async move {
-                let why = accepted.deliver(&edge, &mut own).await;
-                (why, own)
-            });
-            match finished.await {
-                Ok((why, own)) => {
-                    attempt = own;
-                    why
-                }
-                // It has panicked, which is a defect; its claim ends by itself.
-                Err(_) => Why::TargetUnreachable,
+            record.ends(why);
+            // Who asks before sending a body is spared sending it.
+            if !parts.headers.contains_key(header::EXPECT) {
+                let _ = timeout(DRAIN.0, drain(body)).await;
             }
+            return answer(why);
         }
     };
-    attempt.outcome = why.into();
-    attempt.duration = began.elapsed();
-    edge.record(&attempt);
-    answer(why)
+    // What it is if the delivery panics, which is a defect; its claim ends by itself.
+    record.attempt.outcome = Why::TargetUnreachable.into();
+    let finished = edge.work.clone().spawn(async move {
+        let why = accepted.deliver(&edge, &mut record.attempt).await;
+        record.ends(why);
+        why
+    });
+    answer(finished.await.unwrap_or(Why::TargetUnreachable))
 }
 
 /// Reads what a refused caller is still sending, within bounds: many would otherwise see a broken connection in place of
 /// the answer.
-async fn drain(body: Option<Incoming>) {
-    if let Some(body) = body {
-        let _ = timeout(DRAIN.0, Limited::new(body, DRAIN.1).collect()).await;
+async fn drain(mut body: Incoming) {
+    let mut left = DRAIN.1;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(less) = left.checked_sub(length) else { return };
+        left = less;
     }
 }
 
@@ -90,7 +115,7 @@ fn answer(why: Why) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = why.status();
     if why == Why::WrongMethod {
-        response.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static("POST"));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     response
 }
@@ -106,9 +131,11 @@ async fn accept(
     edge: &Edge,
     caller: &Caller,
     parts: &Parts,
-    body: &mut Option<Incoming>,
+    body: &mut Incoming,
     attempt: &mut Attempt,
 ) -> Result<Accepted, Why> {
+    check_authority(parts)?;
+    // Only the path leads to an endpoint; a query leads nowhere, and goes no further than to the signature.
     let served = edge.routes.load().find(parts.uri.path()).ok_or(Why::UnknownPath)?;
     let route = &served.route;
     let endpoint = format!("{}/{}", route.endpoint.namespace, route.endpoint.name);
@@ -123,8 +150,8 @@ async fn accept(
     if !served.rate.admits(attempt.source, Instant::now()) {
         return Err(Why::TooMany);
     }
-    check_framing(parts, route)?;
-    let body = read(body.take().ok_or(Why::Malformed)?, route.limits.body).await?;
+    check_encoding(&parts.headers, route)?;
+    let body = timeout(BODY, read(body, route.limits.body)).await.map_err(|_| Why::BodyTimeout)??;
     let body_sha256 = hex(digest(&SHA256, &body).as_ref());
     attempt.body_sha256 = Some(body_sha256.clone());
     let verified = check_signature(route, parts, &body)?;
@@ -167,33 +194,66 @@ impl Accepted {
     }
 }
 
-/// Refuses what can be read in two ways before anything of the body is read.
-fn check_framing(parts: &Parts, route: &Route) -> Result<(), Why> {
-    let headers = &parts.headers;
-    if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
+/// Refuses a request that names its host twice, not at all, or as a proxy is asked: whoever stands before the edge may
+/// have read it another way.
+fn check_authority(parts: &Parts) -> Result<(), Why> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
         return Err(Why::Malformed);
     }
-    let encoded = headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+    let plain = |host: &HeaderValue| {
+        Authority::try_from(host.as_bytes()).is_ok_and(|authority| !authority.as_str().contains('@'))
+    };
+    let right = match (parts.uri.authority(), host) {
+        (Some(authority), host) => {
+            let same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
+            parts.version == Version::HTTP_2 && host.is_none_or(same)
+        }
+        (None, Some(host)) => plain(host),
+        (None, None) => parts.version == Version::HTTP_10,
+    };
+    if right { Ok(()) } else { Err(Why::Malformed) }
+}
+
+fn check_encoding(headers: &HeaderMap, route: &Route) -> Result<(), Why> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let encoded = encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
     if encoded && !route.forward.contains(&header::CONTENT_ENCODING) {
         return Err(Why::Encoded);
     }
     Ok(())
 }
 
-async fn read(body: Incoming, most: usize) -> Result<Bytes, Why> {
+/// Reads a body into one piece: kept as it came, one that comes byte by byte would take many times its length.
+async fn read(body: &mut Incoming, most: usize) -> Result<Bytes, Why> {
     if body.size_hint().lower() > most as u64 {
         return Err(Why::BodyTooLarge);
     }
-    match timeout(BODY, Limited::new(body, most).collect()).await {
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Why::BodyTooLarge),
-        Err(_) | Ok(Err(_)) => Err(Why::BodyTimeout),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken(&error))?;
+        let Some(data) = frame.data_ref() else { continue };
+        if data.len() > most - whole.len() {
+            return Err(Why::BodyTooLarge);
+        }
+        whole.extend_from_slice(data);
+    }
+    Ok(whole.into())
+}
+
+/// Whether what broke a body was its caller, by going away, or what it sent.
+fn broken(error: &hyper::Error) -> Why {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(ErrorKind::InvalidInput | ErrorKind::InvalidData) => Why::Malformed,
+        _ => Why::BodyIncomplete,
     }
 }
 
 fn check_signature(route: &Route, parts: &Parts, body: &[u8]) -> Result<Verified, Why> {
     let host = || parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = parts.uri.authority().map(http::uri::Authority::as_str).or_else(host);
+    let authority = parts.uri.authority().map(Authority::as_str).or_else(host);
     let delivery = Delivery {
         method: &parts.method,
         uri: &parts.uri,

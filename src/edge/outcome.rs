@@ -73,8 +73,12 @@ reasons! {
     TooMany => Refused, TOO_MANY_REQUESTS;
     /// The body is longer than the endpoint allows.
     BodyTooLarge => Refused, PAYLOAD_TOO_LARGE;
-    /// The body did not come in time, or not whole.
+    /// The head is larger than any that is read.
+    HeadTooLarge => Refused, REQUEST_HEADER_FIELDS_TOO_LARGE;
+    /// The body did not come in time.
     BodyTimeout => Refused, REQUEST_TIMEOUT;
+    /// The caller went away before the whole body had come.
+    BodyIncomplete => Refused, BAD_REQUEST;
     /// The body is encoded, and the target would not be told how.
     Encoded => Refused, UNSUPPORTED_MEDIA_TYPE;
     /// The body is to be a text in an object, and is not UTF-8.
