@@ -1,28 +1,35 @@
 //! The accept loop: everything that a caller can hold on to before it has said anything is bounded here.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
 use super::Edge;
-use super::handle::handle;
+use super::framing::Strict;
+use super::handle::{OnRecord, handle};
+use super::outcome::Why;
 use super::source::Caller;
 use super::tls;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a connection may be without a complete request head, idle ones included.
+/// How long a connection may be without a request in hand: with half a head, with an answer that it does not read, or idle.
 const HEAD: Duration = Duration::from_secs(20);
+/// How long a connection that is being closed may be so.
+const PARTING: Duration = Duration::from_secs(1);
 /// Largest request head, in bytes, and how many headers it may have.
 const HEAD_SIZE: u32 = 32 << 10;
 const HEADERS: usize = 100;
@@ -67,12 +74,53 @@ impl Drop for Place {
     }
 }
 
+/// What a connection is doing: how many of its requests are in hand, and when that last changed.
+struct Quiet(Mutex<(usize, Instant)>);
+
+/// A request in hand.
+struct InHand(Arc<Quiet>);
+
+impl Quiet {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new((0, Instant::now()))))
+    }
+
+    fn begin(self: &Arc<Self>) -> InHand {
+        self.change(|count| count + 1);
+        InHand(self.clone())
+    }
+
+    fn change(&self, change: impl Fn(usize) -> usize) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = (change(state.0), Instant::now());
+    }
+
+    /// Waits until no request was in hand for so long, counted from now at the earliest.
+    async fn lasts(&self, duration: Duration) {
+        let mut until = Instant::now() + duration;
+        loop {
+            sleep_until(until).await;
+            let (count, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            until = if count > 0 { now } else { since } + duration;
+            if count == 0 && until <= now {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.change(|count| count - 1);
+    }
+}
+
 /// Serves until `stop` turns true and what was accepted is finished.
 pub async fn serve(edge: Arc<Edge>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let builder = Arc::new(protocol());
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let addresses = Arc::new(Addresses::default());
-    let graceful = Arc::new(GracefulShutdown::new());
+    let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -86,51 +134,88 @@ pub async fn serve(edge: Arc<Edge>, listener: TcpListener, mut stop: watch::Rece
                 continue;
             }
         };
-        let places = connections.clone().try_acquire_owned().ok().zip(addresses.enter(peer.ip()));
-        let Some(places) = places else {
+        let place = places.clone().try_acquire_owned().ok().zip(addresses.enter(peer.ip()));
+        let Some(place) = place else {
             edge.metrics.turned_away();
             continue;
         };
-        let (edge, builder, watcher) = (edge.clone(), builder.clone(), graceful.watcher());
-        tokio::spawn(async move {
+        let (edge, stop) = (edge.clone(), stop.clone());
+        connections.spawn(async move {
             if let Some((stream, caller)) = greet(&edge, stream, peer).await {
-                let caller = Arc::new(caller);
-                let service = service_fn(move |request| {
-                    let (edge, caller) = (edge.clone(), caller.clone());
-                    async move { Ok::<_, std::convert::Infallible>(handle(edge, caller, request).await) }
-                });
-                let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-                if let Err(error) = watcher.watch(connection).await {
-                    tracing::debug!(%peer, error, "a connection ended badly");
-                }
+                converse(edge, stream, Arc::new(caller), stop).await;
             }
-            drop(places);
+            drop(place);
         });
     }
     drop(listener);
-    if let Ok(graceful) = Arc::try_unwrap(graceful).map_err(|_| ()) {
-        let finished = async {
-            graceful.shutdown().await;
-            edge.work.close();
-            edge.work.wait().await;
-        };
-        if timeout(FAREWELL, finished).await.is_err() {
-            tracing::warn!("some deliveries did not finish in time; their senders will try again");
+    let finished = async {
+        connections.close();
+        connections.wait().await;
+        edge.work.close();
+        edge.work.wait().await;
+    };
+    if timeout(FAREWELL, finished).await.is_err() {
+        tracing::warn!("some deliveries did not finish in time; their senders will try again");
+    }
+}
+
+/// Speaks the protocol that the handshake settled, until either side has had enough.
+async fn converse(edge: Arc<Edge>, stream: Stream, caller: Arc<Caller>, stop: watch::Receiver<bool>) {
+    let quiet = Quiet::new();
+    let service = {
+        let (edge, caller, quiet) = (edge.clone(), caller.clone(), quiet.clone());
+        service_fn(move |request| {
+            let (edge, caller, in_hand) = (edge.clone(), caller.clone(), quiet.begin());
+            async move {
+                let answer = handle(edge, caller, request).await;
+                drop(in_hand);
+                Ok::<_, Infallible>(answer)
+            }
+        })
+    };
+    let ended = if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2) {
+        hold(http2().serve_connection(TokioIo::new(stream), service), &quiet, stop).await
+    } else {
+        hold(http1().serve_connection(TokioIo::new(Strict::new(stream)), service), &quiet, stop).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %caller.address, %error, "a connection ended badly");
+        // Answered already, and known to nobody else.
+        if error.is_parse() {
+            let why = if error.is_parse_too_large() { Why::HeadTooLarge } else { Why::Malformed };
+            OnRecord::begin(edge, &caller).ends(why);
         }
     }
 }
 
-fn protocol() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+/// Drives a connection until it ends, has nothing to do for too long, or the edge stops.
+async fn hold<C>(connection: C, quiet: &Quiet, mut stop: watch::Receiver<bool>) -> Result<(), hyper::Error>
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = quiet.lasts(HEAD) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = connection => ended,
+        () = quiet.lasts(PARTING) => Ok(()),
+    }
+}
+
+/// It needs no timer: a head that takes too long is a connection with nothing to do.
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD_SIZE as usize).max_headers(HEADERS).half_close(false);
     builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_SIZE as usize)
-        .max_headers(HEADERS)
-        .half_close(false);
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEAD_SIZE)

@@ -10,6 +10,7 @@ mod accept;
 mod assertion;
 pub mod audit;
 mod deliver;
+mod framing;
 mod handle;
 pub mod keys;
 mod metrics;

@@ -12,6 +12,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::assertion::Signer;
 use super::source::CallerNames;
 
+/// What a handshake calls HTTP/2. Whatever else it settles is HTTP/1.1.
+pub const HTTP2: &[u8] = b"h2";
+
 /// What the edge shows callers and signs assertions with; nothing before its Secret is there.
 #[derive(Default)]
 pub struct Credentials {
@@ -44,7 +47,7 @@ impl Credentials {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .map_err(|error| format!("tls.crt and tls.key: {error}"))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         self.tls.store(Some(Arc::new(config)));
         self.signer.store(Some(Arc::new(signer)));
         Ok(())
