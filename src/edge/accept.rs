@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -35,8 +35,7 @@ const HEAD_SIZE: u32 = 32 << 10;
 const HEADERS: usize = 100;
 /// How many requests one HTTP/2 connection may have at once.
 const STREAMS: u32 = 64;
-/// How many connections there may be, and how many from one address.
-const CONNECTIONS: usize = 20_000;
+/// How many connections there may be from one address.
 const CONNECTIONS_PER_ADDRESS: usize = 12_000;
 /// How long a shutdown waits for what was accepted.
 const FAREWELL: Duration = Duration::from_secs(25);
@@ -118,7 +117,6 @@ impl Drop for InHand {
 
 /// Serves until `stop` turns true and what was accepted is finished.
 pub async fn serve(edge: Arc<Edge>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
     let addresses = Arc::new(Addresses::default());
     let connections = TaskTracker::new();
     loop {
@@ -134,7 +132,7 @@ pub async fn serve(edge: Arc<Edge>, listener: TcpListener, mut stop: watch::Rece
                 continue;
             }
         };
-        let place = places.clone().try_acquire_owned().ok().zip(addresses.enter(peer.ip()));
+        let place = edge.room.connection().zip(addresses.enter(peer.ip()));
         let Some(place) = place else {
             edge.metrics.turned_away();
             continue;

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::Edge;
@@ -24,6 +25,7 @@ use super::audit::Attempt;
 use super::deliver::Parcel;
 use super::outcome::Why;
 use super::replay::{Claim, Identity};
+use super::room::Room;
 use super::route::Route;
 use super::source::Caller;
 use super::table::Served;
@@ -125,6 +127,8 @@ struct Accepted {
     served: Arc<Served>,
     claim: Claim,
     parcel: Parcel,
+    /// Given back when the delivery is over.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 async fn accept(
@@ -151,7 +155,8 @@ async fn accept(
         return Err(Why::TooMany);
     }
     check_encoding(&parts.headers, route)?;
-    let body = timeout(BODY, read(body, route.limits.body)).await.map_err(|_| Why::BodyTimeout)??;
+    let reading = read(body, route.limits.body, &edge.room);
+    let (body, room) = timeout(BODY, reading).await.map_err(|_| Why::BodyTimeout)??;
     let body_sha256 = hex(digest(&SHA256, &body).as_ref());
     attempt.body_sha256 = Some(body_sha256.clone());
     let verified = check_signature(route, parts, &body)?;
@@ -175,12 +180,12 @@ async fn accept(
     let claim = edge.replays.claim(route.replay.store, identity, route.target.takes()).await?;
     let headers = forwarded(route, &parts.headers);
     let parcel = Parcel { headers, identity, endpoint, delivery, assertion, body_sha256, body };
-    Ok(Accepted { served, claim, parcel })
+    Ok(Accepted { served, claim, parcel, _room: room })
 }
 
 impl Accepted {
     async fn deliver(self, edge: &Edge, attempt: &mut Attempt) -> Why {
-        let Self { served, claim, parcel } = self;
+        let Self { served, claim, parcel, _room } = self;
         let route = &served.route;
         attempt.target = Some(route.target.audience().to_owned());
         let (why, status) = edge.targets.deliver(&route.target, &parcel).await;
@@ -226,20 +231,25 @@ fn check_encoding(headers: &HeaderMap, route: &Route) -> Result<(), Why> {
 }
 
 /// Reads a body into one piece: kept as it came, one that comes byte by byte would take many times its length.
-async fn read(body: &mut Incoming, most: usize) -> Result<Bytes, Why> {
+async fn read(body: &mut Incoming, most: usize, room: &Room) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Why> {
     if body.size_hint().lower() > most as u64 {
         return Err(Why::BodyTooLarge);
     }
-    let mut whole = Vec::new();
+    let (mut whole, mut taken): (_, Option<OwnedSemaphorePermit>) = (Vec::new(), None);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken(&error))?;
         let Some(data) = frame.data_ref() else { continue };
         if data.len() > most - whole.len() {
             return Err(Why::BodyTooLarge);
         }
+        let more = room.body(data.len()).ok_or(Why::NoRoom)?;
+        match &mut taken {
+            Some(taken) => taken.merge(more),
+            None => taken = Some(more),
+        }
         whole.extend_from_slice(data);
     }
-    Ok(whole.into())
+    Ok((whole.into(), taken))
 }
 
 /// Whether what broke a body was its caller, by going away, or what it sent.

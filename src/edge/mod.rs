@@ -19,6 +19,7 @@ mod rate;
 mod replay;
 pub mod report;
 mod resolve;
+mod room;
 pub mod route;
 pub mod source;
 mod table;
@@ -42,6 +43,7 @@ use self::audit::Attempt;
 use self::deliver::Targets;
 use self::replay::Replays;
 use self::report::Report;
+use self::room::Room;
 use self::route::Route;
 use self::table::Routes;
 use self::tls::Credentials;
@@ -52,6 +54,7 @@ pub struct Edge {
     credentials: Credentials,
     replays: Replays,
     targets: Targets,
+    room: Room,
     log: Log,
     /// What can be measured.
     pub metrics: Arc<Metrics>,
@@ -68,6 +71,7 @@ impl Edge {
             credentials: Credentials::default(),
             replays: Replays::new(redis),
             targets: Targets::new(objects),
+            room: Room::default(),
             log,
             metrics: Arc::default(),
             work: TaskTracker::new(),

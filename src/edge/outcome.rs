@@ -111,6 +111,8 @@ reasons! {
     Replayed => Refused, CONFLICT;
     /// The replay memory cannot say whether it is new.
     ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
+    /// The edge holds as many bodies as it has memory for.
+    NoRoom => Refused, SERVICE_UNAVAILABLE;
     /// The edge has no certificate to sign assertions with.
     NotReady => Refused, SERVICE_UNAVAILABLE;
     /// The target cannot be reached.
