@@ -6,6 +6,7 @@ mod argocd;
 mod bed;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
+mod hostile;
 mod identity;
 mod leadership;
 mod manifests;
