@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::Stream;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{Error as WatchError, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
@@ -32,6 +32,7 @@ use crate::edge::report::REPORT;
 use crate::kubernetes::COMPONENT;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::events::Events;
+use crate::kubernetes::guard::Guarded;
 use crate::kubernetes::health::{Health, Stage};
 use crate::kubernetes::owned::Owned;
 use crate::kubernetes::queue::Lane;
@@ -287,7 +288,7 @@ impl Watches {
     where
         K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     {
-        let api: Api<DeserializeGuard<K>> = Api::all(self.context.client.clone());
+        let api: Api<Guarded<K>> = Api::all(self.context.client.clone());
         self.follow(part, store, watcher(api, watch::config()), changed);
     }
 

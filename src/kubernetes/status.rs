@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::error::{Error, has_code};
+use super::guard::Guarded;
 use super::{FIELD_MANAGER, display_name, uid};
 
 /// Writes the status of one kind.
@@ -77,11 +78,11 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
     }
 }
 
-/// An API of metadata answers, so that an answer does not have to fit our own types.
+/// An API whose answers do not have to fit our own types, and may be of any depth.
 fn dynamic_api<K: Resource<DynamicType = ()>>(
     client: &Client,
     namespace: Option<&str>,
-) -> Api<kube::core::DynamicObject> {
+) -> Api<Guarded<kube::core::DynamicObject>> {
     let resource = kube::core::ApiResource::erase::<K>(&());
     match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures::{Stream, StreamExt, pin_mut};
 use kube::Resource;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use serde::Serialize;
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::error::Error;
+use super::guard::Guarded;
 use crate::domain::name::Name;
 
 /// An object as a watch gives it: perhaps one that does not fit its schema.
@@ -30,11 +31,11 @@ pub trait Watched: Send {
     fn read(self) -> (Name, Result<Self::Object, String>);
 }
 
-impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send> Watched for DeserializeGuard<K> {
+impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send> Watched for Guarded<K> {
     type Object = K;
 
     fn read(self) -> (Name, Result<K, String>) {
-        (Name::of(&self), self.0.map_err(|invalid| invalid.error))
+        (Name::of(&self), self.0.map_err(|unreadable| unreadable.why))
     }
 }
 
@@ -259,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    fn config_map(namespace: &str, name: &str, version: u32) -> DeserializeGuard<ConfigMap> {
+    fn config_map(namespace: &str, name: &str, version: u32) -> Guarded<ConfigMap> {
         serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": name, "namespace": namespace, "resourceVersion": version.to_string()},
@@ -268,7 +269,7 @@ mod tests {
         .unwrap()
     }
 
-    async fn follow(store: &Store<ConfigMap>, events: Vec<Event<DeserializeGuard<ConfigMap>>>) -> Vec<String> {
+    async fn follow(store: &Store<ConfigMap>, events: Vec<Event<Guarded<ConfigMap>>>) -> Vec<String> {
         let mut told = Vec::new();
         store.clone().follow(stream::iter(events), |name| told.push(name.to_string())).await;
         told
@@ -277,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn a_list_tells_of_what_is_other_than_before_and_of_nothing_else() {
         let store = Store::default();
-        let listed = |objects: Vec<DeserializeGuard<ConfigMap>>| {
+        let listed = |objects: Vec<Guarded<ConfigMap>>| {
             let objects = objects.into_iter().map(Event::InitApply);
             std::iter::once(Event::Init).chain(objects).chain([Event::InitDone]).collect::<Vec<_>>()
         };

@@ -245,3 +245,28 @@ async fn a_template_that_says_too_much_is_not_served() {
     let nothing = bed.apply(endpoint(&namespace, "nothing", json!({"kind": "ConfigMap"}))).await;
     assert!(nothing.unwrap_err().contains("apiVersion"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_without_end_is_nobody_elses_trouble() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("deep").await;
+    let deep = (0..200).fold(json!("x"), |inner, _| json!({"a": inner}));
+    let object = endpoint(&namespace, "deep", config_map(deep));
+    // Parsed by no client: the answer of the API server is as deep as the request.
+    let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
+    let arguments = ["--kubeconfig", bed.env("KUBECONFIG"), "create", "--filename", "-"];
+    let (ok, output) = run(&kubectl, &arguments, &object.to_string());
+    assert!(ok, "{output}");
+    bed.apply(endpoint(&namespace, "other", config_map(json!({"id": "$(delivery.id)"})))).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(&namespace), "other").await;
+    let ask = |verb: &str, more: &[&str]| {
+        let deep = ["--kubeconfig", bed.env("KUBECONFIG"), verb, "webhookendpoint", "deep", "--namespace", &namespace];
+        run(&kubectl, &[&deep[..], more].concat(), "")
+    };
+    let (ok, output) = ask("wait", &["--for", "condition=Accepted=False", "--timeout", "30s"]);
+    assert!(ok, "{output}");
+    let (_, output) = ask("get", &["--output", "jsonpath={.status.conditions[?(@.type=='Accepted')].message}"]);
+    assert!(output.contains("deeper than 32 levels"), "{output}");
+    let (ok, output) = ask("delete", &["--timeout", "30s"]);
+    assert!(ok, "{output}");
+}

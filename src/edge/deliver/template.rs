@@ -10,6 +10,8 @@ use crate::api::ObjectTemplate;
 
 /// How long a template may be, as JSON.
 const LONGEST: usize = 64 << 10;
+/// How many levels a template may have. Whoever reads it stops somewhere, and takes no more than is there.
+const DEEPEST: usize = 32;
 /// How long a body may be that an object holds.
 pub const LONGEST_BODY: usize = 32 << 10;
 /// How many placeholders there may be: each may stand for a body, and the API server takes no more than a megabyte or so.
@@ -44,7 +46,7 @@ impl Template {
         }
         check_metadata(&object["metadata"])?;
         let mut found = Vec::new();
-        find(&object, &mut found)?;
+        find(&object, DEEPEST, &mut found)?;
         if found.len() > MOST {
             return Err(format!("there are more than {MOST} placeholders in it"));
         }
@@ -100,17 +102,18 @@ fn check_metadata(metadata: &Value) -> Result<(), String> {
 }
 
 /// Finds all placeholders, and what only looks like one.
-fn find(value: &Value, found: &mut Vec<&'static str>) -> Result<(), String> {
+fn find(value: &Value, levels: usize, found: &mut Vec<&'static str>) -> Result<(), String> {
+    let below = levels.checked_sub(1).ok_or_else(|| format!("it is nested deeper than {DEEPEST} levels"))?;
     match value {
         Value::String(text) => match PLACEHOLDERS.iter().find(|placeholder| *placeholder == text) {
             Some(placeholder) => found.push(placeholder),
             None => refuse_placeholder(text)?,
         },
-        Value::Array(items) => items.iter().try_for_each(|item| find(item, found))?,
+        Value::Array(items) => items.iter().try_for_each(|item| find(item, below, found))?,
         Value::Object(fields) => {
             for (key, value) in fields {
                 refuse_placeholder(key)?;
-                find(value, found)?;
+                find(value, below, found)?;
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -212,6 +215,7 @@ mod tests {
             (json!({"$(delivery.id)": "x"}), "$(delivery.id)"),
             (json!({"x": vec![ID; 17]}), "16 placeholders"),
             (json!({"x": "x".repeat(LONGEST)}), "64 KiB"),
+            ((0..DEEPEST).fold(json!("x"), |inner, _| json!([inner])), "32 levels"),
         ] {
             let why = compile(config_map(data.clone())).err().unwrap_or_else(|| panic!("compiled: {data:.99}"));
             assert!(why.contains(says), "{why}");
