@@ -186,3 +186,17 @@ impl Objects {
         self.bare.request(request).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_fits_every_kind() {
+        let identity = [0xab; 32];
+        assert_eq!(name("payments", &identity), format!("payments-{}", "ab".repeat(10)));
+        let long = format!("{}.{}", "a".repeat(41), "b".repeat(200));
+        assert_eq!(name(&long, &identity), format!("{}-{}", "a".repeat(41), "ab".repeat(10)));
+        assert_eq!(name(&"a".repeat(253), &identity).len(), LONGEST_NAME);
+    }
+}

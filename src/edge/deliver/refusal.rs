@@ -72,3 +72,34 @@ fn fields(status: &Status) -> String {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     causes.map(|cause| format!("{} {}", cause.field, cause.reason)).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_nothing_else() {
+        let said = |code, reason| kube::Error::Api(Status::failure("", reason).with_code(code).boxed());
+        for (code, reason, why, is_passing) in [
+            (400, "BadRequest", Why::TargetRefused, false),
+            (401, "Unauthorized", Why::TargetRefused, true),
+            (403, "Forbidden", Why::TargetForbidden, false),
+            (404, "NotFound", Why::TargetRefused, false),
+            (409, "AlreadyExists", Why::Delivered, false),
+            (409, "Conflict", Why::TargetRefused, true),
+            (422, "Invalid", Why::TargetRefused, false),
+            (429, "TooManyRequests", Why::TargetRefused, true),
+            (500, "InternalError", Why::TargetRefused, true),
+            (504, "Timeout", Why::TargetRefused, true),
+        ] {
+            let answer = Refusal::Object(said(code, reason)).answer();
+            assert_eq!(
+                (answer.why, answer.is_passing, answer.status),
+                (why, is_passing, Some(code)),
+                "{code} {reason}"
+            );
+        }
+        assert_eq!(Refusal::Token(said(409, "AlreadyExists")).answer().why, Why::TargetRefused, "that is no object");
+        assert_eq!(Refusal::Kind.answer().why, Why::TargetRefused);
+    }
+}
