@@ -24,7 +24,7 @@ use super::assertion::Claims;
 use super::audit::Attempt;
 use super::deliver::Parcel;
 use super::outcome::Why;
-use super::replay::{Claim, Identity};
+use super::replay::Identity;
 use super::room::Room;
 use super::route::Route;
 use super::source::Caller;
@@ -122,10 +122,9 @@ fn answer(why: Why) -> Response<Full<Bytes>> {
     response
 }
 
-/// A delivery that was verified and claimed.
+/// A delivery that was verified, and whose claim and way to the target are nobody's to take back.
 struct Accepted {
     served: Arc<Served>,
-    claim: Claim,
     parcel: Parcel,
     /// Given back when the delivery is over.
     _room: Option<OwnedSemaphorePermit>,
@@ -177,16 +176,20 @@ async fn accept(
         };
         signer.sign(&claims, Timestamp::now()).ok_or(Why::NotReady)?
     };
-    let claim = edge.replays.claim(route.replay.store, identity, route.target.takes()).await?;
     let headers = forwarded(route, &parts.headers);
     let parcel = Parcel { headers, identity, endpoint, delivery, assertion, body_sha256, body };
-    Ok(Accepted { served, claim, parcel, _room: room })
+    Ok(Accepted { served, parcel, _room: room })
 }
 
 impl Accepted {
     async fn deliver(self, edge: &Edge, attempt: &mut Attempt) -> Why {
-        let Self { served, claim, parcel, _room } = self;
+        let Self { served, parcel, _room } = self;
         let route = &served.route;
+        let claimed = edge.replays.claim(route.replay.store, parcel.identity, route.target.takes()).await;
+        let claim = match claimed {
+            Ok(claim) => claim,
+            Err(why) => return why.into(),
+        };
         attempt.target = Some(route.target.audience().to_owned());
         let (why, status) = edge.targets.deliver(&route.target, &parcel).await;
         attempt.target_status = status;
