@@ -11,7 +11,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::bed::{Bed, manifest, run, until};
+use crate::bed::{Bed, OPERATOR, manifest, run, until};
 use crate::hooks::{Sender, Target, endpoint, signing_key};
 use crate::operator::Operator;
 
@@ -81,6 +81,8 @@ fn deliveries(target: &Target) -> HashMap<String, usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_that_race_for_a_delivery_accept_it_once() {
+    // One of them takes Redis away.
+    let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("race").await;
     let target = Target::start().await;
@@ -103,6 +105,8 @@ async fn two_replicas_that_race_for_a_delivery_accept_it_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_redis_is_away_deliveries_are_refused_and_none_is_lost_or_doubled() {
+    // One of them takes Redis away.
+    let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("redis").await;
     let target = Target::start().await;
@@ -148,6 +152,8 @@ async fn while_redis_is_away_deliveries_are_refused_and_none_is_lost_or_doubled(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_turn_under_load_and_no_rightly_signed_delivery_is_refused() {
+    // One of them takes Redis away.
+    let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("load").await;
     let target = Target::start().await;
