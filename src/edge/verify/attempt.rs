@@ -1,9 +1,10 @@
 //! What the schemes share: a delivery with all that it is judged by, and its identity.
 
 use aws_lc_rs::digest::{self, SHA256};
+use aws_lc_rs::hmac::Algorithm;
 use jiff::Timestamp;
 
-use super::{Delivery, Refusal, Window, header, timestamp};
+use super::{Delivery, Material, Refusal, Window, header, timestamp};
 use crate::edge::keys::Key;
 
 /// A delivery and all that it is judged by.
@@ -24,6 +25,14 @@ impl<'a> Attempt<'a> {
     pub(super) fn signer(&self, has_signed: impl Fn(&Key) -> bool) -> Result<&'a Key, Refusal> {
         let signer = self.live_keys().fold(None, |found, key| if has_signed(key) { Some(key) } else { found });
         signer.ok_or(Refusal::WrongSignature)
+    }
+
+    /// The live key with which one of these MACs was made over the parts, one after the other.
+    pub(super) fn mac_signer(&self, hash: Algorithm, parts: &[&[u8]], macs: &[Vec<u8>]) -> Result<&'a Key, Refusal> {
+        self.signer(|key| match &key.material {
+            Material::Mac(key) => key.has_made(hash, parts, macs),
+            _ => false,
+        })
     }
 
     /// The only value of a header that must be there.

@@ -2,17 +2,14 @@
 
 use aws_lc_rs::hmac::HMAC_SHA256;
 
-use super::{Attempt, Material, Refusal, Verified, encoding, header, identity};
+use super::{Attempt, Refusal, Verified, encoding, header, identity};
 
 /// Verifies a delivery.
 pub(super) fn verify(attempt: &Attempt<'_>) -> Result<Verified, Refusal> {
     let hex = attempt.header("x-hub-signature-256")?.strip_prefix("sha256=").ok_or(Refusal::MalformedHeader)?;
     let mac = [encoding::hex(hex).ok_or(Refusal::MalformedHeader)?];
     let delivery_id = header::optional_id(attempt.delivery.headers, "x-github-delivery")?;
-    let signer = attempt.signer(|key| match &key.material {
-        Material::Mac(key) => key.has_made(HMAC_SHA256, &[attempt.delivery.body], &mac),
-        _ => false,
-    })?;
+    let signer = attempt.mac_signer(HMAC_SHA256, &[attempt.delivery.body], &mac)?;
     Ok(Verified {
         key_id: signer.id.clone(),
         delivery_id,

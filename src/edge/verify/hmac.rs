@@ -3,7 +3,7 @@
 use aws_lc_rs::hmac::{Algorithm, HMAC_SHA256, HMAC_SHA384, HMAC_SHA512};
 use http::HeaderName;
 
-use super::{Attempt, Material, Refusal, Verified, encoding, header, identity};
+use super::{Attempt, Refusal, Verified, encoding, header, identity};
 use crate::api::{GenericHmac, HmacHash, MacEncoding, SignedPart};
 
 /// What is signed, and where the MAC stands.
@@ -131,10 +131,7 @@ pub(super) fn verify(attempt: &Attempt<'_>, layout: &Layout) -> Result<Verified,
             Part::Literal(text) => text.as_bytes(),
         });
     }
-    let signer = attempt.signer(|key| match &key.material {
-        Material::Mac(key) => key.has_made(layout.algorithm, &signed, &mac),
-        _ => false,
-    })?;
+    let signer = attempt.mac_signer(layout.algorithm, &signed, &mac)?;
     let identity = match &delivery_id {
         Some(id) => identity("hmac-id", &[id.as_bytes()]),
         None => identity("hmac", &signed),

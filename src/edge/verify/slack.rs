@@ -2,7 +2,7 @@
 
 use aws_lc_rs::hmac::HMAC_SHA256;
 
-use super::{Attempt, Material, Refusal, Verified, encoding, identity};
+use super::{Attempt, Refusal, Verified, encoding, identity};
 
 /// Verifies a delivery.
 pub(super) fn verify(attempt: &Attempt<'_>) -> Result<Verified, Refusal> {
@@ -11,10 +11,7 @@ pub(super) fn verify(attempt: &Attempt<'_>) -> Result<Verified, Refusal> {
     let mac = [encoding::hex(hex).ok_or(Refusal::MalformedHeader)?];
     let signed_at = attempt.timestamp(time)?;
     let parts: [&[u8]; 4] = [b"v0:", time.as_bytes(), b":", attempt.delivery.body];
-    let signer = attempt.signer(|key| match &key.material {
-        Material::Mac(key) => key.has_made(HMAC_SHA256, &parts, &mac),
-        _ => false,
-    })?;
+    let signer = attempt.mac_signer(HMAC_SHA256, &parts, &mac)?;
     Ok(Verified {
         key_id: signer.id.clone(),
         delivery_id: None,

@@ -3,7 +3,7 @@
 
 use aws_lc_rs::hmac::HMAC_SHA256;
 
-use super::{Attempt, Material, Refusal, Verified, encoding, identity};
+use super::{Attempt, Refusal, Verified, encoding, identity};
 
 /// Most entries in one header.
 const MOST: usize = 16;
@@ -13,10 +13,7 @@ pub(super) fn verify(attempt: &Attempt<'_>) -> Result<Verified, Refusal> {
     let (time, macs) = parse(attempt.header("stripe-signature")?)?;
     let signed_at = attempt.timestamp(time)?;
     let parts: [&[u8]; 3] = [time.as_bytes(), b".", attempt.delivery.body];
-    let signer = attempt.signer(|key| match &key.material {
-        Material::Mac(key) => key.has_made(HMAC_SHA256, &parts, &macs),
-        _ => false,
-    })?;
+    let signer = attempt.mac_signer(HMAC_SHA256, &parts, &macs)?;
     Ok(Verified {
         key_id: signer.id.clone(),
         delivery_id: None,
