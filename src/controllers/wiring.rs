@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::{Context, NameClaims};
+use super::edges::Concerned;
 use super::service_identity::plan::service_account;
 use crate::api::{BrokerConnection, IdentityReference, ServiceIdentity, TopicPolicy, TrustDomain, WebhookEndpoint};
 use crate::domain::claims::Claim;
@@ -215,11 +216,16 @@ impl Context {
         found.for_each(|(name, _)| self.triggers.webhook_endpoints.fire(&name));
     }
 
-    /// A replica of the edge reports anew about these endpoints, by UID.
-    pub fn edge_reported(&self, endpoints: &BTreeSet<String>) {
-        let concerned =
-            |endpoint: &WebhookEndpoint| endpoint.metadata.uid.as_ref().is_some_and(|uid| endpoints.contains(uid));
-        fire_where(&self.triggers.webhook_endpoints, &self.stores.webhook_endpoints, concerned);
+    /// A replica of the edge reports anew.
+    pub fn edge_reported(&self, concerned: &Concerned) {
+        let (trigger, store) = (&self.triggers.webhook_endpoints, &self.stores.webhook_endpoints);
+        match concerned {
+            Concerned::Everybody => fire_all(trigger, store.names(None)),
+            Concerned::These(uids) if uids.is_empty() => {}
+            Concerned::These(uids) => fire_where(trigger, store, |endpoint| {
+                endpoint.metadata.uid.as_ref().is_some_and(|uid| uids.contains(uid))
+            }),
+        }
     }
 
     /// A namespace was added, changed or removed.

@@ -43,6 +43,8 @@ pub struct Served {
 pub async fn tell(edge: &Edge, client: Client, namespace: &str, replica: &str, pod: Option<OwnerReference>) {
     let api: Api<ConfigMap> = Api::namespaced(client, namespace);
     let mut told = None;
+    // Before that it serves nothing, and to say so would take every endpoint for unserved.
+    edge.routes.wait_until_listed().await;
     loop {
         let report = edge.report();
         if told.as_ref() != Some(&report) {

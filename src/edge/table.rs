@@ -1,11 +1,12 @@
 //! What the edge serves: all routes by path, swapped as a whole. A request that began with one table ends with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::rate::Rate;
 use super::route::{Route, RouteDocument, Surroundings};
@@ -74,13 +75,14 @@ pub struct Routes {
     /// By the name of their Secret.
     compiled: Mutex<BTreeMap<String, Arc<Served>>>,
     surroundings: Surroundings,
+    listed: watch::Sender<bool>,
 }
 
 impl Routes {
     /// No routes yet.
     #[must_use]
     pub fn new(surroundings: Surroundings) -> Self {
-        Self { table: ArcSwap::default(), compiled: Mutex::default(), surroundings }
+        Self { table: ArcSwap::default(), compiled: Mutex::default(), surroundings, listed: watch::Sender::new(false) }
     }
 
     /// The table in force.
@@ -88,39 +90,122 @@ impl Routes {
         self.table.load_full()
     }
 
+    /// Waits until all routes that there are have been taken up once.
+    pub async fn wait_until_listed(&self) {
+        // The sender is in here.
+        let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
+    }
+
     /// Takes up what a route Secret holds now, `None` when it is gone. What cannot be compiled changes nothing else, and
     /// is not served any longer.
     pub fn set(&self, secret: &str, document: Option<&RouteDocument>) {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         let before = compiled.remove(secret);
-        if let Some(document) = document {
-            match Route::compile(document, &self.surroundings) {
-                Ok(route) => {
-                    let served = Arc::new(Served::new(route, before.as_deref()));
-                    compiled.insert(secret.to_owned(), served);
-                }
-                Err(why) => {
-                    let endpoint = format!("{}/{}", document.endpoint.namespace, document.endpoint.name);
-                    tracing::error!(endpoint, why, "an endpoint cannot be served");
-                }
+        let served = document.and_then(|document| self.compile(document, before.as_deref()));
+        compiled.extend(served.map(|served| (secret.to_owned(), served)));
+        self.publish(&compiled);
+    }
+
+    /// Takes up everything that there is, by the names of the Secrets.
+    pub fn replace(&self, documents: &BTreeMap<String, RouteDocument>) {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *compiled);
+        for (secret, document) in documents {
+            let served = self.compile(document, before.get(secret).map(AsRef::as_ref));
+            compiled.extend(served.map(|served| (secret.clone(), served)));
+        }
+        self.publish(&compiled);
+        self.listed.send_replace(true);
+    }
+
+    fn compile(&self, document: &RouteDocument, before: Option<&Served>) -> Option<Arc<Served>> {
+        match Route::compile(document, &self.surroundings) {
+            Ok(route) => Some(Arc::new(Served::new(route, before))),
+            Err(why) => {
+                let endpoint = format!("{}/{}", document.endpoint.namespace, document.endpoint.name);
+                tracing::error!(endpoint, why, "an endpoint cannot be served");
+                None
             }
         }
-        // The operator lets one endpoint have a path; were there two, neither would be safe to choose by chance.
-        let mut table: HashMap<String, Arc<Served>> = HashMap::with_capacity(compiled.len());
+    }
+
+    /// The operator lets one endpoint have a path. Were there two, choosing one would be as wrong as the other.
+    fn publish(&self, compiled: &BTreeMap<String, Arc<Served>>) {
+        let mut table = HashMap::with_capacity(compiled.len());
+        let mut twice = BTreeSet::new();
         for served in compiled.values() {
-            table.entry(served.route.path.clone()).or_insert_with(|| served.clone());
+            let path = &served.route.path;
+            if table.insert(path.clone(), served.clone()).is_some() {
+                twice.insert(path);
+            }
+        }
+        for path in twice {
+            tracing::error!(path, "two endpoints have one path, and neither is served");
+            table.remove(path);
         }
         self.table.store(Arc::new(Table(table)));
     }
+}
 
-    /// Keeps only what these Secrets hold: everything else is gone.
-    pub fn retain(&self, secrets: &[String]) {
-        let gone: Vec<String> = {
-            let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-            compiled.keys().filter(|secret| !secrets.contains(secret)).cloned().collect()
-        };
-        for secret in gone {
-            self.set(&secret, None);
-        }
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document(name: &str, path: &str) -> RouteDocument {
+        serde_json::from_value(json!({
+            "endpoint": {"namespace": "shop", "name": name, "uid": name, "generation": 1},
+            "digest": name,
+            "spec": {
+                "path": path,
+                "verification": {"github": {}},
+                "target": {"service": {"name": "payments", "port": 80}},
+            },
+            "keys": [{"id": "first", "material": "0123456789abcdef0123456789abcdef"}],
+        }))
+        .unwrap()
+    }
+
+    fn routes() -> Routes {
+        Routes::new(Surroundings { cluster_domain: "cluster.local".into(), service_address: None })
+    }
+
+    #[test]
+    fn of_two_endpoints_with_one_path_neither_is_served() {
+        let routes = routes();
+        let served = |path| routes.load().find(path).map(|served| served.route.endpoint.name.clone());
+        routes.set("one", Some(&document("one", "/shop/a")));
+        routes.set("other", Some(&document("other", "/shop/b")));
+        assert_eq!((served("/shop/a").as_deref(), served("/shop/b").as_deref()), (Some("one"), Some("other")));
+        routes.set("third", Some(&document("third", "/shop/a")));
+        assert_eq!((served("/shop/a"), served("/shop/b").as_deref()), (None, Some("other")));
+        routes.set("one", None);
+        assert_eq!(served("/shop/a").as_deref(), Some("third"));
+    }
+
+    #[test]
+    fn what_cannot_be_served_takes_nothing_else_with_it_and_a_list_is_the_whole_truth() {
+        let routes = routes();
+        let mut broken = document("broken", "/shop/broken");
+        broken.keys[0].material = "short".into();
+        let good = document("good", "/shop/good");
+        routes.set("gone", Some(&document("gone", "/shop/gone")));
+        routes.replace(&BTreeMap::from([("broken".into(), broken), ("good".into(), good)]));
+        let table = routes.load();
+        assert!(table.find("/shop/good").is_some());
+        assert!(table.find("/shop/broken").is_none() && table.find("/shop/gone").is_none());
+    }
+
+    #[test]
+    fn when_a_key_verified_and_how_often_an_endpoint_is_called_outlive_a_change_of_its_route() {
+        let routes = routes();
+        routes.set("one", Some(&document("one", "/shop/a")));
+        let before = routes.load().find("/shop/a").unwrap();
+        before.verified_with("first");
+        routes.set("one", Some(&RouteDocument { digest: "other".into(), ..document("one", "/shop/a") }));
+        let after = routes.load().find("/shop/a").unwrap();
+        assert_eq!((after.route.digest.as_str(), after.used()), ("other", before.used()));
+        assert!(after.used().contains_key("first") && Arc::ptr_eq(&before.rate, &after.rate));
     }
 }

@@ -1,5 +1,6 @@
 //! How the edge learns what to serve: it watches Secrets of its own namespace, and asks the API server for nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, pin_mut};
@@ -37,37 +38,32 @@ pub async fn follow(edge: &Edge, client: Client, namespace: &str, certificate: &
 
 async fn follow_routes(edge: &Edge, events: impl Stream<Item = Event<Secret>>, health: &Health) {
     pin_mut!(events);
-    let mut listed = Vec::new();
+    let mut listed = BTreeMap::new();
     while let Some(event) = events.next().await {
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(secret) => {
-                listed.push(secret.name_any());
-                take_route(edge, &secret);
+                listed.extend(document(&secret).map(|document| (secret.name_any(), document)));
             }
             Event::InitDone => {
-                edge.routes.retain(&listed);
+                edge.routes.replace(&std::mem::take(&mut listed));
                 health.started(PARTS[0]);
             }
-            Event::Apply(secret) => take_route(edge, &secret),
+            Event::Apply(secret) => edge.routes.set(&secret.name_any(), document(&secret).as_ref()),
             Event::Delete(secret) => edge.routes.set(&secret.name_any(), None),
         }
         edge.metrics.endpoints(edge.routes.load().iter().count());
     }
 }
 
-fn take_route(edge: &Edge, secret: &Secret) {
-    let name = secret.name_any();
+fn document(secret: &Secret) -> Option<RouteDocument> {
     let entry = secret.data.as_ref().and_then(|data| data.get(ROUTE_ENTRY));
-    let document = entry.map(|entry| serde_json::from_slice::<RouteDocument>(&entry.0));
-    match document {
-        Some(Ok(document)) => edge.routes.set(&name, Some(&document)),
-        // What the error says could quote a key.
-        _ => {
-            tracing::error!(secret = name, "a route cannot be read, and is not served");
-            edge.routes.set(&name, None);
-        }
+    let document = entry.and_then(|entry| serde_json::from_slice(&entry.0).ok());
+    if document.is_none() {
+        // What the parser says could quote a key.
+        tracing::error!(secret = secret.name_any(), "a route cannot be read, and is not served");
     }
+    document
 }
 
 async fn follow_certificate(edge: &Edge, events: impl Stream<Item = Event<Secret>>, health: &Health) {
