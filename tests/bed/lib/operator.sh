@@ -39,22 +39,28 @@ apply() { kube apply --server-side --filename - "$@" >/dev/null; }
 
 credence_crds() { kube get customresourcedefinitions --output name | grep '\.credence\.dev$'; }
 
-# The identity the operator has inside a cluster, and nothing else.
-make_operator_kubeconfig() {
+# The identity that a part has inside a cluster, and nothing else.
+make_kubeconfig() { # FILE SERVICEACCOUNT NAMESPACE
     local token
-    token=$(kube create token credence --namespace "$NAMESPACE" --duration 720h)
+    token=$(kube create token "$2" --namespace "$3" --duration 720h)
     kube config view --raw --minify --flatten --output json |
-        jq --arg token "$token" '.users[0].user = {token: $token}' >"$DIR/operator.kubeconfig"
-    chmod 600 "$DIR/operator.kubeconfig"
+        jq --arg token "$token" '.users[0].user = {token: $token}' >"$1"
+    chmod 600 "$1"
+}
+
+# What the chart gives a part: its arguments and its environment.
+read_container() { # DEPLOYMENT NAMESPACE
+    local container
+    container=$(kube get deployment "$1" --namespace "$2" --output json | jq '.spec.template.spec.containers[0]')
+    mapfile -t arguments < <(jq --raw-output '.args[]?' <<<"$container")
+    mapfile -t environment < <(jq --raw-output '.env[]? | select(.value) | "\(.name)=\(.value)"' <<<"$container")
 }
 
 start_operator() {
-    local container arguments environment
+    local arguments environment
     step "starting the operator" "$DIR/logs/operator.log"
-    make_operator_kubeconfig
-    container=$(kube get deployment credence --namespace "$NAMESPACE" --output json | jq '.spec.template.spec.containers[0]')
-    mapfile -t arguments < <(jq --raw-output '.args[]?' <<<"$container")
-    mapfile -t environment < <(jq --raw-output '.env[]? | select(.value) | "\(.name)=\(.value)"' <<<"$container")
+    make_kubeconfig "$DIR/operator.kubeconfig" credence "$NAMESPACE"
+    read_container credence "$NAMESPACE"
     # A copy, so that a build while the bed runs changes nothing under it.
     # Started again by itself, it is the copy that ran before.
     [ -z "${OPERATOR:-}" ] || install -m 755 "$OPERATOR" "$DIR/bin/credence"
@@ -74,23 +80,13 @@ start_redis() {
 # The edge, under its own ServiceAccount and nothing else, like the operator.
 EDGE_NAMESPACE=credence-edge
 
-make_edge_kubeconfig() {
-    local token
-    token=$(kube create token credence-edge --namespace "$EDGE_NAMESPACE" --duration 720h)
-    kube config view --raw --minify --flatten --output json |
-        jq --arg token "$token" '.users[0].user = {token: $token}' >"$DIR/edge.kubeconfig"
-    chmod 600 "$DIR/edge.kubeconfig"
-}
-
 start_edge() {
-    local container arguments environment
+    local arguments environment
     step "starting the edge" "$DIR/logs/edge.log"
     apply <"$BED_HOME/manifests/edge.yaml"
     kube wait --for condition=Ready --timeout 60s serviceidentity/edge --namespace "$EDGE_NAMESPACE" >/dev/null
-    make_edge_kubeconfig
-    container=$(kube get deployment credence-edge --namespace "$EDGE_NAMESPACE" --output json | jq '.spec.template.spec.containers[0]')
-    mapfile -t arguments < <(jq --raw-output '.args[]?' <<<"$container")
-    mapfile -t environment < <(jq --raw-output '.env[]? | select(.value) | "\(.name)=\(.value)"' <<<"$container")
+    make_kubeconfig "$DIR/edge.kubeconfig" credence-edge "$EDGE_NAMESPACE"
+    read_container credence-edge "$EDGE_NAMESPACE"
     launch edge env "${environment[@]}" KUBECONFIG="$DIR/edge.kubeconfig" POD_NAME="bed-edge" \
         CREDENCE_REDIS_URL="redis://127.0.0.1:$(port redis)/0" \
         "$DIR/bin/credence" "${arguments[@]}" --listen "127.0.0.1:$(port edge)" \
