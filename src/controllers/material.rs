@@ -13,7 +13,7 @@ use crate::edge::watch::{ROUTE, ROUTE_ENTRY};
 use crate::issuers::authority::Leaf;
 use crate::issuers::pem::Certificate;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::owned::Facts;
+use crate::kubernetes::known::Facts;
 
 const ISSUED_AT: &str = "credence.dev/issued-at";
 const NOT_AFTER: &str = "credence.dev/not-after";

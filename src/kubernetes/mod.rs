@@ -6,6 +6,7 @@ pub mod error;
 pub mod events;
 pub mod guard;
 pub mod health;
+pub mod known;
 pub mod lease;
 pub mod owned;
 mod ownership;
