@@ -11,6 +11,7 @@ mod service_identity;
 mod topic_policy;
 mod trust_domain;
 mod webhook_endpoint;
+mod webhook_verification;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
@@ -24,6 +25,7 @@ pub use service_identity::*;
 pub use topic_policy::*;
 pub use trust_domain::*;
 pub use webhook_endpoint::*;
+pub use webhook_verification::*;
 
 /// The API group of every kind.
 pub const GROUP: &str = "credence.dev";
