@@ -1,11 +1,11 @@
-//! `RotationPolicy`: when and how fast certificates are renewed, decided apart from what they are for.
+//! `RotationPolicy`: when and how fast certificates and keys are renewed, decided apart from what they are for.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// When and how fast the certificates of the matching identities are renewed.
+/// When and how fast the certificates and keys of the matching objects are renewed.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[kube(
     group = "credence.dev",
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
     category = "credence",
     namespaced,
     status = "RotationPolicyStatus",
-    doc = "When and how fast the certificates of the matching identities are renewed. Attached from outside: rotating never changes a functional object. The most specific policy wins: one that names the identity, then one that selects it by labels, then one for the whole namespace, then those in the operator's namespace, then the built-in values (24h, renewed after 66 percent).",
+    doc = "When and how fast the certificates and keys of the matching objects are renewed. Attached from outside: rotating never changes a functional object. The most specific policy wins: one that names the identity, then one that selects it by labels, then one for the whole namespace, then those in the operator's namespace, then the built-in values (24h, renewed after 66 percent).",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Targets", type_ = "integer", json_path = ".status.targets"),
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RotationPolicySpec {
-    /// What the policy applies to. In the operator's namespace: identities of all namespaces, as a default.
+    /// What the policy applies to. In the operator's namespace: objects of all namespaces, as a default.
     #[schemars(length(min = 1, max = 64))]
     pub targets: Vec<RotationTarget>,
 
@@ -174,11 +174,11 @@ pub struct RotationPolicyStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// How many identities this policy is in force for.
+    /// How many objects this policy is in force for.
     #[serde(default)]
     pub targets: u32,
 
-    /// How many of them still hold a certificate that was issued before `spec.issuedBefore`.
+    /// How many of them still use a certificate or a key that was made before `spec.issuedBefore`.
     #[serde(default)]
     pub outstanding: u32,
 

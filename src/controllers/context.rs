@@ -109,6 +109,7 @@ pub struct SeenFacts {
     pub identities: Seen,
     pub rotation_policies: Seen,
     pub brokers: Seen,
+    pub webhook_endpoints: Seen,
     pub namespaces: Seen,
 }
 

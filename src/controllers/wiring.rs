@@ -199,6 +199,10 @@ impl Context {
         if found.is_none() {
             self.gone_endpoints.tell();
         }
+        let facts = found.as_ref().map(|endpoint| format!("{}/{:?}", spec_facts(endpoint), endpoint.metadata.labels));
+        if self.seen.webhook_endpoints.changed(changed, facts) {
+            self.rotation_policies_of(&changed.namespace);
+        }
         let path = found.map(|endpoint| claim(&endpoint, BTreeSet::from([endpoint.spec.path.clone()])));
         for other in locked(&self.claims.paths).update(changed, path) {
             self.triggers.webhook_endpoints.fire(&other);
@@ -336,7 +340,7 @@ impl Context {
         policies.holders(&identity.to_string()).for_each(|policy| self.triggers.topic_policies.fire(policy));
     }
 
-    /// Wakes the rotation policies that may be attached to identities of a namespace.
+    /// Wakes the rotation policies that may be attached to objects of a namespace.
     fn rotation_policies_of(&self, namespace: &str) {
         fire_all(&self.triggers.rotation_policies, self.stores.rotation_policies.names(Some(namespace)));
         if namespace != self.settings.namespace {

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use base64::Engine;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, manifest, openssl, run, until};
+use crate::bed::{Bed, manifest, openssl, run, until, with};
 use crate::hooks::{Target, endpoint, now, signing_key};
 
 /// The URL as senders know it, where it is signed.
@@ -133,8 +133,22 @@ async fn keys_turn_without_a_change_of_the_endpoint_and_the_former_one_is_accept
         "targets": [{"kind": "WebhookEndpoint"}],
         "credentials": {"overlap": "10s"},
         "issuedBefore": (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1)).to_string(),
+        "suspend": true,
     });
-    bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", order)).await.unwrap();
+    bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", order.clone())).await.unwrap();
+    until("the policy to count its endpoint", || async {
+        let status = bed.get("RotationPolicy", Some(&namespace), "turn").await.unwrap().data["status"].clone();
+        if (&status["targets"], &status["outstanding"]) == (&json!(1), &json!(1)) {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .await;
+    assert_eq!(signing_key(&bed, &namespace, "payments").await, old, "it is suspended");
+    bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", with(order, "/suspend", json!(false))))
+        .await
+        .unwrap();
     let new = until("another key", || async {
         let key = signing_key(&bed, &namespace, "payments").await;
         if key == old { Err("still the same".to_owned()) } else { Ok(key) }
@@ -144,6 +158,7 @@ async fn keys_turn_without_a_change_of_the_endpoint_and_the_former_one_is_accept
     for (id, key) in [("msg_1", &old), ("msg_2", &new)] {
         assert_eq!(send(&bed, &path, &sign(&bed, "standard-webhooks", key, id, now(), body), body), 200, "{id}");
     }
+    bed.condition("RotationPolicy", Some(&namespace), "turn", "Rotated", ("True", "Renewed")).await;
     let after = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
     assert_eq!(after.metadata.generation, before.metadata.generation);
     until("the former key to end", || async {

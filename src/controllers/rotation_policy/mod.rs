@@ -6,16 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::Resource;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::Context;
 use super::attached::{policies_for, rules_for};
+use super::webhook_endpoint::key_secret;
 use crate::api::{
-    ConditionType, Conditions, Reason, RotationPolicy, RotationPolicyStatus, RotationTargetKind, ServiceIdentity,
+    ConditionType, Conditions, Reason, RotationPolicy, RotationPolicySpec, RotationPolicyStatus, RotationTargetKind,
+    ServiceIdentity, WebhookEndpoint,
 };
+use crate::domain::key_set::{Turning, signing};
 use crate::domain::rotation::Rules;
 use crate::kubernetes::display_name;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
+use crate::kubernetes::store::Store;
 
 /// How often a policy that still has something outstanding counts again.
 const RECOUNT: Duration = Duration::from_secs(5);
@@ -41,9 +48,23 @@ pub async fn reconcile(context: Arc<Context>, policy: Arc<RotationPolicy>) -> Re
             conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
             let name = display_name(&*policy);
             let before = rules.issued_before.filter(|before| *before <= now);
-            for identity in targets(&context, &policy, &name) {
+            let stores = &context.stores;
+            let identities =
+                attached(&context, &stores.identities, &policy, RotationTargetKind::ServiceIdentity, Rules::new)
+                    .filter(|identity| identity.spec.authentication.mtls.is_some())
+                    .map(|identity| before.is_some_and(|before| is_older(&identity, before)));
+            let endpoints = attached(
+                &context,
+                &stores.webhook_endpoints,
+                &policy,
+                RotationTargetKind::WebhookEndpoint,
+                Turning::new,
+            )
+            .filter(is_made)
+            .map(|endpoint| before.is_some_and(|before| signs_with_older(&context, &endpoint, before)));
+            for is_outstanding in identities.chain(endpoints) {
                 status.targets = status.targets.saturating_add(1);
-                status.outstanding += u32::from(before.is_some_and(|before| is_older(&identity, before)));
+                status.outstanding += u32::from(is_outstanding);
             }
             let mut in_progress = context.gate.in_progress(&name);
             in_progress.truncate(10);
@@ -53,7 +74,7 @@ pub async fn reconcile(context: Arc<Context>, policy: Arc<RotationPolicy>) -> Re
             closing(&rules, &status, &mut conditions);
         }
     }
-    let message = format!("in force for {} identities", status.targets);
+    let message = format!("in force for {} objects", status.targets);
     conditions.conclude(message);
     status.observed_generation = policy.metadata.generation;
     status.conditions = conditions.merge(&current.conditions, policy.metadata.generation, now);
@@ -68,7 +89,7 @@ fn closing(rules: &Rules, status: &RotationPolicyStatus, conditions: &mut Condit
         conditions.unmet(ConditionType::Rotated, Reason::Suspended, message);
     } else if status.outstanding > 0 {
         let message = format!(
-            "{} of {} identities still hold a certificate from before issuedBefore; in the middle of it: {}",
+            "{} of {} objects still use a certificate or a key from before issuedBefore; in the middle of it: {}",
             status.outstanding,
             status.targets,
             if status.in_progress.is_empty() { "none".to_owned() } else { status.in_progress.join(", ") }
@@ -79,20 +100,38 @@ fn closing(rules: &Rules, status: &RotationPolicyStatus, conditions: &mut Condit
     }
 }
 
-/// The identities that the policy is in force for.
-fn targets<'a>(
+/// The objects of a kind that the policy is in force for.
+fn attached<'a, K, R>(
     context: &'a Context,
+    store: &'a Store<K>,
     policy: &RotationPolicy,
-    name: &'a str,
-) -> impl Iterator<Item = ServiceIdentity> + 'a {
+    kind: RotationTargetKind,
+    read: fn(&RotationPolicySpec) -> Result<R, String>,
+) -> impl Iterator<Item = K> + 'a
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + 'a,
+    R: Default + 'a,
+{
+    let name = display_name(policy);
     let own = policy.metadata.namespace.as_deref().filter(|namespace| *namespace != context.settings.namespace);
     let mut policies: HashMap<String, Vec<RotationPolicy>> = HashMap::new();
-    context.stores.identities.valid(own).filter(move |identity| {
-        let namespace = identity.metadata.namespace.clone().unwrap_or_default();
+    store.valid(own).filter(move |object| {
+        let namespace = object.meta().namespace.clone().unwrap_or_default();
         let policies = policies.entry(namespace).or_insert_with_key(|namespace| policies_for(context, namespace));
-        identity.spec.authentication.mtls.is_some()
-            && rules_for(policies, RotationTargetKind::ServiceIdentity, &identity.metadata, Rules::new).1 == name
+        rules_for(policies, kind, object.meta(), read).1 == name
     })
+}
+
+/// Whether the operator makes its keys.
+fn is_made(endpoint: &WebhookEndpoint) -> bool {
+    endpoint.spec.keys.as_ref().is_none_or(|keys| keys.external.is_none())
+}
+
+fn signs_with_older(context: &Context, endpoint: &WebhookEndpoint, before: Timestamp) -> bool {
+    let namespace = endpoint.metadata.namespace.as_deref().unwrap_or_default();
+    let record = context.webhook_secrets.get(namespace, &key_secret(endpoint));
+    let facts = record.and_then(|record| record.facts.clone().ok()).unwrap_or_default();
+    signing(&facts.keys).and_then(|key| key.not_before).is_some_and(|made| made < before)
 }
 
 fn is_older(identity: &ServiceIdentity, before: Timestamp) -> bool {

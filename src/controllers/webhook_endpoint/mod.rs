@@ -15,6 +15,7 @@ use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 
 pub use keys::{ENTRIES, EXTERNAL_LABEL};
+pub use observe::key_secret;
 pub use sweep::{Gone, sweep_for_ever};
 
 /// Keeps an endpoint until the edge does not serve it any more.

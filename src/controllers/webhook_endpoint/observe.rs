@@ -32,6 +32,7 @@ pub struct Observed {
 }
 
 /// Name of the Secret with the keys that the operator makes.
+#[must_use]
 pub fn key_secret(endpoint: &WebhookEndpoint) -> String {
     format!("{}-webhook-keys", endpoint.metadata.name.as_deref().unwrap_or_default())
 }
