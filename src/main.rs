@@ -97,6 +97,10 @@ struct EdgeArgs {
     /// Address at which every Service is reached instead of its name, in a cluster without a network.
     #[arg(long)]
     service_address: Option<IpAddr>,
+    /// A network, such as `10.1.0.0/16`, that webhooks may be sent out to although it is not on the Internet; may be given
+    /// several times.
+    #[arg(long = "allow-destinations", value_name = "NETWORK")]
+    allowed_destinations: Vec<edge::Network>,
     /// Address for webhooks, over TLS.
     #[arg(long, default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
@@ -277,8 +281,11 @@ async fn serve_edge(args: EdgeArgs) -> Result<(), String> {
     let client = kube::Client::try_from(config.clone()).map_err(|error| error.to_string())?;
     let objects = edge::Objects::new(config, client.clone(), &args.namespace)?;
     let log = edge::Log::open(args.audit_log.as_deref()).map_err(|error| format!("the audit log: {error}"))?;
-    let surroundings =
-        edge::Surroundings { cluster_domain: args.cluster_domain.clone(), service_address: args.service_address };
+    let surroundings = edge::Surroundings {
+        cluster_domain: args.cluster_domain.clone(),
+        service_address: args.service_address,
+        destinations: edge::Reach::Public(args.allowed_destinations.clone().into()),
+    };
     let redis = args.redis_url.as_deref().map(edge::Redis::new).transpose();
     let redis = redis.map_err(|why| format!("the URL of Redis: {why}"))?;
     let edge = Arc::new(edge::Edge::new(surroundings, log, redis, objects));

@@ -4,7 +4,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use super::{BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain, WebhookEndpoint};
+use super::{
+    BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain, WebhookDestination, WebhookEndpoint,
+};
 
 /// All CRDs as `(file name, manifest)`, ready to be written to `crds/`.
 ///
@@ -18,6 +20,7 @@ pub fn crds() -> Result<Vec<(String, Value)>, serde_json::Error> {
         BrokerConnection::crd(),
         TopicPolicy::crd(),
         WebhookEndpoint::crd(),
+        WebhookDestination::crd(),
     ]
     .into_iter()
     .map(|crd| Ok((format!("{}.yaml", crd.spec.names.plural), manifest(&crd)?)))

@@ -10,6 +10,8 @@ mod rotation_policy;
 mod service_identity;
 mod topic_policy;
 mod trust_domain;
+mod webhook;
+mod webhook_destination;
 mod webhook_endpoint;
 mod webhook_verification;
 
@@ -24,6 +26,8 @@ pub use rotation_policy::*;
 pub use service_identity::*;
 pub use topic_policy::*;
 pub use trust_domain::*;
+pub use webhook::*;
+pub use webhook_destination::*;
 pub use webhook_endpoint::*;
 pub use webhook_verification::*;
 

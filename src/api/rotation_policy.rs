@@ -88,6 +88,8 @@ pub enum RotationTargetKind {
     ServiceIdentity,
     /// Keys of a `WebhookEndpoint` that the operator makes.
     WebhookEndpoint,
+    /// Keys of a `WebhookDestination` that the operator makes.
+    WebhookDestination,
 }
 
 /// Lifetime and renewal point of certificates.

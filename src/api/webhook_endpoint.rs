@@ -1,14 +1,11 @@
 //! `WebhookEndpoint`: what may come in at the edge, how it is verified, and where it goes.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::{NoSettings, Verification};
 use serde_json::{Map, Value};
+
+use super::{Verification, WebhookKeys, WebhookStatus};
 
 /// A webhook: nothing reaches its target unless it is signed, fresh, pinned, new and on record.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -20,7 +17,7 @@ use serde_json::{Map, Value};
     shortname = "whe",
     category = "credence",
     namespaced,
-    status = "WebhookEndpointStatus",
+    status = "WebhookStatus",
     doc = "A webhook that others call. The edge verifies every delivery against the live keys, the tolerance, the source pin and the replay memory before it goes to the target; each attempt is one audit line. Keys turn without a change of this object or its URL.",
     printcolumn(name = "Path", type_ = "string", json_path = ".spec.path"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
@@ -34,6 +31,7 @@ use serde_json::{Map, Value};
 #[x_kube(validation = Rule::new("!has(self.verification.twilio) || has(self.externalURL)").message("externalURL: Twilio signs the URL that it calls; write it here as Twilio has it"))]
 #[x_kube(validation = Rule::new("!has(self.verification.jwt) || has(self.keys) && has(self.keys.external)").message("keys: JWTs are verified with the issuer's JWKS; name the Secret that holds it in keys.external"))]
 #[x_kube(validation = Rule::new("!has(self.verification.httpMessageSignatures) || self.verification.httpMessageSignatures.algorithm == 'HmacSha256' || has(self.keys) && has(self.keys.external)").message("keys: the caller holds the private key; name the Secret with its public keys in keys.external"))]
+#[x_kube(validation = Rule::new("!has(self.keys) || !has(self.keys.generated) || !has(self.keys.generated.algorithm) || self.keys.generated.algorithm == 'HmacSha256' || has(self.verification.standardWebhooks)").message("keys.generated.algorithm: only Standard Webhooks has public keys that the operator makes"))]
 pub struct WebhookEndpointSpec {
     /// Path at the edge, exactly as callers write it. It begins with `/` and the namespace, and never holds a secret.
     /// Cannot be changed.
@@ -101,36 +99,6 @@ pub struct Tolerance {
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
     #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('0s') && duration(self) <= duration('10m')").message("future: write a duration such as 1m, at most 10m"))]
     pub future: Option<String>,
-}
-
-/// Where keys come from.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
-#[x_kube(validation = Rule::new("has(self.generated) != has(self.external)").message("keys: set exactly one of generated and external"))]
-pub struct WebhookKeys {
-    /// The operator makes them and a `RotationPolicy` turns them; the sender finds them in the Secret that
-    /// `status.keySecret` names.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generated: Option<NoSettings>,
-    /// Somebody else fills a Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<ExternalKeys>,
-}
-
-/// A Secret that somebody else fills.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ExternalKeys {
-    /// The Secret, in the namespace of this object. Every entry is a key by its ID; `<id>.notBefore` and
-    /// `<id>.notAfter` (RFC 3339) bound it.
-    pub secret_ref: LocalSecretReference,
-}
-
-/// A Secret in the namespace of the object that names it.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
-pub struct LocalSecretReference {
-    /// Its name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
 }
 
 /// Who may call, beside holding a key.
@@ -300,63 +268,4 @@ pub struct WebhookLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub per_source_per_second: Option<u32>,
-}
-
-/// How a `WebhookEndpoint` stands.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WebhookEndpointStatus {
-    /// Generation of the spec that this status is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// Conditions in the order of the work: `Accepted`, `KeysReady`, `Programmed`, `Ready`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    pub conditions: Vec<Condition>,
-    /// What the scheme gives, in words: what is signed, what freshness and newness rest on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protection: Option<String>,
-    /// Secret that holds the keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_secret: Option<String>,
-    /// How many keys a delivery may be signed with now.
-    #[serde(default)]
-    pub live_keys: u32,
-    /// Every key, never its material.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub keys: Vec<WebhookKeyStatus>,
-    /// Which generation each replica of the edge serves.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub replicas: BTreeMap<String, i64>,
-}
-
-/// How one key stands.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WebhookKeyStatus {
-    /// Its ID.
-    pub id: String,
-    /// First 16 hexadecimal digits of the SHA-256 of the key.
-    pub fingerprint: String,
-    /// How it stands.
-    pub state: WebhookKeyState,
-    /// Until when it is accepted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid_until: Option<Time>,
-    /// When a delivery was last verified with it, to ten minutes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_verified: Option<Time>,
-}
-
-/// How a key stands.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-pub enum WebhookKeyState {
-    /// It is not accepted yet.
-    Pending,
-    /// It is accepted, and the newest.
-    Active,
-    /// It is accepted until it ends; another one is newer.
-    Retiring,
-    /// It is not accepted any more.
-    Expired,
 }

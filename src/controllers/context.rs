@@ -13,12 +13,12 @@ use super::gate::RotationGate;
 use super::gauges::Counted;
 use super::material::{BundleFacts, MaterialFacts, WebhookFacts};
 use super::service_identity::Logins;
-use super::webhook_endpoint::Gone;
+use super::webhook::Gone;
 use super::wiring::Seen;
 use crate::api::{
     BrokerConnection, BrokerConnectionStatus, RotationPolicy, RotationPolicyStatus, ServiceIdentity,
-    ServiceIdentityStatus, TopicPolicy, TopicPolicyStatus, TrustDomain, TrustDomainStatus, WebhookEndpoint,
-    WebhookEndpointStatus,
+    ServiceIdentityStatus, TopicPolicy, TopicPolicyStatus, TrustDomain, TrustDomainStatus, WebhookDestination,
+    WebhookEndpoint, WebhookStatus,
 };
 use crate::brokers::registry::Brokers;
 use crate::domain::claims::Claims;
@@ -55,6 +55,7 @@ pub struct Stores {
     pub brokers: Store<BrokerConnection>,
     pub topic_policies: Store<TopicPolicy>,
     pub webhook_endpoints: Store<WebhookEndpoint>,
+    pub webhook_destinations: Store<WebhookDestination>,
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     /// Secrets whose owners give them to webhooks, metadata only.
     pub key_secrets: Store<PartialObjectMeta<Secret>>,
@@ -72,6 +73,7 @@ pub struct Triggers {
     pub brokers: Trigger,
     pub topic_policies: Trigger,
     pub webhook_endpoints: Trigger,
+    pub webhook_destinations: Trigger,
 }
 
 /// One writer of status per kind.
@@ -83,7 +85,8 @@ pub struct Statuses {
     pub rotation_policies: StatusWriter<RotationPolicyStatus>,
     pub brokers: StatusWriter<BrokerConnectionStatus>,
     pub topic_policies: StatusWriter<TopicPolicyStatus>,
-    pub webhook_endpoints: StatusWriter<WebhookEndpointStatus>,
+    pub webhook_endpoints: StatusWriter<WebhookStatus>,
+    pub webhook_destinations: StatusWriter<WebhookStatus>,
 }
 
 /// Names that only one object may hold.
@@ -109,7 +112,7 @@ pub struct SeenFacts {
     pub identities: Seen,
     pub rotation_policies: Seen,
     pub brokers: Seen,
-    pub webhook_endpoints: Seen,
+    pub webhooks: Seen,
     pub namespaces: Seen,
 }
 
@@ -157,7 +160,7 @@ pub struct Context {
     pub config_maps: Owned<ConfigMap, BundleFacts>,
     pub webhook_secrets: Owned<Secret, WebhookFacts>,
     pub edges: Edges,
-    pub gone_endpoints: Gone,
+    pub gone_webhooks: Gone,
     pub authorities: Authorities,
     pub brokers: Brokers,
     pub claims: NameClaims,

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Context;
+use super::webhook::Webhook;
 use crate::api::{BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain};
 use crate::kubernetes::run::Trigger;
 use crate::kubernetes::store::Store;
@@ -37,6 +38,8 @@ pub fn refresh(context: &Context, metrics: &Metrics) {
     queue(metrics, "rotation_policy", &triggers.rotation_policies);
     queue(metrics, "broker_connection", &triggers.brokers);
     queue(metrics, "topic_policy", &triggers.topic_policies);
+    queue(metrics, "webhook_endpoint", &triggers.webhook_endpoints);
+    queue(metrics, "webhook_destination", &triggers.webhook_destinations);
     metrics.brokers(brokers(context));
     let mut counted = context.counted.0.lock().unwrap_or_else(PoisonError::into_inner);
     let began = Instant::now();
@@ -72,7 +75,13 @@ fn objects(context: &Context) -> Counts {
     count(&mut counts, "TopicPolicy", &stores.topic_policies, |it: &TopicPolicy| {
         it.status.as_ref().map(|status| status.conditions.as_slice())
     });
+    count(&mut counts, "WebhookEndpoint", &stores.webhook_endpoints, conditions_of_webhook);
+    count(&mut counts, "WebhookDestination", &stores.webhook_destinations, conditions_of_webhook);
     counts
+}
+
+fn conditions_of_webhook<W: Webhook>(webhook: &W) -> Option<&[Condition]> {
+    webhook.status().map(|status| status.conditions.as_slice())
 }
 
 fn count<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(

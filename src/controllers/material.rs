@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::service_identity::plan::ACCOUNT;
-use super::webhook_endpoint::ENTRIES;
+use super::webhook::ENTRIES;
 use crate::brokers::kafka::ClientAccess;
 use crate::domain::key_set::KeyRecord;
 use crate::domain::rotation::Material;

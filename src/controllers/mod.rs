@@ -12,7 +12,7 @@ pub mod service_identity;
 mod start;
 pub mod topic_policy;
 pub mod trust_domain;
-pub mod webhook_endpoint;
+pub mod webhook;
 mod wiring;
 
 use std::time::Duration;

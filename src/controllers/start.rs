@@ -22,9 +22,9 @@ use super::edges::{self, Edges};
 use super::gate::RotationGate;
 use super::gauges::{self, Counted};
 use super::service_identity::Logins;
-use super::webhook_endpoint::Gone;
-use super::{broker_connection, rotation_policy, service_identity, topic_policy, trust_domain, webhook_endpoint};
-use crate::api::{ServiceIdentity, TopicPolicy};
+use super::webhook::{Gone, Webhook};
+use super::{broker_connection, rotation_policy, service_identity, topic_policy, trust_domain, webhook};
+use crate::api::{ServiceIdentity, TopicPolicy, WebhookDestination, WebhookEndpoint};
 use crate::brokers::registry::Brokers;
 use crate::domain::fence::Fence;
 use crate::domain::name::Name;
@@ -53,8 +53,15 @@ const GATHER: Duration = Duration::from_millis(500);
 const CLOCK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 
 /// The controllers, as logs, metrics and `/readyz` name them.
-const CONTROLLERS: [&str; 6] =
-    ["trust_domain", "service_identity", "rotation_policy", "broker_connection", "topic_policy", "webhook_endpoint"];
+const CONTROLLERS: [&str; 7] = [
+    "trust_domain",
+    "service_identity",
+    "rotation_policy",
+    "broker_connection",
+    "topic_policy",
+    "webhook_endpoint",
+    "webhook_destination",
+];
 /// The watches that controllers share, beside one for each of them.
 const WATCHES: [&str; 7] =
     ["namespaces", "operator_secrets", "secrets", "config_maps", "webhook_secrets", "key_secrets", "edge_reports"];
@@ -114,7 +121,7 @@ pub async fn run(
         // A watch follows for ever; one that ends has panicked, and nothing may go on without its events.
         _ = watches.join_next() => tracing::error!("a watch ended; the operator stops"),
         () = mind_the_clock(&context) => {}
-        () = webhook_endpoint::sweep_for_ever(&context) => {}
+        () = webhook::sweep_for_ever(&context) => {}
     }
     health.enter(Stage::Starting);
 }
@@ -142,15 +149,10 @@ fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>
     let triggers = Triggers {
         trust_domains: Trigger::new(WORKERS, Duration::ZERO, alone),
         identities: Trigger::new(WORKERS, Duration::ZERO, move |name| with_brokers(&identities, name)),
-        rotation_policies: Trigger::new(WORKERS, GATHER, |name| Lane {
-            turn: name.namespace.to_string(),
-            ..Lane::default()
-        }),
+        rotation_policies: Trigger::new(WORKERS, GATHER, by_namespace),
         brokers: Trigger::new(WORKERS, Duration::ZERO, alone),
-        webhook_endpoints: Trigger::new(WORKERS, Duration::ZERO, |name| Lane {
-            turn: name.namespace.to_string(),
-            ..Lane::default()
-        }),
+        webhook_endpoints: Trigger::new(WORKERS, Duration::ZERO, by_namespace),
+        webhook_destinations: Trigger::new(WORKERS, Duration::ZERO, by_namespace),
         topic_policies: Trigger::new(POLICY_WORKERS, Duration::ZERO, move |name| with_broker(&topic_policies, name)),
     };
     Arc::new(Context {
@@ -162,7 +164,7 @@ fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>
         config_maps: Owned::new(client.clone()),
         webhook_secrets: Owned::new(client.clone()),
         edges: Edges::default(),
-        gone_endpoints: Gone::default(),
+        gone_webhooks: Gone::default(),
         authorities: Authorities::default(),
         brokers: Brokers::default(),
         claims: NameClaims::default(),
@@ -175,6 +177,11 @@ fn build(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>
         fence,
         client,
     })
+}
+
+/// Nothing holds these up; namespaces take turns.
+fn by_namespace(name: &Name) -> Lane {
+    Lane { turn: name.namespace.to_string(), ..Lane::default() }
 }
 
 /// A trust domain or a broker that hangs holds nobody but itself.
@@ -217,6 +224,7 @@ impl Listed {
             self.secrets.notified(),
             self.config_maps.notified(),
             stores.webhook_endpoints.wait_until_listed(),
+            stores.webhook_destinations.wait_until_listed(),
             stores.key_secrets.wait_until_listed(),
             self.webhook_secrets.notified(),
         );
@@ -231,7 +239,8 @@ fn watch_all(context: &Arc<Context>, listed: &Arc<Listed>, interruptions: &Inter
     watches.add("rotation_policy", &stores.rotation_policies, Context::rotation_policy_changed);
     watches.add("broker_connection", &stores.brokers, Context::broker_changed);
     watches.add("topic_policy", &stores.topic_policies, Context::topic_policy_changed);
-    watches.add("webhook_endpoint", &stores.webhook_endpoints, Context::webhook_endpoint_changed);
+    watches.add("webhook_endpoint", &stores.webhook_endpoints, Context::webhook_changed::<WebhookEndpoint>);
+    watches.add("webhook_destination", &stores.webhook_destinations, Context::webhook_changed::<WebhookDestination>);
     let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client()), watch::config());
     watches.follow("namespaces", &stores.namespaces, namespaces, Context::namespace_changed);
     let secrets = Api::<PartialObjectMeta<Secret>>::namespaced(client(), &context.settings.namespace);
@@ -246,7 +255,7 @@ fn watch_all(context: &Arc<Context>, listed: &Arc<Listed>, interruptions: &Inter
         let changed = |namespace: &str, owner: &str| for_watch.owned_changed(namespace, owner);
         for_watch.secrets.follow(secrets, || done.secrets.notify_one(), changed).await;
     });
-    let labelled = watch::config().labels(&format!("{}=true", webhook_endpoint::EXTERNAL_LABEL));
+    let labelled = watch::config().labels(&format!("{}=true", webhook::EXTERNAL_LABEL));
     let key_secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client()), labelled);
     watches.follow("key_secrets", &stores.key_secrets, key_secrets, Context::key_secret_changed);
     if let Some(edge) = &context.settings.edge_namespace {
@@ -312,8 +321,15 @@ type Running = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 fn control_all(context: &Arc<Context>, stop: &StopSignal) -> Vec<Running> {
     let (stores, triggers) = (&context.stores, &context.triggers);
-    let [trust_domain, service_identity, rotation_policy, broker_connection, topic_policy, webhook_endpoint] =
-        CONTROLLERS;
+    let [
+        trust_domain,
+        service_identity,
+        rotation_policy,
+        broker_connection,
+        topic_policy,
+        webhook_endpoint,
+        webhook_destination,
+    ] = CONTROLLERS;
     let control = Control { context, stop };
     vec![
         control.of(trust_domain, &stores.trust_domains, &triggers.trust_domains, trust_domain::reconcile),
@@ -321,12 +337,8 @@ fn control_all(context: &Arc<Context>, stop: &StopSignal) -> Vec<Running> {
         control.of(rotation_policy, &stores.rotation_policies, &triggers.rotation_policies, rotation_policy::reconcile),
         control.of(broker_connection, &stores.brokers, &triggers.brokers, broker_connection::reconcile),
         control.of(topic_policy, &stores.topic_policies, &triggers.topic_policies, topic_policy::reconcile),
-        control.of(
-            webhook_endpoint,
-            &stores.webhook_endpoints,
-            &triggers.webhook_endpoints,
-            webhook_endpoint::reconcile,
-        ),
+        control.of_webhook::<WebhookEndpoint>(webhook_endpoint),
+        control.of_webhook::<WebhookDestination>(webhook_destination),
     ]
 }
 
@@ -336,6 +348,11 @@ struct Control<'a> {
 }
 
 impl Control<'_> {
+    fn of_webhook<W: Webhook>(&self, name: &'static str) -> Running {
+        let (store, trigger) = (W::store(&self.context.stores), W::trigger(&self.context.triggers));
+        self.of(name, store, trigger, webhook::reconcile)
+    }
+
     fn of<K, F>(
         &self,
         name: &'static str,

@@ -12,7 +12,10 @@ use serde::de::DeserializeOwned;
 use super::context::{Context, NameClaims};
 use super::edges::Concerned;
 use super::service_identity::plan::service_account;
-use crate::api::{BrokerConnection, IdentityReference, ServiceIdentity, TopicPolicy, TrustDomain, WebhookEndpoint};
+use super::webhook::Webhook;
+use crate::api::{
+    BrokerConnection, IdentityReference, ServiceIdentity, TopicPolicy, TrustDomain, WebhookDestination, WebhookEndpoint,
+};
 use crate::domain::claims::Claim;
 use crate::domain::name::Name;
 use crate::kubernetes::run::Trigger;
@@ -77,6 +80,17 @@ fn readable<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(store:
     store.find(name)?.ok()
 }
 
+/// The webhook that something is written for. A route lives in the edge's namespace, and names the webhook's.
+fn of_webhook(namespace: &str, name: &str) -> Name {
+    let (namespace, name) = name.split_once('/').unwrap_or((namespace, name));
+    Name::new(Some(namespace), name)
+}
+
+/// A webhook as it claims a path: its kind is part of its name, since objects of two kinds may have one name.
+fn claimant<W: Webhook>(name: &Name) -> Name {
+    Name::new(Some(&name.namespace), &format!("{}/{}", W::kind(&()), name.name))
+}
+
 impl NameClaims {
     /// Another identity that holds the ServiceAccount of this one in its trust domain.
     pub fn holder_of_account(&self, identity: &ServiceIdentity) -> Option<Name> {
@@ -84,10 +98,12 @@ impl NameClaims {
         holder.filter(|holder| *holder != Name::of(identity))
     }
 
-    /// Another endpoint that holds the path of this one.
-    pub fn holder_of_path(&self, endpoint: &WebhookEndpoint) -> Option<Name> {
-        let holder = locked(&self.paths).holder(&endpoint.spec.path).cloned();
-        holder.filter(|holder| *holder != Name::of(endpoint))
+    /// Another webhook that holds the path of this one, as `kind namespace/name`.
+    pub fn holder_of_path<W: Webhook>(&self, webhook: &W) -> Option<String> {
+        let holder = locked(&self.paths).holder(webhook.path()).cloned();
+        let holder = holder.filter(|holder| *holder != claimant::<W>(&Name::of(webhook)))?;
+        let (kind, name) = holder.name.split_once('/')?;
+        Some(format!("{kind} {}/{name}", holder.namespace))
     }
 
     /// Another identity that holds a DNS name in the trust domain of this one.
@@ -150,6 +166,7 @@ impl Context {
             let own = (!everywhere).then_some(namespace);
             fire_all(&self.triggers.identities, self.stores.identities.names(own));
             fire_all(&self.triggers.webhook_endpoints, self.stores.webhook_endpoints.names(own));
+            fire_all(&self.triggers.webhook_destinations, self.stores.webhook_destinations.names(own));
             self.rotation_policies_of(namespace);
         }
     }
@@ -192,43 +209,51 @@ impl Context {
         }
     }
 
-    /// A webhook endpoint was added, changed or removed.
-    pub fn webhook_endpoint_changed(&self, changed: &Name) {
-        self.triggers.webhook_endpoints.fire(changed);
-        let found = readable(&self.stores.webhook_endpoints, changed);
+    /// A webhook was added, changed or removed.
+    pub fn webhook_changed<W: Webhook>(&self, changed: &Name) {
+        W::trigger(&self.triggers).fire(changed);
+        let found = readable(W::store(&self.stores), changed);
         if found.is_none() {
-            self.gone_endpoints.tell();
+            self.gone_webhooks.tell();
         }
-        let facts = found.as_ref().map(|endpoint| format!("{}/{:?}", spec_facts(endpoint), endpoint.metadata.labels));
-        if self.seen.webhook_endpoints.changed(changed, facts) {
+        let claimant = claimant::<W>(changed);
+        let facts = found.as_ref().map(|webhook| format!("{}/{:?}", spec_facts(webhook), webhook.meta().labels));
+        if self.seen.webhooks.changed(&claimant, facts) {
             self.rotation_policies_of(&changed.namespace);
         }
-        let path = found.map(|endpoint| claim(&endpoint, BTreeSet::from([endpoint.spec.path.clone()])));
-        for other in locked(&self.claims.paths).update(changed, path) {
-            self.triggers.webhook_endpoints.fire(&other);
+        let path = found.map(|webhook| claim(&webhook, BTreeSet::from([webhook.path().to_owned()])));
+        for other in locked(&self.claims.paths).update(&claimant, path) {
+            self.owned_changed(&other.namespace, &other.name);
         }
     }
 
     /// A Secret whose owner gives it to webhooks was added, changed or removed.
     pub fn key_secret_changed(&self, changed: &Name) {
-        let uses = |endpoint: &WebhookEndpoint| {
-            let external = endpoint.spec.keys.as_ref().and_then(|keys| keys.external.as_ref());
-            external.is_some_and(|external| external.secret_ref.name == *changed.name)
-        };
-        let found = self.stores.webhook_endpoints.iter(Some(&changed.namespace));
-        let found = found.filter(|(_, endpoint)| endpoint.as_ref().is_ok_and(uses));
-        found.for_each(|(name, _)| self.triggers.webhook_endpoints.fire(&name));
+        self.users_of_key_secret::<WebhookEndpoint>(changed);
+        self.users_of_key_secret::<WebhookDestination>(changed);
+    }
+
+    fn users_of_key_secret<W: Webhook>(&self, secret: &Name) {
+        let uses = |webhook: &W| webhook.external_secret() == Some(&*secret.name);
+        let found = W::store(&self.stores).iter(Some(&secret.namespace));
+        let found = found.filter(|(_, webhook)| webhook.as_ref().is_ok_and(uses));
+        found.for_each(|(name, _)| W::trigger(&self.triggers).fire(&name));
     }
 
     /// A replica of the edge reports anew.
     pub fn edge_reported(&self, concerned: &Concerned) {
-        let (trigger, store) = (&self.triggers.webhook_endpoints, &self.stores.webhook_endpoints);
+        self.webhooks_reported::<WebhookEndpoint>(concerned);
+        self.webhooks_reported::<WebhookDestination>(concerned);
+    }
+
+    fn webhooks_reported<W: Webhook>(&self, concerned: &Concerned) {
+        let (trigger, store) = (W::trigger(&self.triggers), W::store(&self.stores));
         match concerned {
             Concerned::Everybody => fire_all(trigger, store.names(None)),
             Concerned::These(uids) if uids.is_empty() => {}
-            Concerned::These(uids) => fire_where(trigger, store, |endpoint| {
-                endpoint.metadata.uid.as_ref().is_some_and(|uid| uids.contains(uid))
-            }),
+            Concerned::These(uids) => {
+                fire_where(trigger, store, |webhook| webhook.meta().uid.as_ref().is_some_and(|uid| uids.contains(uid)));
+            }
         }
     }
 
@@ -243,6 +268,7 @@ impl Context {
         fire_all(&self.triggers.identities, self.stores.identities.names(Some(&changed.name)));
         fire_all(&self.triggers.topic_policies, self.stores.topic_policies.names(Some(&changed.name)));
         fire_all(&self.triggers.webhook_endpoints, self.stores.webhook_endpoints.names(Some(&changed.name)));
+        fire_all(&self.triggers.webhook_destinations, self.stores.webhook_destinations.names(Some(&changed.name)));
     }
 
     /// A Secret of the operator's namespace was added, changed or removed.
@@ -259,11 +285,8 @@ impl Context {
     pub fn owned_changed(&self, namespace: &str, owner: &str) {
         match owner.split_once('/') {
             Some(("ServiceIdentity", name)) => self.triggers.identities.fire(&Name::new(Some(namespace), name)),
-            Some(("WebhookEndpoint", name)) => {
-                // A route lives in the edge's namespace, and names the endpoint's.
-                let (namespace, name) = name.split_once('/').unwrap_or((namespace, name));
-                self.triggers.webhook_endpoints.fire(&Name::new(Some(namespace), name));
-            }
+            Some(("WebhookEndpoint", name)) => self.triggers.webhook_endpoints.fire(&of_webhook(namespace, name)),
+            Some(("WebhookDestination", name)) => self.triggers.webhook_destinations.fire(&of_webhook(namespace, name)),
             Some(("TrustDomain", name)) => self.triggers.trust_domains.fire(&Name::new(None, name)),
             _ => {}
         }
@@ -306,6 +329,7 @@ impl Context {
         fire_all(&self.triggers.rotation_policies, self.stores.rotation_policies.names(None));
         fire_all(&self.triggers.identities, self.stores.identities.names(None));
         fire_all(&self.triggers.webhook_endpoints, self.stores.webhook_endpoints.names(None));
+        fire_all(&self.triggers.webhook_destinations, self.stores.webhook_destinations.names(None));
     }
 
     /// Wakes the rotation policy of this name (`namespace/name`).

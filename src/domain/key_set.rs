@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::schedule::parse_duration;
-use crate::api::{RotationPolicySpec, WebhookKeyState, WebhookKeyStatus};
+use crate::api::{RotationPolicySpec, WebhookKeyAlgorithm, WebhookKeyState, WebhookKeyStatus};
 
 /// What is known of a key without its material.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,9 @@ pub struct KeyRecord {
     pub id: String,
     /// First 16 hexadecimal digits of its SHA-256.
     pub fingerprint: String,
+    /// The public key, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// From when on it is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -23,6 +26,14 @@ pub struct KeyRecord {
     /// Since when senders are told to sign with it; before that it is only accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signs_since: Option<Timestamp>,
+}
+
+impl KeyRecord {
+    /// What kind of key it is.
+    #[must_use]
+    pub fn algorithm(&self) -> WebhookKeyAlgorithm {
+        if self.public_key.is_some() { WebhookKeyAlgorithm::Ed25519 } else { WebhookKeyAlgorithm::HmacSha256 }
+    }
 }
 
 /// When keys turn.
@@ -78,9 +89,16 @@ pub struct Decision {
 }
 
 /// Decides about the keys that the operator has made. A new key is accepted first; senders are told to use it once every
-/// edge is known to accept it (`programmed`), and from then on the former one has an end.
+/// edge is known to accept it (`programmed`), and from then on the former one has an end. Where the edge signs, it signs
+/// with all of them, and receivers have that long to take up the new one.
 #[must_use]
-pub fn decide(turning: &Turning, keys: &[KeyRecord], programmed: bool, now: Timestamp) -> Decision {
+pub fn decide(
+    turning: &Turning,
+    algorithm: WebhookKeyAlgorithm,
+    keys: &[KeyRecord],
+    programmed: bool,
+    now: Timestamp,
+) -> Decision {
     let lives = |key: &&KeyRecord| key.not_after.is_none_or(|end| now < end);
     let mut keys: Vec<KeyRecord> = keys.iter().filter(lives).cloned().collect();
     let signs = |key: &KeyRecord| key.not_after.is_none() && key.signs_since.is_some();
@@ -103,6 +121,9 @@ pub fn decide(turning: &Turning, keys: &[KeyRecord], programmed: bool, now: Time
             let ordered = turning.issued_before.filter(|before| made < *before);
             let due = add(since, turning.every);
             turns_at = (!turning.suspend).then(|| ordered.map_or(due, |before| due.min(before)));
+            if keys[signing].algorithm() != algorithm {
+                turns_at = Some(now);
+            }
             make = turns_at.is_some_and(|at| at <= now);
         }
     }
@@ -138,6 +159,7 @@ pub fn describe(keys: &[KeyRecord], now: Timestamp) -> Vec<WebhookKeyStatus> {
         .map(|key| WebhookKeyStatus {
             id: key.id.clone(),
             fingerprint: key.fingerprint.clone(),
+            public_key: key.public_key.clone(),
             state: state(key),
             valid_until: key.not_after.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
             last_verified: None,
@@ -158,6 +180,7 @@ fn add(to: Timestamp, duration: SignedDuration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::WebhookKeyAlgorithm::{Ed25519, HmacSha256};
     use crate::api::WebhookKeyState::{Active, Expired, Pending, Retiring};
 
     fn at(hours: i64) -> Timestamp {
@@ -175,19 +198,23 @@ mod tests {
     #[test]
     fn a_key_is_accepted_everywhere_before_anybody_signs_with_it() {
         let turning = Turning::default();
-        assert!(decide(&turning, &[], false, at(0)).make);
+        assert!(decide(&turning, HmacSha256, &[], false, at(0)).make);
         let first = signs(0, key("a", 0, None));
-        let kept = decide(&turning, std::slice::from_ref(&first), true, at(719));
+        let kept = decide(&turning, HmacSha256, std::slice::from_ref(&first), true, at(719));
         assert_eq!((kept.make, kept.until), (false, at(720)));
-        let due = decide(&turning, std::slice::from_ref(&first), true, at(720));
+        let due = decide(&turning, HmacSha256, std::slice::from_ref(&first), true, at(720));
         assert_eq!((due.make, &due.keys[..]), (true, &[first.clone()][..]), "the first still signs, without an end");
         let both = [first, key("b", 720, None)];
-        assert_eq!(decide(&turning, &both, false, at(800)).keys, both, "an edge does not know the new one yet");
-        let turned = decide(&turning, &both, true, at(800));
+        assert_eq!(
+            decide(&turning, HmacSha256, &both, false, at(800)).keys,
+            both,
+            "an edge does not know the new one yet"
+        );
+        let turned = decide(&turning, HmacSha256, &both, true, at(800));
         assert_eq!(turned.keys, [signs(0, key("a", 0, Some(824))), signs(800, key("b", 720, None))]);
         assert_eq!(signing(&turned.keys).unwrap().id, "b");
         assert_eq!((turned.make, turned.until), (false, at(824)));
-        let ended = decide(&turning, &turned.keys, true, at(824));
+        let ended = decide(&turning, HmacSha256, &turned.keys, true, at(824));
         assert_eq!(ended.keys, [signs(800, key("b", 720, None))]);
         assert_eq!(ended.until, at(1520));
     }
@@ -196,11 +223,23 @@ mod tests {
     fn an_order_turns_what_was_made_before_it_once() {
         let turning = Turning { issued_before: Some(at(10)), ..Turning::default() };
         let first = [signs(0, key("a", 0, None))];
-        assert_eq!(decide(&turning, &first, true, at(9)).until, at(10));
-        assert!(decide(&turning, &first, true, at(10)).make);
+        assert_eq!(decide(&turning, HmacSha256, &first, true, at(9)).until, at(10));
+        assert!(decide(&turning, HmacSha256, &first, true, at(10)).make);
         let both = [signs(0, key("a", 0, Some(34))), signs(11, key("b", 10, None))];
-        assert!(!decide(&turning, &both, true, at(12)).make, "the new one is not older than the order");
-        assert!(!decide(&Turning { suspend: true, ..turning }, &first, true, at(5000)).make);
+        assert!(!decide(&turning, HmacSha256, &both, true, at(12)).make, "the new one is not older than the order");
+        assert!(!decide(&Turning { suspend: true, ..turning }, HmacSha256, &first, true, at(5000)).make);
+    }
+
+    #[test]
+    fn another_algorithm_turns_the_key_at_once_and_once() {
+        let suspended = Turning { suspend: true, ..Turning::default() };
+        let first = [signs(0, key("a", 0, None))];
+        assert!(decide(&suspended, Ed25519, &first, true, at(1)).make);
+        let public = KeyRecord { public_key: Some("whpk_".into()), ..key("b", 1, None) };
+        let both = [first[0].clone(), public];
+        let turned = decide(&suspended, Ed25519, &both, true, at(1));
+        assert_eq!((turned.make, signing(&turned.keys).unwrap().id.as_str()), (false, "b"));
+        assert!(!decide(&suspended, Ed25519, &turned.keys, true, at(2)).make);
     }
 
     #[test]

@@ -146,6 +146,7 @@ pub async fn serve(edge: Arc<Edge>, listener: TcpListener, mut stop: watch::Rece
         });
     }
     drop(listener);
+    edge.stopping.cancel();
     let finished = async {
         connections.close();
         connections.wait().await;

@@ -24,8 +24,12 @@ pub struct Claims<'a> {
     pub delivery: &'a str,
     /// The endpoint, as `namespace/name`.
     pub endpoint: &'a str,
-    /// The key that verified the delivery.
-    pub key_id: &'a str,
+    /// The key that verified the delivery, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<&'a str>,
+    /// Why a dead letter was not taken by its destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<&'a str>,
     /// What the caller's certificate proves, if it showed one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<&'a str>,

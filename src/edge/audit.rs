@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Why};
 
 /// Everything that is on record of one attempt. What the caller says is bounded and escaped; keys and bodies never are here.
 #[derive(Clone, Debug, Serialize)]
@@ -21,13 +21,16 @@ pub struct Attempt {
     /// `namespace/name` of the endpoint, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// `Inbound` or `Outbound`, once it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<&'static str>,
     /// What became of it, and why.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// ID of the delivery: the sender's, or else made from what is signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery: Option<String>,
-    /// The key that verified it.
+    /// The key that verified it, or the keys that signed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// Address of the caller.
@@ -41,6 +44,9 @@ pub struct Attempt {
     /// What the target answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_status: Option<u16>,
+    /// Why the destination did not take it, where it went to the dead letter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Why>,
     /// SHA-256 of the body, in hexadecimal, once it was read.
     #[serde(rename = "bodySHA256", skip_serializing_if = "Option::is_none")]
     pub body_sha256: Option<String>,

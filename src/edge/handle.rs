@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::Authority;
@@ -15,21 +13,19 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
-use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::Edge;
-use super::assertion::Claims;
 use super::audit::Attempt;
 use super::deliver::Parcel;
+use super::inbound::Inbound;
+use super::outbound::{Letter, Outbound};
 use super::outcome::Why;
-use super::replay::Identity;
 use super::room::Room;
-use super::route::Route;
+use super::route::{Route, Way};
 use super::source::Caller;
 use super::table::Served;
-use super::verify::{Delivery, Verified, verify};
 use crate::domain::identity::hex;
 
 /// How long a whole body may take to come.
@@ -50,6 +46,7 @@ impl OnRecord {
         let attempt = Attempt {
             time: Timestamp::now(),
             endpoint: None,
+            direction: None,
             outcome: Why::BodyIncomplete.into(),
             delivery: None,
             key: None,
@@ -57,6 +54,7 @@ impl OnRecord {
             source_identity: caller.identity().map(ToOwned::to_owned),
             target: None,
             target_status: None,
+            failure: None,
             body_sha256: None,
             duration: Duration::ZERO,
         };
@@ -122,10 +120,41 @@ fn answer(why: Why) -> Response<Full<Bytes>> {
     response
 }
 
-/// A delivery that was verified, and whose claim and way to the target are nobody's to take back.
+/// A request as it was read, for either way.
+pub(super) struct Received<'a> {
+    pub caller: &'a Caller,
+    pub parts: &'a Parts,
+    /// The webhook, as `namespace/name`.
+    pub endpoint: String,
+    /// SHA-256 of the body, in hexadecimal.
+    pub body_sha256: String,
+    /// The body, whole.
+    pub body: Bytes,
+}
+
+impl Received<'_> {
+    /// The headers that may travel on.
+    pub fn forwarded(&self, route: &Route) -> HeaderMap {
+        let mut kept = HeaderMap::new();
+        for name in &route.forward {
+            for value in self.parts.headers.get_all(name) {
+                kept.append(name, value.clone());
+            }
+        }
+        kept
+    }
+}
+
+/// What is to be done with what was accepted.
+enum Errand {
+    In(Arc<Inbound>, Parcel),
+    Out(Arc<Outbound>, Letter),
+}
+
+/// A delivery that was accepted, and whose claim and way to the target are nobody's to take back.
 struct Accepted {
     served: Arc<Served>,
-    parcel: Parcel,
+    errand: Errand,
     /// Given back when the delivery is over.
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -143,6 +172,7 @@ async fn accept(
     let route = &served.route;
     let endpoint = format!("{}/{}", route.endpoint.namespace, route.endpoint.name);
     attempt.endpoint = Some(endpoint.clone());
+    attempt.direction = Some(route.way.as_str());
     attempt.source = route.pin.address(caller, &parts.headers);
     if parts.method != Method::POST {
         return Err(Why::WrongMethod);
@@ -158,47 +188,21 @@ async fn accept(
     let (body, room) = timeout(BODY, reading).await.map_err(|_| Why::BodyTimeout)??;
     let body_sha256 = hex(digest(&SHA256, &body).as_ref());
     attempt.body_sha256 = Some(body_sha256.clone());
-    let verified = check_signature(route, parts, &body)?;
-    attempt.key = Some(verified.key_id.clone());
-    let identity = identity(route, &verified, &body)?;
-    let delivery = verified.delivery_id.clone().unwrap_or_else(|| hex(&identity[..16]));
-    attempt.delivery = Some(delivery.clone());
-    served.verified_with(&verified.key_id);
-    let assertion = {
-        let signer = edge.credentials.signer.load_full().ok_or(Why::NotReady)?;
-        let claims = Claims {
-            audience: route.target.audience(),
-            delivery: &delivery,
-            endpoint: &endpoint,
-            key_id: &verified.key_id,
-            source: caller.identity(),
-            body_sha256: URL_SAFE_NO_PAD.encode(digest(&SHA256, &body)),
-        };
-        signer.sign(&claims, Timestamp::now()).ok_or(Why::NotReady)?
+    let received = Received { caller, parts, endpoint, body_sha256, body };
+    let errand = match &route.way {
+        Way::Inbound(way) => Errand::In(way.clone(), way.accept(edge, &served, &received, attempt)?),
+        Way::Outbound(way) => Errand::Out(way.clone(), way.accept(&served, &received, attempt)?),
     };
-    let headers = forwarded(route, &parts.headers);
-    let parcel = Parcel { headers, identity, endpoint, delivery, assertion, body_sha256, body };
-    Ok(Accepted { served, parcel, _room: room })
+    Ok(Accepted { served, errand, _room: room })
 }
 
 impl Accepted {
     async fn deliver(self, edge: &Edge, attempt: &mut Attempt) -> Why {
-        let Self { served, parcel, _room } = self;
-        let route = &served.route;
-        let claimed = edge.replays.claim(route.replay.store, parcel.identity, route.target.takes()).await;
-        let claim = match claimed {
-            Ok(claim) => claim,
-            Err(why) => return why.into(),
-        };
-        attempt.target = Some(route.target.audience().to_owned());
-        let (why, status) = edge.targets.deliver(&route.target, &parcel).await;
-        attempt.target_status = status;
-        if why == Why::Delivered {
-            edge.replays.keep(claim, route.replay.window).await;
-        } else {
-            edge.replays.give_back(claim).await;
+        let Self { served, errand, _room } = self;
+        match errand {
+            Errand::In(way, parcel) => way.deliver(edge, parcel, attempt).await,
+            Errand::Out(way, letter) => way.deliver(edge, &served, letter, attempt).await,
         }
-        why
     }
 }
 
@@ -262,48 +266,4 @@ fn broken(error: &hyper::Error) -> Why {
         Some(ErrorKind::InvalidInput | ErrorKind::InvalidData) => Why::Malformed,
         _ => Why::BodyIncomplete,
     }
-}
-
-fn check_signature(route: &Route, parts: &Parts, body: &[u8]) -> Result<Verified, Why> {
-    let host = || parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = parts.uri.authority().map(Authority::as_str).or_else(host);
-    let delivery = Delivery {
-        method: &parts.method,
-        uri: &parts.uri,
-        authority: authority.unwrap_or_default(),
-        external_url: route.external_url.as_deref(),
-        headers: &parts.headers,
-        body,
-    };
-    Ok(verify(&route.scheme, &route.keys, &delivery, &route.window, Timestamp::now())?)
-}
-
-/// What makes a delivery the same when it comes again: within its endpoint, what is signed, or the idempotency key in it.
-fn identity(route: &Route, verified: &Verified, body: &[u8]) -> Result<Identity, Why> {
-    let mut text = route.endpoint.uid.clone().into_bytes();
-    text.push(0);
-    match &route.replay.idempotency_key {
-        None => text.extend(verified.identity),
-        Some(pointer) => {
-            let value: Value = serde_json::from_slice(body).map_err(|_| Why::NoIdempotencyKey)?;
-            match value.pointer(pointer) {
-                Some(Value::String(key)) if !key.is_empty() => text.extend(key.as_bytes()),
-                Some(Value::Number(key)) => text.extend(key.to_string().as_bytes()),
-                _ => return Err(Why::NoIdempotencyKey),
-            }
-        }
-    }
-    let mut identity = [0; 32];
-    identity.copy_from_slice(digest(&SHA256, &text).as_ref());
-    Ok(identity)
-}
-
-fn forwarded(route: &Route, headers: &HeaderMap) -> HeaderMap {
-    let mut kept = HeaderMap::new();
-    for name in &route.forward {
-        for value in headers.get_all(name) {
-            kept.append(name, value.clone());
-        }
-    }
-    kept
 }

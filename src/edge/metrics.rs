@@ -14,6 +14,7 @@ use super::audit::Attempt;
 struct AttemptLabels {
     /// `namespace/name`, so there are as many as endpoints; empty for paths that no endpoint has.
     endpoint: String,
+    direction: &'static str,
     result: &'static str,
     reason: &'static str,
 }
@@ -53,7 +54,7 @@ impl Default for Metrics {
             interruptions: Family::default(),
             registry: Registry::default(),
         };
-        registry.register("deliveries", "Attempts by endpoint, result and reason", metrics.attempts.clone());
+        registry.register("deliveries", "Attempts by webhook, direction, result and reason", metrics.attempts.clone());
         registry.register_with_unit(
             "delivery_duration",
             "Time from the request's head to the answer",
@@ -82,7 +83,8 @@ impl Metrics {
     pub fn attempt(&self, attempt: &Attempt, recorded: bool) {
         let (result, reason) = (attempt.outcome.result.as_str(), attempt.outcome.reason.as_str());
         let endpoint = attempt.endpoint.clone().unwrap_or_default();
-        self.attempts.get_or_create(&AttemptLabels { endpoint, result, reason }).inc();
+        let direction = attempt.direction.unwrap_or_default();
+        self.attempts.get_or_create(&AttemptLabels { endpoint, direction, result, reason }).inc();
         self.durations.get_or_create(&ResultLabels { result }).observe(attempt.duration.as_secs_f64());
         if !recorded {
             self.unrecorded.inc();

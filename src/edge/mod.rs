@@ -1,9 +1,10 @@
-//! The data plane of webhooks: what the edge does with a delivery, from the socket to the target. Configured by what the
+//! The data plane of webhooks: what the edge does with a delivery, from the socket to the target, in and out. Configured by what the
 //! operator has compiled for it, and by nothing else; nothing on the way of a request asks the API server, unless an object
 //! there is its target.
 //!
 //! ```text
-//! accept ──▶ handle: route ─▶ pin ─▶ rate ─▶ body ─▶ verify ─▶ replay ─▶ deliver ──▶ audit
+//! accept ──▶ handle: route ─▶ pin ─▶ rate ─▶ body ─▶ inbound: verify ─▶ replay ─▶ deliver ────────▶ audit
+//!                                                └─▶ outbound: sign ─▶ deliver ─▶ dead letter ─┘
 //! ```
 
 mod accept;
@@ -12,15 +13,19 @@ pub mod audit;
 mod deliver;
 mod framing;
 mod handle;
+mod inbound;
 pub mod keys;
 mod metrics;
+mod network;
+mod outbound;
 pub mod outcome;
 mod rate;
+mod reach;
 mod replay;
 pub mod report;
-mod resolve;
 mod room;
 pub mod route;
+pub mod signing;
 pub mod source;
 mod table;
 mod tls;
@@ -30,17 +35,23 @@ pub mod watch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use accept::serve;
 pub use audit::Log;
 pub use deliver::object::Objects;
 pub use metrics::Metrics;
+pub use network::Network;
+pub use reach::Reach;
 pub use replay::Redis;
 pub use route::Surroundings;
 
+use self::assertion::Claims;
 use self::audit::Attempt;
 use self::deliver::Targets;
+use self::outcome::Why;
 use self::replay::Replays;
 use self::report::Report;
 use self::room::Room;
@@ -60,21 +71,25 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Deliveries that were accepted and are under way.
     work: TaskTracker,
+    /// Nothing is tried again from here on.
+    stopping: CancellationToken,
 }
 
 impl Edge {
     /// An edge that serves nothing yet.
     #[must_use]
     pub fn new(surroundings: Surroundings, log: Log, redis: Option<Redis>, objects: Objects) -> Self {
+        let stopping = CancellationToken::new();
         Self {
             routes: Routes::new(surroundings),
             credentials: Credentials::default(),
             replays: Replays::new(redis),
-            targets: Targets::new(objects),
+            targets: Targets::new(objects, stopping.clone()),
             room: Room::default(),
             log,
             metrics: Arc::default(),
             work: TaskTracker::new(),
+            stopping,
         }
     }
 
@@ -88,6 +103,12 @@ impl Edge {
             (endpoint.uid.clone(), told)
         };
         Report { endpoints: table.iter().map(served).collect::<BTreeMap<_, _>>() }
+    }
+
+    /// Signs what a target is told.
+    fn assert(&self, claims: &Claims<'_>) -> Result<String, Why> {
+        let signer = self.credentials.signer.load_full().ok_or(Why::NotReady)?;
+        signer.sign(claims, Timestamp::now()).ok_or(Why::NotReady)
     }
 
     fn record(&self, attempt: &Attempt) {

@@ -63,8 +63,12 @@ macro_rules! reasons {
 reasons! {
     /// Verified, new, and taken by the target.
     Delivered => Accepted, OK;
+    /// The destination did not take it; the dead letter did.
+    DeadLettered => Failed, ACCEPTED;
     /// No endpoint has this path.
     UnknownPath => Refused, NOT_FOUND;
+    /// The ID that the sender gave the delivery cannot be one.
+    WrongDeliveryId => Refused, BAD_REQUEST;
     /// Only POST is accepted.
     WrongMethod => Refused, METHOD_NOT_ALLOWED;
     /// The request contradicts itself, or is not HTTP.
@@ -113,6 +117,8 @@ reasons! {
     ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
     /// The edge holds as many bodies as it has memory for.
     NoRoom => Refused, SERVICE_UNAVAILABLE;
+    /// As many deliveries as may be are on their way to the target.
+    TargetBusy => Refused, SERVICE_UNAVAILABLE;
     /// The edge has no certificate to sign assertions with.
     NotReady => Refused, SERVICE_UNAVAILABLE;
     /// The target cannot be reached.
@@ -123,6 +129,10 @@ reasons! {
     TargetRefused => Failed, BAD_GATEWAY;
     /// The edge or the `ServiceAccount` of the target lacks a right.
     TargetForbidden => Failed, BAD_GATEWAY;
+    /// The certificate of the destination is not one that it may have.
+    TargetUntrusted => Failed, BAD_GATEWAY;
+    /// The destination has no address that may be connected to.
+    AddressRefused => Failed, BAD_GATEWAY;
 }
 
 impl From<Refusal> for Why {

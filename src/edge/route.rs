@@ -1,8 +1,10 @@
-//! One endpoint, compiled: what the operator hands to the edge, and what the edge makes of it. Pure.
+//! One webhook, compiled: what the operator hands to the edge, and what the edge makes of it. Pure.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderName;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -10,11 +12,16 @@ use serde::{Deserialize, Serialize};
 use super::deliver::object::Object;
 use super::deliver::service::Service;
 use super::deliver::template::LONGEST_BODY;
-use super::keys::Key;
+use super::inbound::Inbound;
+use super::outbound::Outbound;
+use super::reach::Reach;
+use super::replay::Identity;
 use super::source::Pin;
-use super::verify::{Material, Scheme, Window};
-use crate::api::{ReplayStore, WebhookEndpointSpec, WebhookTarget};
+use crate::api::{WebhookDestinationSpec, WebhookEndpointSpec, WebhookLimits, WebhookSource, WebhookTarget};
 use crate::domain::schedule::parse_duration;
+
+/// Changes when the form of documents does: routes of before are then written anew.
+pub const FORMAT: &str = "2";
 
 /// What the operator compiles for the edge: the content of one route Secret.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -32,33 +39,55 @@ pub struct KeyDocument {
     pub not_after: Option<Timestamp>,
 }
 
-/// One endpoint with its keys. It has no `Debug`, since it holds them.
+/// The spec of a webhook, of either kind.
+#[derive(Clone, Serialize, Deserialize, PartialEq)]
+pub enum Spec {
+    /// What others call.
+    #[serde(rename = "endpoint")]
+    Endpoint(Box<WebhookEndpointSpec>),
+    /// What services send out.
+    #[serde(rename = "destination")]
+    Destination(Box<WebhookDestinationSpec>),
+}
+
+/// One webhook with its keys. It has no `Debug`, since it holds them.
 #[derive(Clone, Serialize, Deserialize, PartialEq)]
 pub struct RouteDocument {
-    /// Which endpoint this is.
+    /// Which webhook this is.
     pub endpoint: Endpoint,
     /// Digest of all the rest: two that have the same serve the same.
     pub digest: String,
     /// Its spec.
-    pub spec: WebhookEndpointSpec,
+    pub spec: Spec,
     /// Its keys.
     pub keys: Vec<KeyDocument>,
 }
 
-/// Which endpoint, and which generation of it.
+/// Which webhook, and which generation of it.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its UID: a namesake that was created later is another endpoint.
+    /// Its UID: a namesake that was created later is another one.
     pub uid: String,
     /// Generation of the spec.
     pub generation: i64,
 }
 
-/// Where deliveries go.
+impl Endpoint {
+    /// What makes a delivery the same when it comes again: what identifies it within its webhook, and the webhook.
+    #[must_use]
+    pub fn identity(&self, within: &[u8]) -> Identity {
+        let text = [self.uid.as_bytes(), b"\0", within].concat();
+        let mut identity = [0; 32];
+        identity.copy_from_slice(digest(&SHA256, &text).as_ref());
+        identity
+    }
+}
+
+/// Where deliveries go within the cluster.
 pub enum Target {
     /// To a Service.
     Service(Service),
@@ -67,7 +96,11 @@ pub enum Target {
 }
 
 impl Target {
-    fn compile(endpoint: &Endpoint, target: &WebhookTarget, surroundings: &Surroundings) -> Result<Self, String> {
+    /// Compiles the target of a webhook.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn compile(endpoint: &Endpoint, target: &WebhookTarget, surroundings: &Surroundings) -> Result<Self, String> {
         match target {
             WebhookTarget { service: Some(service), .. } => {
                 Service::compile(endpoint, service, surroundings).map(Self::Service)
@@ -98,7 +131,8 @@ impl Target {
     }
 
     /// The largest body that the target can take.
-    fn takes_bytes(&self) -> usize {
+    #[must_use]
+    pub fn takes_bytes(&self) -> usize {
         match self {
             Self::Object(object) if object.template.wants_body => LONGEST_BODY,
             _ => usize::MAX,
@@ -117,52 +151,69 @@ pub struct Limits {
     pub per_source_per_second: u32,
 }
 
-/// How a delivery that comes twice is recognized.
-#[derive(Clone, Debug)]
-pub struct ReplayRules {
-    /// How long it is remembered.
-    pub window: Duration,
-    /// Where.
-    pub store: ReplayStore,
-    /// JSON Pointer to the idempotency key in the body.
-    pub idempotency_key: Option<String>,
+/// Which way deliveries go.
+pub enum Way {
+    /// In, from others.
+    Inbound(Arc<Inbound>),
+    /// Out, from services of the cluster.
+    Outbound(Arc<Outbound>),
 }
 
-/// An endpoint as the edge serves it.
+impl Way {
+    /// Its name in audit lines and metrics.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Inbound(_) => "Inbound",
+            Self::Outbound(_) => "Outbound",
+        }
+    }
+
+    /// IDs of all keys, live or not.
+    pub fn key_ids(&self) -> impl Iterator<Item = &String> {
+        let (verify, sign) = match self {
+            Self::Inbound(inbound) => (inbound.keys.as_slice(), [].as_slice()),
+            Self::Outbound(outbound) => ([].as_slice(), outbound.keys.as_slice()),
+        };
+        verify.iter().map(|key| &key.id).chain(sign.iter().map(|key| &key.id))
+    }
+}
+
+/// A webhook as the edge serves it.
 pub struct Route {
-    /// Which endpoint.
+    /// Which webhook.
     pub endpoint: Endpoint,
     /// Digest of the document.
     pub digest: String,
     /// Its path.
     pub path: String,
-    /// The URL as callers know it.
-    pub external_url: Option<String>,
-    /// How deliveries are verified.
-    pub scheme: Scheme,
-    /// All keys, live or not.
-    pub keys: Vec<Key>,
-    /// How far a timestamp may be from the clock.
-    pub window: Window,
     /// Who may call.
     pub pin: Pin,
-    /// How a delivery that comes twice is recognized.
-    pub replay: ReplayRules,
-    /// Where deliveries go.
-    pub target: Target,
     /// Headers that travel on.
     pub forward: Vec<HeaderName>,
     /// What bounds it.
     pub limits: Limits,
+    /// Which way deliveries go.
+    pub way: Way,
 }
 
-/// How the edge reaches Services.
+/// How the edge reaches Services and destinations.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     /// Domain of the cluster's Services.
     pub cluster_domain: String,
     /// Where every Service is reached instead, in a cluster without a network.
     pub service_address: Option<IpAddr>,
+    /// Where destinations may be.
+    pub destinations: Reach,
+}
+
+/// What both kinds of webhooks have.
+struct Common<'a> {
+    path: &'a str,
+    source: Option<&'a WebhookSource>,
+    forward: &'a [String],
+    limits: Option<&'a WebhookLimits>,
 }
 
 impl Route {
@@ -171,52 +222,38 @@ impl Route {
     /// # Errors
     /// Says what is wrong, and what to write instead.
     pub fn compile(document: &RouteDocument, surroundings: &Surroundings) -> Result<Self, String> {
-        let RouteDocument { endpoint, digest, spec, keys } = document;
-        let scheme = Scheme::new(&spec.verification)?;
-        let tolerance = spec.tolerance.clone().unwrap_or_default();
-        let window = Window {
-            past: duration("tolerance.past", tolerance.past.as_deref(), SignedDuration::from_mins(5))?,
-            future: duration("tolerance.future", tolerance.future.as_deref(), SignedDuration::from_mins(1))?,
+        let (common, way, longest) = match &document.spec {
+            Spec::Endpoint(spec) => {
+                let inbound = Inbound::compile(document, spec, surroundings)?;
+                let longest = inbound.target.takes_bytes();
+                let (source, forward) = (spec.source.as_ref(), spec.forward_headers.as_slice());
+                let common = Common { path: &spec.path, source, forward, limits: spec.limits.as_ref() };
+                (common, Way::Inbound(Arc::new(inbound)), longest)
+            }
+            Spec::Destination(spec) => {
+                let outbound = Outbound::compile(document, spec, surroundings)?;
+                let longest = outbound.dead_letter.as_ref().map_or(usize::MAX, Target::takes_bytes);
+                let (source, forward) = (Some(&spec.source), spec.forward_headers.as_slice());
+                let common = Common { path: &spec.path, source, forward, limits: spec.limits.as_ref() };
+                (common, Way::Outbound(Arc::new(outbound)), longest)
+            }
         };
-        let replay = spec.replay.clone().unwrap_or_default();
-        let remembered = duration("replay.window", replay.window.as_deref(), SignedDuration::from_hours(24))?;
-        if remembered < window.past + window.future {
-            return Err("replay.window: it must be as long as tolerance.past and tolerance.future together, or a \
-                        delivery would be new again while it is still fresh"
-                .to_owned());
-        }
-        let limits = spec.limits.clone().unwrap_or_default();
+        let limits = common.limits.cloned().unwrap_or_default();
         let per_second = limits.per_second.unwrap_or(200);
-        let target = Target::compile(endpoint, &spec.target, surroundings)?;
         Ok(Self {
-            digest: digest.clone(),
-            path: spec.path.clone(),
-            external_url: spec.external_url.clone(),
-            keys: keys.iter().map(|key| compile_key(&scheme, key)).collect::<Result<_, _>>()?,
-            scheme,
-            window,
-            pin: Pin::new(spec.source.as_ref())?,
-            replay: ReplayRules {
-                window: remembered.unsigned_abs(),
-                store: replay.store.unwrap_or_default(),
-                idempotency_key: replay.idempotency_key,
-            },
-            forward: spec.forward_headers.iter().map(|name| header(name)).collect::<Result<_, _>>()?,
+            endpoint: document.endpoint.clone(),
+            digest: document.digest.clone(),
+            path: common.path.to_owned(),
+            pin: Pin::new(common.source)?,
+            forward: common.forward.iter().map(|name| header(name)).collect::<Result<_, _>>()?,
             limits: Limits {
-                body: bytes(limits.body.as_deref().unwrap_or("256Ki"))?.min(target.takes_bytes()),
+                body: bytes(limits.body.as_deref().unwrap_or("256Ki"))?.min(longest),
                 per_second,
                 per_source_per_second: limits.per_source_per_second.unwrap_or(per_second),
             },
-            target,
-            endpoint: endpoint.clone(),
+            way,
         })
     }
-}
-
-fn compile_key(scheme: &Scheme, key: &KeyDocument) -> Result<Key, String> {
-    let material =
-        Material::parse(scheme, key.material.as_bytes()).map_err(|why| format!("the key {}: {why}", key.id))?;
-    Ok(Key { id: key.id.clone(), not_before: key.not_before, not_after: key.not_after, material })
 }
 
 /// A duration of the spec.

@@ -20,7 +20,7 @@ pub struct Served {
     pub route: Route,
     /// How often it is called.
     pub rate: Arc<Rate>,
-    /// When each key last verified a delivery, in seconds since 1970, to ten minutes: a status need not follow every one.
+    /// When each key last verified or signed a delivery, in seconds since 1970, to ten minutes: a status need not follow every one.
     used: BTreeMap<String, Arc<AtomicI64>>,
 }
 
@@ -32,20 +32,20 @@ impl Served {
         let used = |id: &String| before.and_then(|before| before.used.get(id)).cloned().unwrap_or_default();
         Self {
             rate: rate.unwrap_or_else(|| Arc::new(Rate::new(limits.per_second, limits.per_source_per_second))),
-            used: route.keys.iter().map(|key| (key.id.clone(), used(&key.id))).collect(),
+            used: route.way.key_ids().map(|id| (id.clone(), used(id))).collect(),
             route,
         }
     }
 
-    /// Notes that a key has verified a delivery.
-    pub fn verified_with(&self, key: &str) {
+    /// Notes that a key has verified a delivery, or signed one that was taken.
+    pub fn used_now(&self, key: &str) {
         if let Some(used) = self.used.get(key) {
             let now = Timestamp::now().as_second();
             used.fetch_max(now - now % PRECISION, Ordering::Relaxed);
         }
     }
 
-    /// When each key last verified a delivery, in seconds since 1970; those that never did are left out.
+    /// When each key was last of use, in seconds since 1970; those that never did are left out.
     pub fn used(&self) -> BTreeMap<&str, i64> {
         let used = self.used.iter().map(|(id, at)| (id.as_str(), at.load(Ordering::Relaxed)));
         used.filter(|(_, at)| *at > 0).collect()
@@ -123,7 +123,7 @@ impl Routes {
             Ok(route) => Some(Arc::new(Served::new(route, before))),
             Err(why) => {
                 let endpoint = format!("{}/{}", document.endpoint.namespace, document.endpoint.name);
-                tracing::error!(endpoint, why, "an endpoint cannot be served");
+                tracing::error!(endpoint, why, "a webhook cannot be served");
                 None
             }
         }
@@ -140,7 +140,7 @@ impl Routes {
             }
         }
         for path in twice {
-            tracing::error!(path, "two endpoints have one path, and neither is served");
+            tracing::error!(path, "two webhooks have one path, and neither is served");
             table.remove(path);
         }
         self.table.store(Arc::new(Table(table)));
@@ -152,23 +152,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::edge::reach::Reach;
 
     fn document(name: &str, path: &str) -> RouteDocument {
         serde_json::from_value(json!({
             "endpoint": {"namespace": "shop", "name": name, "uid": name, "generation": 1},
             "digest": name,
-            "spec": {
+            "spec": {"endpoint": {
                 "path": path,
                 "verification": {"github": {}},
                 "target": {"service": {"name": "payments", "port": 80}},
-            },
+            }},
             "keys": [{"id": "first", "material": "0123456789abcdef0123456789abcdef"}],
         }))
         .unwrap()
     }
 
     fn routes() -> Routes {
-        Routes::new(Surroundings { cluster_domain: "cluster.local".into(), service_address: None })
+        let destinations = Reach::Public(Arc::from([]));
+        Routes::new(Surroundings { cluster_domain: "cluster.local".into(), service_address: None, destinations })
     }
 
     #[test]
@@ -202,7 +204,7 @@ mod tests {
         let routes = routes();
         routes.set("one", Some(&document("one", "/shop/a")));
         let before = routes.load().find("/shop/a").unwrap();
-        before.verified_with("first");
+        before.used_now("first");
         routes.set("one", Some(&RouteDocument { digest: "other".into(), ..document("one", "/shop/a") }));
         let after = routes.load().find("/shop/a").unwrap();
         assert_eq!((after.route.digest.as_str(), after.used()), ("other", before.used()));

@@ -12,6 +12,7 @@ mod leadership;
 mod manifests;
 mod monitoring;
 mod operations;
+mod outbound;
 mod restart;
 mod rotation;
 mod topic_policy;

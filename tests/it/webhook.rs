@@ -95,7 +95,7 @@ async fn a_delivery_reaches_its_target_once_and_is_on_record() {
     assert!(!log.contains(&key) && !log.contains("amount"), "neither keys nor bodies are on record");
 }
 
-fn check_assertion(bed: &Bed, token: &str, audience: &str) -> Value {
+pub fn check_assertion(bed: &Bed, token: &str, audience: &str) -> Value {
     let python = format!("{}/bin/python3", bed.env("SIGNERS"));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers/sign.py");
     let (ok, text) = run(&python, &[script, "assertion", token, audience, bed.env("EDGE_CA")], "");

@@ -1,6 +1,7 @@
-"""Signs a delivery with the library that a sender would use, and checks assertions as a target would.
+"""Signs a delivery with the library that a sender would use, and checks what the edge signs as others would.
 
 sign.py SCHEME KEY ID SECONDS [URL]  body on standard input; prints one header per line, as curl takes them
+sign.py verify KEY HEADERS           whether a receiver takes a delivery: body on standard input, headers as JSON
 sign.py assertion TOKEN AUDIENCE CA  prints the claims of an assertion whose chain ends in the authorities of a file
 """
 
@@ -96,6 +97,21 @@ def jwt(key, body, delivery, seconds, url):
     return {"authorization": "Bearer " + jwt.encode(claims, key, algorithm="ES256", headers={"kid": "one"})}
 
 
+def verify(key, headers, body):
+    """As a receiver does it: by the library of Standard Webhooks, which knows secrets only, or by the public key."""
+    if not key.startswith("whpk_"):
+        from standardwebhooks.webhooks import Webhook
+
+        return Webhook(key).verify(body.decode(), headers)
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    signatures = [it.split(",")[1] for it in headers["webhook-signature"].split(" ") if it.startswith("v1a,")]
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    public = Ed25519PublicKey.from_public_bytes(base64.b64decode(key.removeprefix("whpk_")))
+    assert len(signatures) == 1, headers
+    public.verify(base64.b64decode(signatures[0]), signed)
+
+
 def assertion(token, audience, authorities):
     import jwt
     from cryptography import x509
@@ -127,6 +143,8 @@ SCHEMES = {
 
 if sys.argv[1] == "assertion":
     print(json.dumps(assertion(*sys.argv[2:5])))
+elif sys.argv[1] == "verify":
+    verify(sys.argv[2], json.loads(sys.argv[3]), sys.stdin.buffer.read())
 else:
     scheme, key, delivery, seconds, url = (sys.argv[1:] + [""])[:5]
     headers = SCHEMES[scheme](key, sys.stdin.buffer.read(), delivery, int(seconds), url)

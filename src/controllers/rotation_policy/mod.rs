@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 
 use super::Context;
 use super::attached::{policies_for, rules_for};
-use super::webhook_endpoint::key_secret;
+use super::webhook::{Webhook, key_secret};
 use crate::api::{
     ConditionType, Conditions, Reason, RotationPolicy, RotationPolicySpec, RotationPolicyStatus, RotationTargetKind,
-    ServiceIdentity, WebhookEndpoint,
+    ServiceIdentity, WebhookDestination, WebhookEndpoint,
 };
 use crate::domain::key_set::{Turning, signing};
 use crate::domain::rotation::Rules;
@@ -53,16 +53,9 @@ pub async fn reconcile(context: Arc<Context>, policy: Arc<RotationPolicy>) -> Re
                 attached(&context, &stores.identities, &policy, RotationTargetKind::ServiceIdentity, Rules::new)
                     .filter(|identity| identity.spec.authentication.mtls.is_some())
                     .map(|identity| before.is_some_and(|before| is_older(&identity, before)));
-            let endpoints = attached(
-                &context,
-                &stores.webhook_endpoints,
-                &policy,
-                RotationTargetKind::WebhookEndpoint,
-                Turning::new,
-            )
-            .filter(is_made)
-            .map(|endpoint| before.is_some_and(|before| signs_with_older(&context, &endpoint, before)));
-            for is_outstanding in identities.chain(endpoints) {
+            let endpoints = webhooks::<WebhookEndpoint>(&context, &policy, before);
+            let destinations = webhooks::<WebhookDestination>(&context, &policy, before);
+            for is_outstanding in identities.chain(endpoints).chain(destinations) {
                 status.targets = status.targets.saturating_add(1);
                 status.outstanding += u32::from(is_outstanding);
             }
@@ -122,14 +115,21 @@ where
     })
 }
 
-/// Whether the operator makes its keys.
-fn is_made(endpoint: &WebhookEndpoint) -> bool {
-    endpoint.spec.keys.as_ref().is_none_or(|keys| keys.external.is_none())
+/// The webhooks whose keys the operator makes, as far as the policy is in force for them: whether each still signs with a key
+/// from before.
+fn webhooks<'a, W: Webhook>(
+    context: &'a Context,
+    policy: &RotationPolicy,
+    before: Option<Timestamp>,
+) -> impl Iterator<Item = bool> + 'a {
+    attached(context, W::store(&context.stores), policy, W::ROTATION, Turning::new)
+        .filter(|webhook| webhook.algorithm().is_some())
+        .map(move |webhook| before.is_some_and(|before| signs_with_older(context, &webhook, before)))
 }
 
-fn signs_with_older(context: &Context, endpoint: &WebhookEndpoint, before: Timestamp) -> bool {
-    let namespace = endpoint.metadata.namespace.as_deref().unwrap_or_default();
-    let record = context.webhook_secrets.get(namespace, &key_secret(endpoint));
+fn signs_with_older<W: Webhook>(context: &Context, webhook: &W, before: Timestamp) -> bool {
+    let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
+    let record = context.webhook_secrets.get(namespace, &key_secret(webhook));
     let facts = record.and_then(|record| record.facts.clone().ok()).unwrap_or_default();
     signing(&facts.keys).and_then(|key| key.not_before).is_some_and(|made| made < before)
 }

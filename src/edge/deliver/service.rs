@@ -11,7 +11,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::super::outcome::Why;
-use super::super::resolve::Resolver;
+use super::super::reach::{Reach, Resolver, by_name};
 use super::super::route::{Endpoint, Surroundings};
 use super::{Answer, Parcel, Patience};
 use crate::api::ServiceTarget;
@@ -20,8 +20,7 @@ use crate::api::ServiceTarget;
 const ASSERTION: HeaderName = HeaderName::from_static("credence-assertion");
 /// Carries the ID of the delivery, which is the same at every attempt.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// How long a connection may take, and how long an idle one is kept.
-const CONNECT: Duration = Duration::from_secs(3);
+/// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
 /// What a target says that may take the same delivery in a moment.
 const PASSING: [StatusCode; 3] =
@@ -66,13 +65,10 @@ pub struct Post(Client<HttpConnector<Resolver>, Full<Bytes>>);
 
 impl Default for Post {
     fn default() -> Self {
-        let mut connector = HttpConnector::new_with_resolver(Resolver::default());
-        connector.set_connect_timeout(Some(CONNECT));
-        connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .build(connector);
+            .build(by_name(Reach::Services));
         Self(client)
     }
 }

@@ -3,7 +3,7 @@
 //! Every scheme works on the bytes as they came, accepts each header exactly once, and tries every live key in constant time.
 //! What is wrong goes to the audit log; the caller only learns that it was refused.
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
 
 use self::attempt::{Attempt, identity, sha256};
@@ -124,6 +124,16 @@ pub fn verify(
         Scheme::Hmac(layout) => hmac::verify(&attempt, layout),
         Scheme::Jwt(pins) => jwt::verify(&attempt, pins),
     }
+}
+
+/// The ID that a sender gives a delivery, if it does, in the form of Standard Webhooks.
+///
+/// # Errors
+/// When it is there and cannot be one.
+pub fn delivery_id(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Refusal> {
+    let id = header::optional_id(headers, name.as_str())?;
+    // A dot would let a part of the body pass for a part of the ID, or the other way round.
+    if id.as_ref().is_some_and(|id| id.contains('.')) { Err(Refusal::MalformedHeader) } else { Ok(id) }
 }
 
 #[cfg(test)]

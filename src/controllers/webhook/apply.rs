@@ -1,4 +1,4 @@
-//! Carries the plan of an endpoint out: keys first, then the route, then the status.
+//! Carries the plan of a webhook out: keys first, then the route, then the status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,17 +12,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::super::context::Context;
 use super::super::material::WebhookFacts;
 use super::super::{retry_in, wait};
-use super::FINALIZER;
 use super::keys::{self, KEYS};
 use super::observe::{Observed, key_secret, route_secret};
-use super::plan::{Plan, protection};
-use crate::api::{
-    ConditionType, Conditions, Reason, WebhookEndpoint, WebhookEndpointStatus, WebhookKeyState, WebhookKeyStatus,
-};
+use super::plan::Plan;
+use super::{FINALIZER, Webhook};
+use crate::api::{ConditionType, Conditions, Reason, WebhookKeyState, WebhookKeyStatus, WebhookStatus};
 use crate::domain::identity::digest;
 use crate::domain::key_set::{self, KeyRecord};
+use crate::edge::Reach;
 use crate::edge::report::Served;
-use crate::edge::route::{Endpoint, Route, RouteDocument, Surroundings};
+use crate::edge::route::{Endpoint, FORMAT, Route, RouteDocument, Surroundings};
 use crate::edge::watch::{ROUTE, ROUTE_ENTRY};
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
@@ -35,21 +34,18 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 /// Keys with their material; read only when it is needed.
 type Material = Option<Vec<(KeyRecord, String)>>;
 
-pub async fn apply(
+pub async fn apply<W: Webhook>(
     context: &Arc<Context>,
-    endpoint: &WebhookEndpoint,
-    observed: &Observed,
+    webhook: &W,
+    observed: &Observed<W>,
     plan: Plan,
 ) -> Result<Done, Error> {
-    // A route without a finalizer would be served after its endpoint is gone.
-    if !set_finalizer(&context.client, endpoint, FINALIZER, true).await? {
+    // A route without a finalizer would be served after its webhook is gone.
+    if !set_finalizer(&context.client, webhook, FINALIZER, true).await? {
         return Ok(Done::gone());
     }
     let mut conditions = Conditions::new();
-    let mut status = WebhookEndpointStatus {
-        protection: Some(protection(&endpoint.spec.verification).to_owned()),
-        ..WebhookEndpointStatus::default()
-    };
+    let mut status = WebhookStatus { protection: Some(webhook.protection().to_owned()), ..WebhookStatus::default() };
     let mut next = None;
     let (records, material) = match plan {
         Plan::Refuse(reason, message) => {
@@ -58,11 +54,11 @@ pub async fn apply(
         }
         Plan::Generated(decision) => {
             conditions.met(ConditionType::Accepted, Reason::Valid, "the spec agrees with what it names");
-            status.key_secret = Some(key_secret(endpoint));
+            status.key_secret = Some(key_secret(webhook));
             next = Some(wait(observed.now, decision.until));
             let before = observed.made.clone().and_then(Result::ok);
             if decision.make || before.as_ref() != Some(&decision.keys) {
-                match keys::write(context, endpoint, &decision.keys, decision.make, observed.now).await {
+                match keys::write(context, webhook, &decision.keys, decision.make, observed.now).await {
                     Ok(written) => (written.iter().map(|(record, _)| record.clone()).collect(), Some(written)),
                     Err(error @ Error::NotOwned { .. }) => {
                         conditions.unmet(ConditionType::KeysReady, Reason::NotOwned, error.to_string());
@@ -76,9 +72,8 @@ pub async fn apply(
         }
         Plan::External(secret) => {
             conditions.met(ConditionType::Accepted, Reason::Valid, "the spec agrees with what it names");
-            let namespace = endpoint.metadata.namespace.as_deref().unwrap_or_default();
             status.key_secret = Some(secret.clone());
-            match keys::external(context, namespace, &secret).await? {
+            match keys::external(context, webhook, &secret).await? {
                 Ok(found) => (found.iter().map(|(record, _)| record.clone()).collect(), Some(found)),
                 Err(message) => {
                     conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, message);
@@ -89,57 +84,63 @@ pub async fn apply(
     };
     let accepted = !records.is_empty();
     let route =
-        if accepted { program(context, endpoint, observed, &records, material, &mut conditions).await? } else { None };
+        if accepted { program(context, webhook, observed, &records, material, &mut conditions).await? } else { None };
     if route.is_none() {
-        withdraw(context, endpoint).await?;
+        withdraw(context, webhook).await?;
         next = Some(retry_in(&observed.status.conditions, ConditionType::Ready, observed.now, RETRY));
     }
     describe_keys(observed, &records, &mut status, &mut conditions);
     describe_edges(observed, route.as_deref(), &mut status, &mut conditions);
-    conditions.conclude(format!("deliveries to {} go to their target", endpoint.spec.path));
-    status.observed_generation = endpoint.metadata.generation;
-    status.conditions = conditions.merge(&observed.status.conditions, endpoint.metadata.generation, observed.now);
-    context.statuses.webhook_endpoints.write(&context.client, endpoint, &observed.status, &status).await?;
-    context.events.transition(endpoint, &observed.status.conditions, &conditions).await;
+    conditions.conclude(webhook.purpose());
+    status.observed_generation = webhook.meta().generation;
+    status.conditions = conditions.merge(&observed.status.conditions, webhook.meta().generation, observed.now);
+    W::statuses(&context.statuses).write(&context.client, webhook, &observed.status, &status).await?;
+    context.events.transition(webhook, &observed.status.conditions, &conditions).await;
     let changes = key_set::next_change(&records, observed.now).map(|at| wait(observed.now, at));
     Ok(Done::with(&conditions, next.into_iter().chain(changes).min()))
 }
 
 /// Hands the route to the edge, when it is another than before. Returns its digest; `None` when it cannot be served.
-async fn program(
+async fn program<W: Webhook>(
     context: &Context,
-    endpoint: &WebhookEndpoint,
-    observed: &Observed,
+    webhook: &W,
+    observed: &Observed<W>,
     records: &[KeyRecord],
     material: Material,
     conditions: &mut Conditions,
 ) -> Result<Option<String>, Error> {
     let Some(edge) = context.settings.edge_namespace.as_deref() else { return Ok(None) };
-    let spec = serde_json::to_string(&endpoint.spec).map_err(|error| Error::Bug(error.to_string()))?;
+    let spec = webhook.spec();
+    let text = serde_json::to_string(&spec).map_err(|error| Error::Bug(error.to_string()))?;
     let keys =
         records.iter().map(|key| format!("{} {} {:?} {:?}", key.id, key.fingerprint, key.not_before, key.not_after));
-    let generation = endpoint.metadata.generation.unwrap_or_default();
-    let parts: Vec<String> = [generation.to_string(), spec].into_iter().chain(keys).collect();
+    let generation = webhook.meta().generation.unwrap_or_default();
+    let parts: Vec<String> = [FORMAT.to_owned(), generation.to_string(), text].into_iter().chain(keys).collect();
     let wanted = digest(parts.iter().map(String::as_str));
     if observed.route.as_ref() == Some(&wanted) {
         return Ok(Some(wanted));
     }
     let material = match material {
         Some(material) => material,
-        None => keys::made(context, endpoint, records).await?,
+        None => keys::made(context, webhook, records).await?,
     };
     let document = RouteDocument {
         endpoint: Endpoint {
-            namespace: endpoint.metadata.namespace.clone().unwrap_or_default(),
-            name: endpoint.metadata.name.clone().unwrap_or_default(),
-            uid: uid(endpoint),
+            namespace: webhook.meta().namespace.clone().unwrap_or_default(),
+            name: webhook.meta().name.clone().unwrap_or_default(),
+            uid: uid(webhook),
             generation,
         },
         digest: wanted.clone(),
-        spec: endpoint.spec.clone(),
-        keys: material.into_iter().map(keys::document).collect(),
+        keys: material.into_iter().map(keys::document::<W>).collect(),
+        spec,
     };
-    let surroundings = Surroundings { cluster_domain: context.settings.cluster_domain.clone(), service_address: None };
+    // Where destinations may be is the edge's own matter, and judged when it connects.
+    let surroundings = Surroundings {
+        cluster_domain: context.settings.cluster_domain.clone(),
+        service_address: None,
+        destinations: Reach::Public(Arc::from([])),
+    };
     if let Err(why) = Route::compile(&document, &surroundings) {
         let keys = why.starts_with("the key ");
         let (kind, reason) = if keys {
@@ -153,13 +154,10 @@ async fn program(
     let text = serde_json::to_vec(&document).map_err(|error| Error::Bug(error.to_string()))?;
     let facts = WebhookFacts { digest: wanted.clone(), keys: Vec::new() };
     let mut annotations = facts.annotations()?;
-    annotations.insert(
-        crate::kubernetes::FOR.to_owned(),
-        format!("WebhookEndpoint/{}/{}", document.endpoint.namespace, document.endpoint.name),
-    );
+    annotations.insert(crate::kubernetes::FOR.to_owned(), webhook.full_name());
     let secret = Secret {
         metadata: ObjectMeta {
-            name: Some(route_secret(endpoint)),
+            name: Some(route_secret(webhook)),
             namespace: Some(edge.to_owned()),
             labels: Some(BTreeMap::from([
                 (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
@@ -175,17 +173,17 @@ async fn program(
     Ok(Some(wanted))
 }
 
-async fn withdraw(context: &Context, endpoint: &WebhookEndpoint) -> Result<(), Error> {
+async fn withdraw<W: Webhook>(context: &Context, webhook: &W) -> Result<(), Error> {
     match context.settings.edge_namespace.as_deref() {
-        Some(edge) => context.webhook_secrets.delete(edge, &route_secret(endpoint), "").await,
+        Some(edge) => context.webhook_secrets.delete(edge, &route_secret(webhook), "").await,
         None => Ok(()),
     }
 }
 
-fn describe_keys(
-    observed: &Observed,
+fn describe_keys<W>(
+    observed: &Observed<W>,
     records: &[KeyRecord],
-    status: &mut WebhookEndpointStatus,
+    status: &mut WebhookStatus,
     conditions: &mut Conditions,
 ) {
     let verified = |id: &str| {
@@ -205,15 +203,15 @@ fn describe_keys(
         let message = format!("no key of the Secret {secret} is valid now; add one");
         conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, message);
     } else {
-        let message = format!("{live} keys of the Secret {secret} are accepted");
+        let message = format!("{live} keys of the Secret {secret} are in use");
         conditions.met(ConditionType::KeysReady, Reason::KeysStored, message);
     }
 }
 
-fn describe_edges(
-    observed: &Observed,
+fn describe_edges<W>(
+    observed: &Observed<W>,
     route: Option<&str>,
-    status: &mut WebhookEndpointStatus,
+    status: &mut WebhookStatus,
     conditions: &mut Conditions,
 ) {
     let serving = observed.served.iter().filter_map(|(replica, served)| Some((replica, served.as_ref()?)));
@@ -234,11 +232,11 @@ fn describe_edges(
     }
 }
 
-/// Takes the route from the edge, and then lets the endpoint go.
-pub async fn clean_up(context: &Context, endpoint: &WebhookEndpoint) -> Result<Done, Error> {
-    if has_finalizer(endpoint, FINALIZER) {
-        withdraw(context, endpoint).await?;
-        set_finalizer(&context.client, endpoint, FINALIZER, false).await?;
+/// Takes the route from the edge, and then lets the webhook go.
+pub async fn clean_up<W: Webhook>(context: &Context, webhook: &W) -> Result<Done, Error> {
+    if has_finalizer(webhook, FINALIZER) {
+        withdraw(context, webhook).await?;
+        set_finalizer(&context.client, webhook, FINALIZER, false).await?;
     }
     Ok(Done::gone())
 }

@@ -14,18 +14,20 @@ use zeroize::Zeroizing;
 
 use super::super::context::Context;
 use super::super::material::WebhookFacts;
+use super::Webhook;
 use super::observe::key_secret;
-use crate::api::{Verification, WebhookEndpoint};
+use crate::api::WebhookKeyAlgorithm;
 use crate::domain::identity::hex;
-use crate::domain::key_set::{KeyRecord, signing};
+use crate::domain::key_set::{self, KeyRecord};
 use crate::edge::route::KeyDocument;
+use crate::edge::signing;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::{display_name, owned_metadata};
+use crate::kubernetes::owned_metadata;
 
 /// What a key Secret is for.
 pub const KEYS: &str = "webhook-keys";
 /// Entries of a key Secret that the operator makes.
-pub const ENTRIES: &[&str] = &["keys.json", "signing-key", "signing-key-id", "type"];
+pub const ENTRIES: &[&str] = &["keys.json", "signing-key", "signing-key-id", "verification-key", "type"];
 /// Label that the owner of an external key Secret puts on it: this Secret may be used to verify webhooks.
 pub const EXTERNAL_LABEL: &str = "credence.dev/webhook-keys";
 /// Bytes of a key that is made: the longest that Standard Webhooks allows, and as strong as the hash.
@@ -43,15 +45,15 @@ struct Stored {
 ///
 /// # Errors
 /// What the API server said.
-pub async fn write(
+pub async fn write<W: Webhook>(
     context: &Context,
-    endpoint: &WebhookEndpoint,
+    webhook: &W,
     records: &[KeyRecord],
     make: bool,
     now: Timestamp,
 ) -> Result<Vec<(KeyRecord, String)>, Error> {
-    let namespace = endpoint.metadata.namespace.as_deref().unwrap_or_default();
-    let before = if records.is_empty() { BTreeMap::new() } else { read_made(context, namespace, endpoint).await? };
+    let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
+    let before = if records.is_empty() { BTreeMap::new() } else { read_made(context, webhook).await? };
     let mut keys: Vec<Stored> = Vec::new();
     for record in records {
         if let Some(key) = before.get(&record.id) {
@@ -60,34 +62,33 @@ pub async fn write(
     }
     if make {
         let first = !keys.iter().any(|key| key.record.signs_since.is_some());
-        keys.push(generate(&endpoint.spec.verification, first, now)?);
+        keys.push(generate(webhook, first, now)?);
     }
     let all: Vec<KeyRecord> = keys.iter().map(|key| key.record.clone()).collect();
     let json = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Bug(error.to_string()));
-    let signs = signing(&all).map(|record| record.id.as_str()).unwrap_or_default();
-    let material = keys.iter().find(|key| key.record.id == signs).map(|key| key.key.as_str()).unwrap_or_default();
+    let signs = key_set::signing(&all).map(|record| record.id.as_str()).unwrap_or_default();
+    let signing = keys.iter().find(|key| key.record.id == signs);
+    let material = signing.map(|key| key.key.as_str()).unwrap_or_default();
+    let verifies = signing.and_then(|key| key.record.public_key.as_deref()).unwrap_or(material);
     let listed = json(serde_json::to_string(&keys))?;
-    let entries = [listed.as_str(), material, signs, "webhook-keys"];
+    let entries = [listed.as_str(), material, signs, verifies, "webhook-keys"];
     let data = ENTRIES.iter().zip(entries).map(|(name, text)| ((*name).to_owned(), ByteString(text.into()))).collect();
     let facts = WebhookFacts { digest: String::new(), keys: all.clone() };
     let secret = Secret {
-        metadata: owned_metadata(endpoint, namespace, &key_secret(endpoint), KEYS, facts.annotations()?),
+        metadata: owned_metadata(webhook, namespace, &key_secret(webhook), KEYS, facts.annotations()?),
         type_: Some("servicebinding.io/webhook".to_owned()),
         data: Some(data),
         ..Secret::default()
     };
     context.webhook_secrets.put(&secret).await?;
-    tracing::info!(endpoint = display_name(endpoint), keys = keys.len(), signing = signs, "keys stored");
+    tracing::info!(webhook = webhook.full_name(), keys = keys.len(), signing = signs, "keys stored");
     Ok(keys.into_iter().map(|key| (key.record, key.key)).collect())
 }
 
 /// Reads the keys that the operator has made, by ID.
-async fn read_made(
-    context: &Context,
-    namespace: &str,
-    endpoint: &WebhookEndpoint,
-) -> Result<BTreeMap<String, String>, Error> {
-    let secret = context.webhook_secrets.read(namespace, &key_secret(endpoint)).await?;
+async fn read_made<W: Webhook>(context: &Context, webhook: &W) -> Result<BTreeMap<String, String>, Error> {
+    let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
+    let secret = context.webhook_secrets.read(namespace, &key_secret(webhook)).await?;
     let entry = secret.and_then(|secret| secret.data?.remove(ENTRIES[0]));
     let stored: Vec<Stored> = entry.and_then(|entry| serde_json::from_slice(&entry.0).ok()).unwrap_or_default();
     Ok(stored.into_iter().map(|key| (key.record.id, key.key)).collect())
@@ -97,31 +98,37 @@ async fn read_made(
 ///
 /// # Errors
 /// What the API server said.
-pub async fn made(
+pub async fn made<W: Webhook>(
     context: &Context,
-    endpoint: &WebhookEndpoint,
+    webhook: &W,
     records: &[KeyRecord],
 ) -> Result<Vec<(KeyRecord, String)>, Error> {
-    let namespace = endpoint.metadata.namespace.as_deref().unwrap_or_default();
-    let mut stored = read_made(context, namespace, endpoint).await?;
+    let mut stored = read_made(context, webhook).await?;
     Ok(records.iter().filter_map(|record| Some((record.clone(), stored.remove(&record.id)?))).collect())
 }
 
 /// A new key, in the form that its scheme's own libraries take.
-fn generate(verification: &Verification, signs: bool, now: Timestamp) -> Result<Stored, Error> {
+fn generate<W: Webhook>(webhook: &W, signs: bool, now: Timestamp) -> Result<Stored, Error> {
     let random = |bytes: &mut [u8]| rand::fill(bytes).map_err(|_| Error::Bug("no random bytes to be had".into()));
     let mut secret = Zeroizing::new([0; LENGTH]);
     random(&mut *secret)?;
     let mut id = [0; 5];
     random(&mut id)?;
-    let key = match verification.standard_webhooks {
-        Some(_) => format!("whsec_{}", STANDARD.encode(*secret)),
-        None => hex(&*secret),
+    let (key, public_key) = match webhook.algorithm().unwrap_or_default() {
+        WebhookKeyAlgorithm::Ed25519 => {
+            let (private, public) = signing::pair(&secret).ok_or_else(|| Error::Bug("no Ed25519 key".into()))?;
+            (private, Some(public))
+        }
+        WebhookKeyAlgorithm::HmacSha256 if webhook.has_standard_keys() => {
+            (format!("whsec_{}", STANDARD.encode(*secret)), None)
+        }
+        WebhookKeyAlgorithm::HmacSha256 => (hex(&*secret), None),
     };
     let now = crate::api::whole_seconds(now);
     let record = KeyRecord {
         id: format!("k{}", hex(&id)),
         fingerprint: fingerprint(key.as_bytes()),
+        public_key,
         not_before: Some(now),
         not_after: None,
         signs_since: signs.then_some(now),
@@ -133,11 +140,12 @@ fn generate(verification: &Verification, signs: bool, now: Timestamp) -> Result<
 ///
 /// # Errors
 /// Why they cannot be used, or what the API server said.
-pub async fn external(
+pub async fn external<W: Webhook>(
     context: &Context,
-    namespace: &str,
+    webhook: &W,
     name: &str,
 ) -> Result<Result<Vec<(KeyRecord, String)>, String>, Error> {
+    let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
     let Some(secret) = context.webhook_secrets.read(namespace, name).await? else {
         return Ok(Err(format!("the Secret {name} does not exist; create it, or name another one")));
     };
@@ -148,7 +156,11 @@ pub async fn external(
             "the Secret {name} is not meant for webhooks; if it is, label it {EXTERNAL_LABEL}=true"
         )));
     }
-    Ok(parse_external(name, &secret.data.unwrap_or_default()))
+    let mut keys = parse_external(name, &secret.data.unwrap_or_default());
+    for (record, key) in keys.iter_mut().flatten().filter(|_| W::SIGNS) {
+        record.public_key = signing::public_of(key);
+    }
+    Ok(keys)
 }
 
 fn parse_external(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec<(KeyRecord, String)>, String> {
@@ -167,6 +179,7 @@ fn parse_external(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec
         let record = KeyRecord {
             id: id.clone(),
             fingerprint: fingerprint(key.as_bytes()),
+            public_key: None,
             not_before: time(format!("{id}.notBefore"))?,
             not_after: time(format!("{id}.notAfter"))?,
             signs_since: None,
@@ -179,8 +192,9 @@ fn parse_external(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec
     Ok(keys)
 }
 
-/// The form of keys that the edge takes.
-pub fn document((record, material): (KeyRecord, String)) -> KeyDocument {
+/// The form of keys that the edge takes. Where it does not sign, the private half of a key is nobody's business there.
+pub fn document<W: Webhook>((record, material): (KeyRecord, String)) -> KeyDocument {
+    let material = record.public_key.filter(|_| !W::SIGNS).unwrap_or(material);
     KeyDocument { id: record.id, material, not_before: record.not_before, not_after: record.not_after }
 }
 

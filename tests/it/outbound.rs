@@ -1,0 +1,442 @@
+//! Webhooks that go out: posted by curl with the certificate of an identity, received by a server with a certificate of its own,
+//! and verified as receivers do it.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Request, Response, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData};
+use rustls::ServerConfig;
+use rustls_pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::bed::{Bed, identity, manifest, run, until, with};
+use crate::hooks::{Parcels, Target};
+use crate::webhook::{audit, check_assertion};
+
+/// A receiver of webhooks whose certificate is for `localhost`.
+struct Receiver {
+    port: u16,
+    /// The authority of its certificate, in PEM.
+    authority: String,
+    /// Its public key, as a destination pins it.
+    key: String,
+    parcels: Parcels,
+    /// What it answers, one after the other; then 200.
+    answers: Arc<Mutex<VecDeque<u16>>>,
+}
+
+impl Receiver {
+    async fn start() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let pair = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&pair, &authority).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let key = PrivateKeyDer::Pkcs8(pair.serialize_der().into());
+        let tls = tls.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let receiver = Self {
+            port: listener.local_addr().unwrap().port(),
+            authority: authority.pem(),
+            key: STANDARD.encode(digest(&SHA256, &pair.subject_public_key_info())),
+            parcels: Parcels::default(),
+            answers: Arc::default(),
+        };
+        tokio::spawn(serve(
+            listener,
+            TlsAcceptor::from(Arc::new(tls)),
+            receiver.parcels.clone(),
+            receiver.answers.clone(),
+        ));
+        receiver
+    }
+
+    fn answers(&self, statuses: &[u16]) {
+        self.answers.lock().unwrap().extend(statuses);
+    }
+
+    fn count(&self) -> usize {
+        self.parcels.lock().unwrap().len()
+    }
+
+    fn last(&self) -> (HeaderMap, Bytes) {
+        self.parcels.lock().unwrap().last().cloned().unwrap()
+    }
+}
+
+async fn serve(listener: TcpListener, tls: TlsAcceptor, parcels: Parcels, answers: Arc<Mutex<VecDeque<u16>>>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (tls, parcels, answers) = (tls.clone(), parcels.clone(), answers.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (parcels, answers) = (parcels.clone(), answers.clone());
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                let mut headers = parts.headers;
+                headers.insert("x-path", parts.uri.to_string().parse().unwrap());
+                parcels.lock().unwrap().push((headers, body));
+                let status = answers.lock().unwrap().pop_front().unwrap_or(200);
+                let mut response = Response::new(Full::<Bytes>::default());
+                *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                response.headers_mut().insert("location", "/elsewhere".parse().unwrap());
+                Ok::<_, Infallible>(response)
+            }
+        });
+        tokio::spawn(async move {
+            let Ok(stream) = tls.accept(stream).await else { return };
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// A namespace with an identity that may send.
+struct Scene {
+    bed: Bed,
+    namespace: String,
+    certificate: PathBuf,
+    spiffe_id: String,
+}
+
+impl Scene {
+    async fn open(test: &str) -> Self {
+        let bed = Bed::open().await;
+        let namespace = bed.namespace(test).await;
+        bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
+        let ready = bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
+        let spiffe_id = ready.data["status"]["spiffeID"].as_str().unwrap().to_owned();
+        let certificate = bed.mount(&namespace, "orders-mtls").await;
+        Self { bed, namespace, certificate, spiffe_id }
+    }
+
+    fn destination(&self, name: &str, receiver: &Receiver) -> Value {
+        manifest(
+            "WebhookDestination",
+            Some(&self.namespace),
+            name,
+            json!({
+                "path": format!("/{}/out/{name}", self.namespace),
+                "source": {"clientCertificate": {"spiffeIDs": [self.spiffe_id]}},
+                "signing": {"standardWebhooks": {}},
+                "target": {
+                    "url": format!("https://localhost:{}/in?token=hidden", receiver.port),
+                    "caBundle": receiver.authority,
+                    "attempts": 1,
+                },
+                "forwardHeaders": ["content-type"],
+            }),
+        )
+    }
+
+    async fn ready(&self, destination: Value) {
+        let name = destination["metadata"]["name"].as_str().unwrap().to_owned();
+        self.bed.apply(destination).await.unwrap();
+        self.bed.ready("WebhookDestination", Some(&self.namespace), &name).await;
+    }
+
+    /// Posts as a service does, and returns the status of the answer.
+    fn post(&self, name: &str, certificate: Option<&Path>, headers: &[&str], body: &str) -> u16 {
+        let url = format!("{}/{}/out/{name}", self.bed.env("EDGE_URL"), self.namespace);
+        let mut arguments = vec!["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_code}"];
+        arguments.extend(["--cacert", self.bed.env("EDGE_CA"), "--data-binary", "@-"]);
+        arguments.extend(["--header", "content-type: application/json"]);
+        for header in headers {
+            arguments.extend(["--header", header]);
+        }
+        let files =
+            certificate.map(|folder| ["tls.crt", "tls.key"].map(|file| folder.join(file).display().to_string()));
+        if let Some([certificate, key]) = &files {
+            arguments.extend(["--cert", certificate, "--key", key]);
+        }
+        arguments.push(&url);
+        let (ok, text) = run("curl", &arguments, body);
+        assert!(ok, "{text}");
+        text.trim().parse().unwrap()
+    }
+
+    fn send(&self, name: &str, id: &str, body: &str) -> u16 {
+        self.post(name, Some(&self.certificate), &[&format!("webhook-id: {id}")], body)
+    }
+
+    /// Whether a receiver with this key takes what has come.
+    fn verifies(&self, key: &str, (headers, body): &(HeaderMap, Bytes)) -> bool {
+        let named = headers.iter().map(|(name, value)| (name.to_string(), json!(value.to_str().unwrap())));
+        let headers = Value::Object(named.collect()).to_string();
+        let python = format!("{}/bin/python3", self.bed.env("SIGNERS"));
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers/sign.py");
+        run(&python, &[script, "verify", key, &headers], std::str::from_utf8(body).unwrap()).0
+    }
+
+    async fn key(&self, name: &str, entry: &str) -> String {
+        let secret = self.bed.secret(&self.namespace, &format!("{name}-webhook-signing-keys")).await.unwrap();
+        String::from_utf8(secret.data.unwrap()[entry].0.clone()).unwrap()
+    }
+
+    fn audit(&self, name: &str) -> Vec<Value> {
+        audit(&self.bed, &format!("{}/{name}", self.namespace))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_service_posts_is_signed_and_reaches_its_destination() {
+    let scene = Scene::open("out").await;
+    let receiver = Receiver::start().await;
+    scene.ready(scene.destination("acme", &receiver)).await;
+    let key = scene.key("acme", "signing-key").await;
+    let body = r#"{"type": "paid",  "amount": 7}"#;
+
+    assert_eq!(scene.send("acme", "msg_1", body), 200);
+    let taken = receiver.last();
+    assert_eq!(taken.1, body, "byte by byte");
+    assert_eq!(
+        (&taken.0["webhook-id"], &taken.0["x-path"]),
+        (&"msg_1".parse().unwrap(), &"/in?token=hidden".parse().unwrap())
+    );
+    assert_eq!(taken.0["content-type"], "application/json");
+    assert!(scene.verifies(&key, &taken), "{:?}", taken.0);
+    assert!(!scene.verifies("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &taken), "another key");
+    let mut names: Vec<&str> = taken.0.keys().map(http::HeaderName::as_str).collect();
+    names.sort_unstable();
+    let expected = [
+        "content-length",
+        "content-type",
+        "host",
+        "user-agent",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+        "x-path",
+    ];
+    assert_eq!(names, expected, "nothing of the sender's and of the cluster's travels on");
+
+    assert_eq!(scene.post("acme", Some(&scene.certificate), &[], body), 200, "an ID is made where none is given");
+    assert!(receiver.last().0["webhook-id"].to_str().unwrap().starts_with("msg_"));
+
+    assert_eq!(scene.post("acme", None, &["webhook-id: msg_2"], body), 403, "without a certificate");
+    scene.bed.apply(identity(&scene.namespace, "other", &[])).await.unwrap();
+    scene.bed.ready("ServiceIdentity", Some(&scene.namespace), "other").await;
+    let other = scene.bed.mount(&scene.namespace, "other-mtls").await;
+    assert_eq!(scene.post("acme", Some(&other), &["webhook-id: msg_3"], body), 403, "another service");
+    for id in ["a.b", "a b", ""] {
+        let header = if id.is_empty() { "webhook-id;".to_owned() } else { format!("webhook-id: {id}") };
+        assert_eq!(scene.post("acme", Some(&scene.certificate), &[&header], body), 400, "{id:?}");
+    }
+    assert_eq!(receiver.count(), 2);
+
+    let lines = scene.audit("acme");
+    let told: Vec<&str> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    let wrong = "WrongDeliveryId";
+    assert_eq!(told, ["Delivered", "Delivered", "WrongSource", "WrongSource", wrong, wrong, wrong]);
+    assert_eq!((&lines[0]["direction"], &lines[0]["delivery"]), (&json!("Outbound"), &json!("msg_1")));
+    assert_eq!(lines[0]["target"], format!("https://localhost:{}/in", receiver.port), "without the query");
+    assert_eq!((&lines[0]["targetStatus"], &lines[0]["sourceIdentity"]), (&json!(200), &json!(scene.spiffe_id)));
+    assert_eq!(lines[0]["key"], scene.key("acme", "signing-key-id").await);
+    let log = std::fs::read_to_string(scene.bed.env("EDGE_AUDIT_LOG")).unwrap();
+    assert!(!log.contains(&key) && !log.contains("hidden"));
+    until("the use of the key to be on record", || async {
+        let found = scene.bed.get("WebhookDestination", Some(&scene.namespace), "acme").await.unwrap();
+        let keys = found.data["status"]["keys"].clone();
+        if keys[0]["lastVerified"].is_string() { Ok(()) } else { Err(keys.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_live_key_signs_while_keys_turn() {
+    let scene = Scene::open("signing").await;
+    let receiver = Receiver::start().await;
+    let destination = scene.destination("acme", &receiver);
+    scene.ready(destination.clone()).await;
+    let policy = json!({"targets": [{"kind": "WebhookDestination"}], "credentials": {"overlap": "12s"}});
+    scene.bed.apply(manifest("RotationPolicy", Some(&scene.namespace), "turn", policy)).await.unwrap();
+    until("the policy to count its destination", || async {
+        let found = scene.bed.get("RotationPolicy", Some(&scene.namespace), "turn").await.unwrap();
+        if found.data["status"]["targets"] == 1 { Ok(()) } else { Err(found.data["status"].to_string()) }
+    })
+    .await;
+    let secret = scene.key("acme", "signing-key").await;
+    assert_eq!(scene.key("acme", "verification-key").await, secret, "both sides have the same");
+    let asymmetric = json!({"generated": {"algorithm": "Ed25519"}});
+    scene.bed.apply(with(destination, "/spec/keys", asymmetric)).await.unwrap();
+    let public = until("a public key", || async {
+        let key = scene.key("acme", "verification-key").await;
+        if key.starts_with("whpk_") { Ok(key) } else { Err("still the secret".to_owned()) }
+    })
+    .await;
+    assert!(scene.key("acme", "signing-key").await.starts_with("whsk_"));
+    let found = scene.bed.get("WebhookDestination", Some(&scene.namespace), "acme").await.unwrap();
+    let told = found.data["status"].to_string();
+    assert!(told.contains(&public) && !told.contains("whsk_") && !told.contains("whsec_"), "{told}");
+    assert_eq!(scene.send("acme", "msg_1", "{}"), 200);
+    let both = receiver.last();
+    assert!(scene.verifies(&secret, &both), "who has not changed yet takes it: {:?}", both.0);
+    assert!(scene.verifies(&public, &both), "who has changed takes it as well: {:?}", both.0);
+    assert_eq!(scene.audit("acme")[0]["key"].as_str().unwrap().split(',').count(), 2);
+    until("the former key to end", || async {
+        assert_eq!(scene.send("acme", "msg_2", "{}"), 200);
+        let signatures = receiver.last().0["webhook-signature"].to_str().unwrap().to_owned();
+        if signatures.contains("v1,") { Err(signatures) } else { Ok(()) }
+    })
+    .await;
+    assert!(scene.verifies(&public, &receiver.last()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_is_its_host_its_key_and_an_address_that_is_allowed() {
+    let scene = Scene::open("pinned").await;
+    let receiver = Receiver::start().await;
+    let right = scene.destination("acme", &receiver);
+    let url = |host: &str| json!(format!("https://{host}:{}/in", receiver.port));
+    let other = Receiver::start().await;
+    let mut no_authority = right.clone();
+    no_authority["spec"]["target"].as_object_mut().unwrap().remove("caBundle");
+    let cases = [
+        (with(right.clone(), "/spec/target/publicKeys", json!([other.key, receiver.key])), 200, "Delivered"),
+        (with(right.clone(), "/spec/target/publicKeys", json!([other.key])), 502, "TargetUntrusted"),
+        (with(right.clone(), "/spec/target/caBundle", json!(other.authority)), 502, "TargetUntrusted"),
+        (no_authority, 502, "TargetUntrusted"),
+        // The certificate is for the name, not for the address.
+        (with(right.clone(), "/spec/target/url", url("127.0.0.1")), 502, "TargetUntrusted"),
+        (with(right.clone(), "/spec/target/url", url("127.0.0.2")), 502, "AddressRefused"),
+        (with(right.clone(), "/spec/target/url", url("[::1]")), 502, "AddressRefused"),
+        (with(right.clone(), "/spec/target/url", url("[::ffff:169.254.169.254]")), 502, "AddressRefused"),
+        (with(right.clone(), "/spec/target/url", url("10.0.0.1")), 502, "AddressRefused"),
+        (with(right, "/spec/target/url", json!("https://localhost:1/in")), 502, "TargetUnreachable"),
+    ];
+    for (destination, status, reason) in cases {
+        let target = destination["spec"]["target"].to_string();
+        scene.ready(destination).await;
+        assert_eq!(scene.send("acme", "msg_1", "{}"), status, "{target}");
+        assert_eq!(scene.audit("acme").last().unwrap()["reason"], reason, "{target}");
+    }
+    assert_eq!((receiver.count(), other.count()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_destination_does_not_take_is_tried_again_and_then_goes_to_the_dead_letter() {
+    let scene = Scene::open("dead").await;
+    let receiver = Receiver::start().await;
+    let office = Target::start().await;
+    let mut destination = scene.destination("acme", &receiver);
+    destination["spec"]["target"]["attempts"] = json!(2);
+    scene.ready(destination.clone()).await;
+    receiver.answers(&[503]);
+    assert_eq!(scene.send("acme", "msg_1", "{}"), 200);
+    let parcels = receiver.parcels.lock().unwrap().clone();
+    assert_eq!(parcels.len(), 2);
+    assert_eq!(parcels[0].0["webhook-id"], parcels[1].0["webhook-id"]);
+    assert_ne!(parcels[0].0["webhook-timestamp"], parcels[1].0["webhook-timestamp"], "each attempt is signed anew");
+    for (answers, attempts) in [(&[410][..], 1), (&[302], 1), (&[500, 429], 2)] {
+        let before = receiver.count();
+        receiver.answers(answers);
+        assert_eq!(scene.send("acme", "msg_2", "{}"), 502, "{answers:?}");
+        assert_eq!(receiver.count() - before, attempts, "{answers:?}");
+    }
+
+    let letter = json!({"service": {"name": "office", "port": office.port, "path": "/hooks", "attempts": 1}});
+    scene.ready(with(destination, "/spec/deadLetter", letter)).await;
+    receiver.answers(&[503, 503]);
+    assert_eq!(scene.send("acme", "msg_3", r#"{"kept": true}"#), 202);
+    let (headers, body) = office.parcels.lock().unwrap()[0].clone();
+    assert_eq!(
+        (body.as_ref(), &headers["credence-failure"]),
+        (&br#"{"kept": true}"#[..], &"TargetRefused".parse().unwrap())
+    );
+    assert_eq!(
+        (&headers["idempotency-key"], &headers["content-type"]),
+        (&"msg_3".parse().unwrap(), &"application/json".parse().unwrap())
+    );
+    let assertion = headers["credence-assertion"].to_str().unwrap();
+    let claims = check_assertion(&scene.bed, assertion, &format!("office.{}.svc", scene.namespace));
+    assert_eq!((&claims["failure"], &claims["source"]), (&json!("TargetRefused"), &json!(scene.spiffe_id)));
+    *office.status.lock().unwrap() = StatusCode::INTERNAL_SERVER_ERROR;
+    receiver.answers(&[410]);
+    assert_eq!(scene.send("acme", "msg_4", "{}"), 502, "nobody has it but its sender");
+    let lines = scene.audit("acme");
+    let told: Vec<(&str, &Value)> =
+        lines.iter().map(|line| (line["reason"].as_str().unwrap(), &line["failure"])).collect();
+    let (none, refused) = (&Value::Null, &json!("TargetRefused"));
+    assert_eq!(told[4..], [("DeadLettered", refused), ("TargetRefused", refused)]);
+    assert_eq!(told[..2], [("Delivered", none), ("TargetRefused", none)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_cannot_be_served_says_why() {
+    let scene = Scene::open("outspec").await;
+    let receiver = Receiver::start().await;
+    let right = scene.destination("acme", &receiver);
+    let refused = |object: Value, says: &'static str| {
+        let bed = &scene.bed;
+        async move {
+            let message = bed.apply(object).await.expect_err(says);
+            assert!(message.contains(says), "{message:?} does not say {says:?}");
+        }
+    };
+    refused(with(right.clone(), "/spec/source", json!({"cidrs": ["127.0.0.1/32"]})), "name the identities").await;
+    refused(with(right.clone(), "/spec/signing", json!({})), "set standardWebhooks").await;
+    refused(with(right.clone(), "/spec/forwardHeaders", json!(["webhook-signature"])), "never travel on").await;
+    for url in ["http://localhost/in", "https://user@localhost/", "https://localhost/#x", "https:///in", "https://a b/"]
+    {
+        refused(with(right.clone(), "/spec/target/url", json!(url)), "url").await;
+    }
+    scene.ready(right.clone()).await;
+    refused(with(right.clone(), "/spec/path", json!("/other")), "immutable").await;
+
+    let endpoint = manifest(
+        "WebhookEndpoint",
+        Some(&scene.namespace),
+        "acme",
+        json!({
+            "path": right["spec"]["path"],
+            "verification": {"standardWebhooks": {}},
+            "target": {"service": {"name": "x", "port": 80}},
+        }),
+    );
+    scene.bed.apply(endpoint).await.unwrap();
+    let claimed = ("False", "PathClaimed");
+    scene.bed.condition("WebhookEndpoint", Some(&scene.namespace), "acme", "Accepted", claimed).await;
+    assert_eq!(scene.send("acme", "msg_1", "{}"), 200, "the older one keeps the path");
+    scene.bed.delete("WebhookDestination", Some(&scene.namespace), "acme").await;
+    scene.bed.ready("WebhookEndpoint", Some(&scene.namespace), "acme").await;
+
+    for (field, value) in [("caBundle", "no PEM"), ("url", "https://2130706433/in")] {
+        let broken = with(scene.destination("broken", &receiver), &format!("/spec/target/{field}"), json!(value));
+        scene.bed.apply(broken).await.unwrap();
+        let invalid = ("False", "InvalidSpec");
+        scene.bed.condition("WebhookDestination", Some(&scene.namespace), "broken", "Accepted", invalid).await;
+    }
+    let external = json!({"external": {"secretRef": {"name": "mine"}}});
+    scene.bed.apply(with(scene.destination("mine", &receiver), "/spec/keys", external)).await.unwrap();
+    let secret = |key: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "mine", "namespace": scene.namespace, "labels": {"credence.dev/webhook-keys": "true"}},
+            "stringData": {"first": key},
+        })
+    };
+    scene.bed.apply(secret("whpk_AAAA")).await.unwrap();
+    let invalid = ("False", "KeysInvalid");
+    scene.bed.condition("WebhookDestination", Some(&scene.namespace), "mine", "KeysReady", invalid).await;
+    let (private, public) = credence::edge::signing::pair(&[7; 32]).unwrap();
+    scene.bed.apply(secret(&private)).await.unwrap();
+    let ready = scene.bed.ready("WebhookDestination", Some(&scene.namespace), "mine").await;
+    assert_eq!(ready.data["status"]["keys"][0]["publicKey"], public);
+    assert_eq!(scene.send("mine", "msg_1", "{}"), 200);
+    assert!(scene.verifies(&public, &receiver.last()));
+}
