@@ -176,7 +176,7 @@ pub enum ReplayStore {
 
 /// Where a verified delivery goes: exactly one.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
-#[x_kube(validation = Rule::new("[has(self.service), has(self.object)].filter(x, x).size() == 1").message("target: set exactly one of service and object"))]
+#[x_kube(validation = Rule::new("[has(self.service), has(self.object), has(self.kafka)].filter(x, x).size() == 1").message("target: set exactly one of service, object and kafka"))]
 pub struct WebhookTarget {
     /// A Service, by HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -184,6 +184,9 @@ pub struct WebhookTarget {
     /// A Kubernetes object, created once for each delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<ObjectTarget>,
+    /// A Kafka topic, one record for each delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaTarget>,
 }
 
 /// A Service in the namespace of the endpoint.
@@ -249,6 +252,32 @@ pub struct ObjectTemplate {
     /// Everything else that the kind has.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
+}
+
+/// A topic of a broker, produced to with the account that a `ServiceIdentity` has there.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaTarget {
+    /// The `BrokerConnection`.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub broker: String,
+    /// `ServiceIdentity` in the namespace of the endpoint, with an account on the broker. A `TopicPolicy` has to let it
+    /// publish to the topic.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub service_identity: String,
+    /// The topic. It is never created.
+    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
+    #[x_kube(validation = Rule::new("!(self in ['.', '..'])").message("topic: neither . nor .. can be the name of a topic"))]
+    pub topic: String,
+    /// How long one attempt may take, 1 s to 60 s. Default: `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1s') && duration(self) <= duration('60s')").message("timeout: write a duration such as 10s, at least 1s and at most 60s"))]
+    pub timeout: Option<String>,
+    /// How often a delivery is tried while the broker cannot be reached or cannot take it now. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: Option<u32>,
 }
 
 /// Bounds of one endpoint.

@@ -241,7 +241,7 @@ async fn a_template_that_says_too_much_is_not_served() {
     }
     let mut both = endpoint(&namespace, "both", config_map(json!({})));
     both["spec"]["target"]["service"] = json!({"name": "x", "port": 80});
-    assert!(bed.apply(both).await.unwrap_err().contains("exactly one of service and object"));
+    assert!(bed.apply(both).await.unwrap_err().contains("exactly one of service, object and kafka"));
     let nothing = bed.apply(endpoint(&namespace, "nothing", json!({"kind": "ConfigMap"}))).await;
     assert!(nothing.unwrap_err().contains("apiVersion"));
 }
