@@ -1,7 +1,10 @@
-//! Kafka: ACLs over the admin protocol, accounts by mutual TLS.
+//! Kafka: ACLs over the admin protocol, accounts by mutual TLS, and records for a topic.
 
 mod acl;
+mod batch;
 mod client;
+mod producer;
+mod topology;
 mod wire;
 
 use std::sync::Arc;
@@ -21,7 +24,9 @@ use crate::domain::grants::Bindings;
 use crate::domain::identity::digest;
 use crate::issuers::pem::{self, PrivateKeyPem};
 
+pub use batch::record;
 pub use client::ClientAccess;
+pub use producer::{NotProduced, Producer};
 
 /// How many ACLs go into one request.
 const CHUNK: usize = 1000;

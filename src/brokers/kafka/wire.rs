@@ -25,7 +25,7 @@ use crate::issuers::pem::PrivateKeyPem;
 
 /// How long connecting and the handshake may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long one answer may take.
+/// How long one answer may take, unless something else is said.
 const ANSWER: Duration = Duration::from_secs(15);
 /// The largest answer that is read: far more than a list of 100,000 ACLs.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -36,6 +36,7 @@ pub struct Connection {
     server: String,
     next_id: i32,
     versions: HashMap<i16, (i16, i16)>,
+    answer_within: Duration,
     on_request: Option<OnRequest>,
 }
 
@@ -103,7 +104,8 @@ impl Connection {
             .await
             .map_err(|_| unreachable(server, &format!("no answer within {} s", CONNECT.as_secs())))??;
         let server = server.to_owned();
-        let mut connection = Self { stream, server, next_id: 0, versions: HashMap::new(), on_request: None };
+        let mut connection =
+            Self { stream, server, next_id: 0, versions: HashMap::new(), answer_within: ANSWER, on_request: None };
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("credence"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
@@ -118,14 +120,32 @@ impl Connection {
         Self { on_request: Some(on_request), ..self }
     }
 
+    /// Has every answer come within this time from here on.
+    pub fn answering_within(self, answer_within: Duration) -> Self {
+        Self { answer_within, ..self }
+    }
+
+    /// Which of the servers that were given this is.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     /// Sends a request in the newest version that both sides know, and waits for its answer.
     ///
     /// # Errors
     /// When the connection fails or the broker does not know the request; the connection is of no more use then.
     pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, BrokerFailure> {
+        self.call_up_to(R::VERSIONS.max, request).await
+    }
+
+    /// Like [`call`](Self::call), in no version after this one.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call) does.
+    pub async fn call_up_to<R: Request>(&mut self, last: i16, request: &R) -> Result<R::Response, BrokerFailure> {
         let known = self.versions.get(&R::KEY).copied();
         let version = known
-            .map(|(oldest, newest)| (oldest, newest.min(R::VERSIONS.max)))
+            .map(|(oldest, newest)| (oldest, newest.min(last)))
             .filter(|(oldest, version)| version >= oldest && *version >= R::VERSIONS.min)
             .map(|(_, version)| version)
             .ok_or_else(|| {
@@ -140,9 +160,10 @@ impl Connection {
     }
 
     async fn exchange<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, BrokerFailure> {
-        timeout(ANSWER, self.exchange_now(request, version))
+        let within = self.answer_within;
+        timeout(within, self.exchange_now(request, version))
             .await
-            .map_err(|_| unreachable(&self.server, &format!("no answer within {} s", ANSWER.as_secs())))?
+            .map_err(|_| unreachable(&self.server, &format!("no answer within {} s", within.as_secs())))?
     }
 
     async fn exchange_now<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, BrokerFailure> {

@@ -1,0 +1,118 @@
+//! Records, and the request that brings many of them to the partitions of one topic. Pure.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::records::{
+    Compression, NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, Record, RecordBatchEncoder,
+    RecordEncodeOptions, TimestampType,
+};
+
+/// `acks=all`: an answer comes when every replica in sync has the records.
+const ALL: i16 = -1;
+/// The last version of the request that names its topic; later ones know it by an ID.
+pub const WITH_NAMES: i16 = 12;
+
+/// A record as it is before it belongs to a batch.
+#[must_use]
+pub fn record(key: Bytes, headers: impl IntoIterator<Item = (String, Bytes)>, value: Bytes, at: Timestamp) -> Record {
+    let header = |(name, value)| (StrBytes::from_string(name), Some(value));
+    Record {
+        transactional: false,
+        control: false,
+        delete_horizon: false,
+        partition_leader_epoch: NO_PARTITION_LEADER_EPOCH,
+        producer_id: NO_PRODUCER_ID,
+        producer_epoch: NO_PRODUCER_EPOCH,
+        timestamp_type: TimestampType::Creation,
+        offset: 0,
+        sequence: NO_SEQUENCE,
+        timestamp: at.as_millisecond(),
+        key: Some(key),
+        value: Some(value),
+        headers: headers.into_iter().map(header).collect(),
+    }
+}
+
+/// How many bytes a record takes, about.
+pub fn size(record: &Record) -> usize {
+    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + length(value) + 8).sum();
+    length(&record.key) + length(&record.value) + headers + 32
+}
+
+/// Asks for records to be written, for each partition in one batch. `patience` is how long the leaders may wait for the
+/// other replicas, in milliseconds.
+///
+/// # Errors
+/// When a record cannot be written down.
+pub fn request<'a>(
+    topic: &TopicName,
+    patience: i32,
+    batches: impl Iterator<Item = (i32, Vec<&'a Record>)>,
+) -> Result<ProduceRequest, ResponseError> {
+    let mut partitions = Vec::new();
+    for (partition, records) in batches {
+        let data = PartitionProduceData::default().with_index(partition);
+        partitions.push(data.with_records(Some(encode(&records).ok_or(ResponseError::InvalidRecord)?)));
+    }
+    let data = TopicProduceData::default().with_name(topic.clone()).with_partition_data(partitions);
+    Ok(ProduceRequest::default().with_acks(ALL).with_timeout_ms(patience).with_topic_data(vec![data]))
+}
+
+fn encode(records: &[&Record]) -> Option<Bytes> {
+    let mut batch: Vec<Record> = Vec::with_capacity(records.len());
+    for (offset, record) in (0_i32..).zip(records) {
+        // Sequence numbers that follow the offsets are what makes it one batch; there is no producer that they are of.
+        let sequence = NO_SEQUENCE.wrapping_add(offset);
+        batch.push(Record { offset: offset.into(), sequence, ..(*record).clone() });
+    }
+    let mut encoded = BytesMut::new();
+    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+    RecordBatchEncoder::encode(&mut encoded, &batch, &options).ok()?;
+    Some(encoded.freeze())
+}
+
+/// What became of each partition's batch: `None` when it was written.
+pub fn results(answer: &ProduceResponse) -> BTreeMap<i32, Option<ResponseError>> {
+    let partitions = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
+    partitions.map(|it| (it.index, ResponseError::try_from_code(it.error_code))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::records::RecordBatchDecoder;
+
+    use super::*;
+
+    #[test]
+    fn the_records_of_a_partition_are_one_batch_in_their_order() {
+        let make = |key: &'static str| {
+            let headers = [("one".to_owned(), Bytes::from_static(b"1")), ("two".to_owned(), Bytes::new())];
+            record(Bytes::from_static(key.as_bytes()), headers, Bytes::from_static(b"body"), Timestamp::UNIX_EPOCH)
+        };
+        let records = ["a", "b", "c"].map(make);
+        let batches = [(4, records.iter().collect()), (7, vec![&records[0]])];
+        let topic = TopicName(StrBytes::from_static_str("orders"));
+        let request = request(&topic, 9000, batches.into_iter()).unwrap();
+        assert_eq!((request.acks, request.timeout_ms, request.topic_data.len()), (-1, 9000, 1));
+        let partitions = &request.topic_data[0].partition_data;
+        assert_eq!(partitions.iter().map(|it| it.index).collect::<Vec<_>>(), [4, 7]);
+        let mut encoded = partitions[0].records.clone().unwrap();
+        let batches = RecordBatchDecoder::decode_batch_info(&mut encoded.clone()).unwrap();
+        assert_eq!((batches.len(), batches[0].record_count, batches[0].base_sequence), (1, 3, NO_SEQUENCE));
+        let read = RecordBatchDecoder::decode(&mut encoded).unwrap().records;
+        let keys: Vec<_> = read.iter().map(|it| it.key.clone().unwrap()).collect();
+        assert_eq!(keys, ["a", "b", "c"]);
+        assert_eq!(read[1].headers, records[1].headers);
+        assert!(
+            size(&records[0]) >= partitions[1].records.as_ref().unwrap().len() - 61,
+            "but for the batch's own head"
+        );
+    }
+}

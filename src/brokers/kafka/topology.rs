@@ -1,0 +1,134 @@
+//! Where the partitions of a topic are, and to which of them a key belongs. Pure.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+
+/// The partitions of a topic.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// The server that leads each partition, if there is one now.
+    leaders: Vec<Option<String>>,
+}
+
+/// Asks where a topic is. A topic that there is not is not made by asking.
+pub fn question(topic: &TopicName) -> MetadataRequest {
+    let topic = MetadataRequestTopic::default().with_name(Some(topic.clone()));
+    MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false)
+}
+
+impl Topology {
+    /// Reads the answer to [`question`].
+    ///
+    /// # Errors
+    /// What the broker says of the topic.
+    pub fn read(answer: &MetadataResponse) -> Result<Self, ResponseError> {
+        let topic = answer.topics.first().ok_or(ResponseError::UnknownTopicOrPartition)?;
+        if let Some(error) = ResponseError::try_from_code(topic.error_code) {
+            return Err(error);
+        }
+        let mut leaders = vec![None; topic.partitions.len()];
+        for partition in &topic.partitions {
+            let place = usize::try_from(partition.partition_index).ok().and_then(|index| leaders.get_mut(index));
+            let leader = answer.brokers.iter().find(|broker| broker.node_id == partition.leader_id);
+            if let (Some(place), Some(leader)) = (place, leader) {
+                *place = Some(address(&leader.host, leader.port));
+            }
+        }
+        if leaders.is_empty() { Err(ResponseError::LeaderNotAvailable) } else { Ok(Self { leaders }) }
+    }
+
+    /// The partition of a key, and the server that leads it. It is the one that Kafka's own clients choose, so that
+    /// records of several producers with one key are in one partition.
+    pub fn place(&self, key: &[u8]) -> (i32, Option<&str>) {
+        let hash = usize::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or_default();
+        let index = hash % self.leaders.len();
+        (i32::try_from(index).unwrap_or_default(), self.leaders[index].as_deref())
+    }
+
+    /// Whether a server leads any of the partitions.
+    pub fn is_led_by(&self, server: &str) -> bool {
+        self.leaders.iter().flatten().any(|leader| leader == server)
+    }
+}
+
+fn address(host: &str, port: i32) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// `MurmurHash2` with the seed of Kafka's clients (`Utils.murmur2`).
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let (words, rest) = data.as_chunks::<4>();
+    let mut hash = words.iter().fold(0x9747_b28c ^ length, |hash, word| {
+        let word = u32::from_le_bytes(*word).wrapping_mul(M);
+        hash.wrapping_mul(M) ^ (word ^ (word >> 24)).wrapping_mul(M)
+    });
+    if !rest.is_empty() {
+        let last = rest.iter().rev().fold(0, |last, byte| (last << 8) | u32::from(*byte));
+        hash = (hash ^ last).wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::metadata_response::{
+        MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    };
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+
+    fn broker(id: i32, host: &'static str) -> MetadataResponseBroker {
+        let host = StrBytes::from_static_str(host);
+        MetadataResponseBroker::default().with_node_id(id.into()).with_host(host).with_port(9092)
+    }
+
+    fn answer(partitions: &[(i32, i32)], error: i16) -> MetadataResponse {
+        let partition = |(index, leader): &(i32, i32)| {
+            MetadataResponsePartition::default().with_partition_index(*index).with_leader_id((*leader).into())
+        };
+        let partitions = partitions.iter().map(partition).collect();
+        let topic = MetadataResponseTopic::default().with_error_code(error).with_partitions(partitions);
+        MetadataResponse::default().with_brokers(vec![broker(1, "one"), broker(2, "fd00::2")]).with_topics(vec![topic])
+    }
+
+    #[test]
+    fn the_hash_is_that_of_kafkas_own_clients() {
+        for (text, hash) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(text.as_bytes()).cast_signed(), hash, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_has_one_partition_and_its_leader() {
+        let topology = Topology::read(&answer(&[(2, 9), (0, 1), (1, 2)], 0)).unwrap();
+        assert_eq!(topology.leaders, [Some("one:9092".into()), Some("[fd00::2]:9092".into()), None]);
+        assert!(topology.is_led_by("one:9092") && !topology.is_led_by("two:9092"));
+        for key in ["abc", "foobar", "21"] {
+            let partition = (murmur2(key.as_bytes()) & 0x7fff_ffff) % 3;
+            let leader = topology.leaders[partition as usize].as_deref();
+            assert_eq!(topology.place(key.as_bytes()), (partition.cast_signed(), leader), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_the_broker_says_of_the_topic_is_told() {
+        let said = |partitions, error| Topology::read(&answer(partitions, error)).unwrap_err();
+        assert_eq!(said(&[], 3), ResponseError::UnknownTopicOrPartition);
+        assert_eq!(said(&[(0, 1)], 29), ResponseError::TopicAuthorizationFailed);
+        assert_eq!(said(&[], 0), ResponseError::LeaderNotAvailable);
+        let nothing = Topology::read(&MetadataResponse::default());
+        assert_eq!(nothing.unwrap_err(), ResponseError::UnknownTopicOrPartition);
+    }
+}
