@@ -84,7 +84,7 @@ impl Inbound {
                 store: replay.store.unwrap_or_default(),
                 idempotency_key: replay.idempotency_key,
             },
-            target: Target::compile(&document.endpoint, &spec.target, surroundings)?,
+            target: Target::compile(document, &spec.target, surroundings)?,
         })
     }
 

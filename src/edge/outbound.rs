@@ -70,8 +70,7 @@ impl Outbound {
             ));
         }
         let dead_letter = spec.dead_letter.as_ref();
-        let dead_letter =
-            dead_letter.map(|target| Target::compile(&document.endpoint, target, surroundings)).transpose();
+        let dead_letter = dead_letter.map(|target| Target::compile(document, target, surroundings)).transpose();
         Ok(Self {
             keys: document.keys.iter().map(SigningKey::parse).collect::<Result<_, _>>()?,
             destination: Destination::compile(&spec.target, &surroundings.destinations)?,

@@ -9,6 +9,7 @@ use http::HeaderName;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::deliver::kafka::Kafka;
 use super::deliver::object::Object;
 use super::deliver::service::Service;
 use super::deliver::template::LONGEST_BODY;
@@ -61,6 +62,25 @@ pub struct RouteDocument {
     pub spec: Spec,
     /// Its keys.
     pub keys: Vec<KeyDocument>,
+    /// The account that its target needs at a broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountDocument>,
+}
+
+/// What the Secret of a broker account holds. It has no `Debug`, since the key is in it.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountDocument {
+    /// Servers to start from, each as `host:port`.
+    pub bootstrap_servers: Vec<String>,
+    /// Whom the broker takes it for.
+    pub principal: String,
+    /// Its certificate and those above it, in PEM.
+    pub chain: String,
+    /// Its private key, in PEM.
+    pub key: String,
+    /// Authorities of the brokers' certificates, in PEM.
+    pub ca: String,
 }
 
 /// Which webhook, and which generation of it.
@@ -93,6 +113,8 @@ pub enum Target {
     Service(Service),
     /// Into an object of its own each. Larger than the other, and one for many deliveries.
     Object(Box<Object>),
+    /// To a topic of Kafka, as one record each.
+    Kafka(Box<Kafka>),
 }
 
 impl Target {
@@ -100,13 +122,21 @@ impl Target {
     ///
     /// # Errors
     /// Says what is wrong.
-    pub fn compile(endpoint: &Endpoint, target: &WebhookTarget, surroundings: &Surroundings) -> Result<Self, String> {
+    pub fn compile(
+        document: &RouteDocument,
+        target: &WebhookTarget,
+        surroundings: &Surroundings,
+    ) -> Result<Self, String> {
+        let RouteDocument { endpoint, account, .. } = document;
         match target {
             WebhookTarget { service: Some(service), .. } => {
                 Service::compile(endpoint, service, surroundings).map(Self::Service)
             }
             WebhookTarget { object: Some(object), .. } => {
                 Object::compile(endpoint, object).map(|object| Self::Object(Box::new(object)))
+            }
+            WebhookTarget { kafka: Some(kafka), .. } => {
+                Kafka::compile(endpoint, kafka, account.as_ref()).map(|kafka| Self::Kafka(Box::new(kafka)))
             }
             _ => Err("target: set exactly one".to_owned()),
         }
@@ -118,6 +148,7 @@ impl Target {
         match self {
             Self::Service(service) => &service.audience,
             Self::Object(object) => &object.audience,
+            Self::Kafka(kafka) => &kafka.audience,
         }
     }
 
@@ -127,6 +158,7 @@ impl Target {
         match self {
             Self::Service(service) => service.patience.takes(),
             Self::Object(object) => object.patience.takes(),
+            Self::Kafka(kafka) => kafka.patience.takes(),
         }
     }
 

@@ -134,6 +134,7 @@ async fn program<W: Webhook>(
         digest: wanted.clone(),
         keys: material.into_iter().map(keys::document::<W>).collect(),
         spec,
+        account: None,
     };
     // Where destinations may be is the edge's own matter, and judged when it connects.
     let surroundings = Surroundings {

@@ -1,17 +1,19 @@
 //! Brings a verified delivery to its target, with bounded attempts.
 
 pub mod destination;
+pub mod kafka;
 pub mod object;
 mod refusal;
 pub mod service;
 pub mod template;
 mod token;
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +70,18 @@ impl Answer {
     /// An answer that another attempt would not change.
     pub fn last(why: Why, status: Option<u16>) -> Self {
         Self { why, status, is_passing: false }
+    }
+}
+
+/// When a refusal was last explained, in minutes since 1970: once a minute is enough to be read, and not too much.
+#[derive(Default)]
+struct Explained(AtomicI64);
+
+impl Explained {
+    /// Whether it is time to explain one.
+    fn is_due(&self) -> bool {
+        let now = Timestamp::now().as_second() / 60;
+        self.0.fetch_max(now, Ordering::Relaxed) < now
     }
 }
 
@@ -135,6 +149,7 @@ impl Targets {
         match target {
             Target::Service(service) => service.patience.exhaust(stopping, || self.post.attempt(service, parcel)).await,
             Target::Object(object) => object.patience.exhaust(stopping, || self.objects.attempt(object, parcel)).await,
+            Target::Kafka(kafka) => kafka.patience.exhaust(stopping, || kafka.attempt(parcel)).await,
         }
     }
 }

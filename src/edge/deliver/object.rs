@@ -1,11 +1,8 @@
 //! A Kubernetes object as a target. It is created with the rights of a `ServiceAccount` of the endpoint's namespace; the
 //! edge has none to create anything.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::{Api, Client};
@@ -18,7 +15,7 @@ use super::super::route::Endpoint;
 use super::refusal::Refusal;
 use super::template::Template;
 use super::token::Token;
-use super::{Answer, Parcel, Patience};
+use super::{Answer, Explained, Parcel, Patience};
 use crate::api::ObjectTarget;
 use crate::domain::identity::hex;
 
@@ -51,8 +48,7 @@ pub struct Object {
     /// What the API server calls the kind in paths.
     plural: ArcSwapOption<String>,
     turns: Semaphore,
-    /// When a refusal was last explained, in minutes since 1970.
-    explained: AtomicI64,
+    explained: Explained,
 }
 
 impl Object {
@@ -73,7 +69,7 @@ impl Object {
             token: Token::default(),
             plural: ArcSwapOption::empty(),
             turns: Semaphore::new(AT_ONCE),
-            explained: AtomicI64::new(0),
+            explained: Explained::default(),
         })
     }
 
@@ -125,8 +121,7 @@ impl Objects {
             Ok(()) => Answer::last(Why::Delivered, Some(StatusCode::CREATED.as_u16())),
             Err(refusal) => {
                 let answer = refusal.answer();
-                let now = Timestamp::now().as_second() / 60;
-                if answer.why != Why::Delivered && target.explained.fetch_max(now, Ordering::Relaxed) < now {
+                if answer.why != Why::Delivered && target.explained.is_due() {
                     refusal.explain(target, &self.namespace);
                 }
                 answer
