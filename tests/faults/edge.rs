@@ -1,6 +1,6 @@
 //! Edges under fault: two that race, a Redis that goes, keys that turn under load.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::bed::{Bed, OPERATOR, manifest, run, until};
+use crate::bed::{Bed, OPERATOR, identity, manifest, policy, run, until, with};
 use crate::hooks::{Sender, Target, endpoint, signing_key};
 use crate::operator::Operator;
 
@@ -240,4 +240,79 @@ async fn send(sender: &Sender, path: &str, key: &str, worker: u64, sent: u64) ->
     let id = format!("msg_{worker}_{sent}");
     assert_eq!(sender.send(path, key, &id, "{}").await.unwrap(), StatusCode::OK, "{id}");
     sent + 1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_goes_away_and_a_route_that_changes_lose_no_record() {
+    // It takes Kafka away.
+    let _alone = OPERATOR.lock().await;
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("records").await;
+    let topic = format!("sandbox.{namespace}");
+    bed.kafka("kafka-topics", &["--create", "--topic", &topic, "--partitions", "3"]);
+    bed.apply(identity(&namespace, "hooks", &["kafka"])).await.unwrap();
+    let grants = json!([{"identity": {"name": "hooks"}, "actions": ["Publish"]}]);
+    bed.apply(policy(&namespace, "hooks", &topic, grants)).await.unwrap();
+    bed.ready("ServiceIdentity", Some(&namespace), "hooks").await;
+    bed.ready("TopicPolicy", Some(&namespace), "hooks").await;
+    let object = json!({
+        "path": format!("/{namespace}/payments"),
+        "verification": {"standardWebhooks": {}},
+        "target": {"kafka": {"broker": "kafka", "serviceIdentity": "hooks", "topic": topic}},
+        "limits": {"perSecond": 10_000},
+    });
+    let object = manifest("WebhookEndpoint", Some(&namespace), "payments", object);
+    bed.apply(object.clone()).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+    let (path, key) = (format!("/{namespace}/payments"), signing_key(&bed, &namespace, "payments").await);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut senders = JoinSet::new();
+    for worker in 0..8 {
+        let (sender, path, key) = (Sender::new(&bed, bed.env("EDGE_URL")), path.clone(), key.clone());
+        let stopped = stopped.clone();
+        senders.spawn(async move {
+            let (mut sent, mut failed) = (BTreeSet::new(), 0);
+            while !*stopped.borrow() {
+                let id = format!("msg_{worker}_{}", sent.len());
+                // Every sender tries again until its delivery is taken.
+                loop {
+                    match sender.send(&path, &key, &id, "{}").await.unwrap().as_u16() {
+                        200 => break,
+                        502 | 504 => failed += 1,
+                        other => panic!("{id}: {other}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                sent.insert(id);
+            }
+            (sent, failed)
+        });
+    }
+    for round in 1..=5 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        bed.apply(with(object.clone(), "/spec/limits", json!({"perSecond": 10_000 + round}))).await.unwrap();
+    }
+    bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+    let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
+    let failed = |line: &&str| line.contains(&namespace) && line.contains("Failed");
+    assert_eq!(log.lines().find(failed), None, "a route that changes is nobody's trouble");
+    bed.part("stop", "kafka");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    bed.part("start", "kafka");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stop.send(true).unwrap();
+    let (mut sent, mut failed) = (BTreeSet::new(), 0);
+    for (own, failures) in senders.join_all().await {
+        sent.extend(own);
+        failed += failures;
+    }
+    assert!(failed > 0, "it was noticed");
+    let arguments = ["--topic", &topic, "--from-beginning", "--timeout-ms", "10000"];
+    let print = ["--formatter-property", "print.key=true", "--formatter-property", "print.value=false"];
+    let read = bed.kafka("kafka-console-consumer", &[&arguments[..], &print].concat());
+    let keys: Vec<String> = read.lines().filter(|line| line.starts_with("msg_")).map(ToOwned::to_owned).collect();
+    let times = keys.len();
+    let keys: BTreeSet<String> = keys.into_iter().collect();
+    assert_eq!(keys.symmetric_difference(&sent).collect::<Vec<_>>(), Vec::<&String>::new(), "none is lost");
+    assert!(times - keys.len() <= 8, "what was under way may have come twice, and nothing else: {times}");
 }

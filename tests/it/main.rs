@@ -18,4 +18,5 @@ mod rotation;
 mod topic_policy;
 mod trust_domain;
 mod webhook;
+mod webhook_kafka;
 mod webhook_objects;
