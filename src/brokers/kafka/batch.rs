@@ -46,7 +46,7 @@ pub fn size(record: &Record) -> usize {
     length(&record.key) + length(&record.value) + headers + 32
 }
 
-/// Asks for records to be written, for each partition in one batch. `patience` is how long the leaders may wait for the
+/// Asks for records to be written, for each partition in one batch, in which they are numbered. `patience` is how long the leaders may wait for the
 /// other replicas, in milliseconds.
 ///
 /// # Errors
@@ -54,27 +54,26 @@ pub fn size(record: &Record) -> usize {
 pub fn request<'a>(
     topic: &TopicName,
     patience: i32,
-    batches: impl Iterator<Item = (i32, Vec<&'a Record>)>,
+    batches: impl Iterator<Item = (i32, Vec<&'a mut Record>)>,
 ) -> Result<ProduceRequest, ResponseError> {
     let mut partitions = Vec::new();
     for (partition, records) in batches {
         let data = PartitionProduceData::default().with_index(partition);
-        partitions.push(data.with_records(Some(encode(&records).ok_or(ResponseError::InvalidRecord)?)));
+        partitions.push(data.with_records(Some(encode(records).ok_or(ResponseError::InvalidRecord)?)));
     }
     let data = TopicProduceData::default().with_name(topic.clone()).with_partition_data(partitions);
     Ok(ProduceRequest::default().with_acks(ALL).with_timeout_ms(patience).with_topic_data(vec![data]))
 }
 
-fn encode(records: &[&Record]) -> Option<Bytes> {
-    let mut batch: Vec<Record> = Vec::with_capacity(records.len());
-    for (offset, record) in (0_i32..).zip(records) {
+fn encode(mut records: Vec<&mut Record>) -> Option<Bytes> {
+    for (offset, record) in (0_i32..).zip(&mut records) {
+        record.offset = offset.into();
         // Sequence numbers that follow the offsets are what makes it one batch; there is no producer that they are of.
-        let sequence = NO_SEQUENCE.wrapping_add(offset);
-        batch.push(Record { offset: offset.into(), sequence, ..(*record).clone() });
+        record.sequence = NO_SEQUENCE.wrapping_add(offset);
     }
     let mut encoded = BytesMut::new();
     let options = RecordEncodeOptions { version: 2, compression: Compression::None };
-    RecordBatchEncoder::encode(&mut encoded, &batch, &options).ok()?;
+    RecordBatchEncoder::encode(&mut encoded, records.iter().map(|record| &**record), &options).ok()?;
     Some(encoded.freeze())
 }
 
@@ -96,8 +95,8 @@ mod tests {
             let headers = [("one".to_owned(), Bytes::from_static(b"1")), ("two".to_owned(), Bytes::new())];
             record(Bytes::from_static(key.as_bytes()), headers, Bytes::from_static(b"body"), Timestamp::UNIX_EPOCH)
         };
-        let records = ["a", "b", "c"].map(make);
-        let batches = [(4, records.iter().collect()), (7, vec![&records[0]])];
+        let (mut records, mut other) = (["a", "b", "c"].map(make), make("d"));
+        let batches = [(4, records.iter_mut().collect()), (7, vec![&mut other])];
         let topic = TopicName(StrBytes::from_static_str("orders"));
         let request = request(&topic, 9000, batches.into_iter()).unwrap();
         assert_eq!((request.acks, request.timeout_ms, request.topic_data.len()), (-1, 9000, 1));

@@ -230,7 +230,7 @@ impl Lane {
             if batches.is_empty() {
                 continue;
             }
-            let results = self.ask(&batches).await;
+            let results = self.ask(&mut batches).await;
             for (partition, mut batch) in batches {
                 let result = match &results {
                     Ok(results) => match results.get(&partition) {
@@ -258,10 +258,11 @@ impl Lane {
 
     async fn ask(
         &mut self,
-        batches: &BTreeMap<i32, Vec<Waiting>>,
+        batches: &mut BTreeMap<i32, Vec<Waiting>>,
     ) -> Result<BTreeMap<i32, Option<ResponseError>>, NotProduced> {
-        let records =
-            batches.iter().map(|(partition, batch)| (*partition, batch.iter().map(|it| &it.record).collect()));
+        let records = batches
+            .iter_mut()
+            .map(|(partition, batch)| (*partition, batch.iter_mut().map(|it| &mut it.record).collect()));
         let request = batch::request(&self.topic.name, self.topic.patience(), records).map_err(NotProduced::Refused)?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
