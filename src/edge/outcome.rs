@@ -75,7 +75,7 @@ reasons! {
     Malformed => Refused, BAD_REQUEST;
     /// The endpoint or the caller has used up its rate.
     TooMany => Refused, TOO_MANY_REQUESTS;
-    /// The body is longer than the endpoint allows.
+    /// The body is longer than the endpoint allows, or than its target takes.
     BodyTooLarge => Refused, PAYLOAD_TOO_LARGE;
     /// The head is larger than any that is read.
     HeadTooLarge => Refused, REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -127,7 +127,7 @@ reasons! {
     TargetTimeout => Failed, GATEWAY_TIMEOUT;
     /// The target answered, and did not take it.
     TargetRefused => Failed, BAD_GATEWAY;
-    /// The edge or the `ServiceAccount` of the target lacks a right.
+    /// The edge, or the account that the target is reached with, lacks a right.
     TargetForbidden => Failed, BAD_GATEWAY;
     /// The certificate of the destination is not one that it may have.
     TargetUntrusted => Failed, BAD_GATEWAY;
