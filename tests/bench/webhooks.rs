@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::Bench;
-use crate::bed::{Bed, manifest};
+use crate::bed::{Bed, identity, manifest, policy, with};
 use crate::hooks::{HttpsClient, https, now};
 use crate::load::{at_once, float, namespaces};
 use crate::measure::process_memory;
@@ -99,6 +99,10 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
             Some(plumbing) => report.add(format!("{name}: rate to that of a plain token"), load.rate / plumbing, "×"),
         }
     }
+    let topic = object_with_topic(bed, &namespace).await?;
+    let url = format!("{}/{namespace}/{topic}", bed.env("EDGE_URL"));
+    let load = load(&client, &url, Scheme::Github, &number, sizes.seconds).await?;
+    load.tell(report, "GitHub, to a topic of Kafka");
     report.add("memory under load, peak", memory("VmHWM"), "MiB");
     report.add("full TLS handshakes", handshakes(bed, sizes.seconds).await, "/s");
     at_once(0..sizes.endpoints, async |number| {
@@ -117,6 +121,21 @@ async fn target() -> u16 {
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     port
+}
+
+/// An endpoint whose target is a topic of three partitions. Returns its name.
+async fn object_with_topic(bed: &Bed, namespace: &str) -> Result<&'static str, String> {
+    let (name, topic) = ("records", format!("sandbox.{namespace}"));
+    bed.kafka("kafka-topics", &["--create", "--topic", &topic, "--partitions", "3"]);
+    bed.apply(identity(namespace, "hooks", &["kafka"])).await?;
+    let grants = json!([{"identity": {"name": "hooks"}, "actions": ["Publish"]}]);
+    bed.apply(policy(namespace, "hooks", &topic, grants)).await?;
+    bed.ready("ServiceIdentity", Some(namespace), "hooks").await;
+    bed.ready("TopicPolicy", Some(namespace), "hooks").await;
+    let target = json!({"kafka": {"broker": "kafka", "serviceIdentity": "hooks", "topic": topic}});
+    bed.apply(with(object(namespace, name, 1, Scheme::Github), "/spec/target", target)).await?;
+    bed.ready("WebhookEndpoint", Some(namespace), name).await;
+    Ok(name)
 }
 
 fn object(namespace: &str, name: &str, port: u16, scheme: Scheme) -> Value {
