@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Verification, WebhookKeys, WebhookStatus};
+use super::{LocalSecretReference, Verification, WebhookKeys, WebhookStatus};
 
 /// A webhook: nothing reaches its target unless it is signed, fresh, pinned, new and on record.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -27,7 +27,9 @@ use super::{Verification, WebhookKeys, WebhookStatus};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.verification.gitlab) || has(self.source) && (has(self.source.clientCertificate) || has(self.source.cidrs))").message("source: GitLab signs nothing, its token is a password; pin the source as well"))]
+#[x_kube(validation = Rule::new("!has(self.verification.gitlab) || has(self.source)").message("source: GitLab signs nothing, its token is a password; pin the source as well, by clientCertificate, jwt or cidrs"))]
+#[x_kube(validation = Rule::new("!has(self.source) || !has(self.source.jwt) || !has(self.verification.jwt)").message("source.jwt: the token of verification.jwt says who calls already; set issuer, audience and subject there"))]
+#[x_kube(validation = Rule::new("!has(self.source) || !has(self.source.jwt) || !has(self.verification.hmac) || self.verification.hmac.header != 'authorization' && self.verification.hmac.parts.all(p, !(has(p.id) && p.id.header == 'authorization') && !(has(p.timestamp) && p.timestamp.header == 'authorization'))").message("source.jwt: the token stands in the header authorization, which verification.hmac reads otherwise; let the sender use another header"))]
 #[x_kube(validation = Rule::new("!has(self.verification.twilio) || has(self.externalURL)").message("externalURL: Twilio signs the URL that it calls; write it here as Twilio has it"))]
 #[x_kube(validation = Rule::new("!has(self.verification.jwt) || has(self.keys) && has(self.keys.external)").message("keys: JWTs are verified with the issuer's JWKS; name the Secret that holds it in keys.external"))]
 #[x_kube(validation = Rule::new("!has(self.verification.httpMessageSignatures) || self.verification.httpMessageSignatures.algorithm == 'HmacSha256' || has(self.keys) && has(self.keys.external)").message("keys: the caller holds the private key; name the Secret with its public keys in keys.external"))]
@@ -104,12 +106,15 @@ pub struct Tolerance {
 /// Who may call, beside holding a key.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.clientCertificate) || has(self.cidrs)").message("source: set clientCertificate or cidrs, or leave source out"))]
+#[x_kube(validation = Rule::new("has(self.clientCertificate) || has(self.jwt) || has(self.cidrs)").message("source: set clientCertificate, jwt or cidrs, or leave source out"))]
 #[x_kube(validation = Rule::new("!has(self.trustedProxies) || has(self.cidrs)").message("trustedProxies: they only tell the address for cidrs"))]
 pub struct WebhookSource {
     /// The certificate that the caller must show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<ClientCertificatePin>,
+    /// The token that the caller must send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtPin>,
     /// Networks that the caller must be in. They never stand alone: a signature is always required.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 43)))]
@@ -143,6 +148,26 @@ pub struct ClientCertificatePin {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub dns_names: Vec<String>,
+}
+
+/// A JWT in `Authorization: Bearer` that says who calls. It lives at most 1 hour, and is no part of what is signed of a
+/// delivery.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JwtPin {
+    /// What the claim `iss` must be.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r#"^[!"$-~]+$"#))]
+    pub issuer: String,
+    /// What the claim `aud` must be or contain.
+    #[schemars(length(min = 1, max = 253))]
+    pub audience: String,
+    /// What the claim `sub` must be one of.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 253), regex(pattern = r"^[ -~]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub subjects: Vec<String>,
+    /// The Secret with the keys of the issuer, in the namespace of this object. Every entry is a JWKS by its ID;
+    /// `<id>.notBefore` and `<id>.notAfter` (RFC 3339) bound it.
+    pub secret_ref: LocalSecretReference,
 }
 
 /// How a delivery that comes twice is recognized.

@@ -30,7 +30,7 @@ pub struct Claims<'a> {
     /// Why a dead letter was not taken by its destination.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<&'a str>,
-    /// What the caller's certificate proves, if it showed one.
+    /// Who the caller is, as its certificate or its token proves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<&'a str>,
     /// SHA-256 of the body, base64url.

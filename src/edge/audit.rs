@@ -35,7 +35,7 @@ pub struct Attempt {
     pub key: Option<String>,
     /// Address of the caller.
     pub source: IpAddr,
-    /// SPIFFE ID or first DNS name of the caller's certificate.
+    /// SPIFFE ID or first DNS name of the caller's certificate, or else what its token proves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_identity: Option<String>,
     /// Where it went.

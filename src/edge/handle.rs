@@ -122,7 +122,6 @@ fn answer(why: Why) -> Response<Full<Bytes>> {
 
 /// A request as it was read, for either way.
 pub(super) struct Received<'a> {
-    pub caller: &'a Caller,
     pub parts: &'a Parts,
     /// The webhook, as `namespace/name`.
     pub endpoint: String,
@@ -183,12 +182,17 @@ async fn accept(
     if !served.rate.admits(attempt.source, Instant::now()) {
         return Err(Why::TooMany);
     }
+    // After the rate, which bounds what strangers can make the edge compute.
+    if let Some(pin) = &route.token {
+        let proven = pin.caller(&parts.headers, Timestamp::now())?;
+        attempt.source_identity.get_or_insert(proven);
+    }
     check_encoding(&parts.headers, route)?;
     let reading = read(body, route.limits.body, &edge.room);
     let (body, room) = timeout(BODY, reading).await.map_err(|_| Why::BodyTimeout)??;
     let body_sha256 = hex(digest(&SHA256, &body).as_ref());
     attempt.body_sha256 = Some(body_sha256.clone());
-    let received = Received { caller, parts, endpoint, body_sha256, body };
+    let received = Received { parts, endpoint, body_sha256, body };
     let errand = match &route.way {
         Way::Inbound(way) => Errand::In(way.clone(), way.accept(edge, &served, &received, attempt)?),
         Way::Outbound(way) => Errand::Out(way.clone(), way.accept(&served, &received, attempt)?),

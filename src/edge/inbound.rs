@@ -18,7 +18,7 @@ use super::handle::Received;
 use super::keys::Key;
 use super::outcome::Why;
 use super::replay::Identity;
-use super::route::{Endpoint, KeyDocument, RouteDocument, Surroundings, Target, duration};
+use super::route::{Endpoint, RouteDocument, Surroundings, Target, compile_keys, duration, window};
 use super::table::Served;
 use super::verify::{Delivery, Material, Scheme, Verified, Window, verify};
 use crate::api::{ReplayStore, WebhookEndpointSpec};
@@ -62,11 +62,7 @@ impl Inbound {
         surroundings: &Surroundings,
     ) -> Result<Self, String> {
         let scheme = Scheme::new(&spec.verification)?;
-        let tolerance = spec.tolerance.clone().unwrap_or_default();
-        let window = Window {
-            past: duration("tolerance.past", tolerance.past.as_deref(), SignedDuration::from_mins(5))?,
-            future: duration("tolerance.future", tolerance.future.as_deref(), SignedDuration::from_mins(1))?,
-        };
+        let window = window(spec.tolerance.as_ref())?;
         let replay = spec.replay.clone().unwrap_or_default();
         let remembered = duration("replay.window", replay.window.as_deref(), SignedDuration::from_hours(24))?;
         if remembered < window.past + window.future {
@@ -76,7 +72,7 @@ impl Inbound {
         }
         Ok(Self {
             external_url: spec.external_url.clone(),
-            keys: document.keys.iter().map(|key| compile_key(&scheme, key)).collect::<Result<_, _>>()?,
+            keys: compile_keys(&document.keys, |text| Material::parse(&scheme, text))?,
             scheme,
             window,
             replay: ReplayRules {
@@ -109,7 +105,7 @@ impl Inbound {
             endpoint: &received.endpoint,
             key_id: Some(&verified.key_id),
             failure: None,
-            source: received.caller.identity(),
+            source: attempt.source_identity.as_deref(),
             body_sha256: URL_SAFE_NO_PAD.encode(digest(&SHA256, &received.body)),
         };
         Ok(Parcel {
@@ -168,10 +164,4 @@ impl Inbound {
             _ => Err(Why::NoIdempotencyKey),
         }
     }
-}
-
-fn compile_key(scheme: &Scheme, key: &KeyDocument) -> Result<Key, String> {
-    let material =
-        Material::parse(scheme, key.material.as_bytes()).map_err(|why| format!("the key {}: {why}", key.id))?;
-    Ok(Key { id: key.id.clone(), not_before: key.not_before, not_after: key.not_after, material })
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::verify::Material;
+use super::verify::{Material, Refusal};
 
 /// One key of an endpoint.
 pub struct Key {
@@ -24,6 +24,17 @@ impl Key {
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.not_before.is_none_or(|begin| begin <= now) && self.not_after.is_none_or(|end| now < end)
     }
+}
+
+/// The live key that has signed. All are tried, so that the time it takes does not tell which one it was.
+///
+/// # Errors
+/// When no key is live, or none of them has.
+pub fn signer(keys: &[Key], now: Timestamp, has_signed: impl Fn(&Key) -> bool) -> Result<&Key, Refusal> {
+    let mut live = keys.iter().filter(|key| key.is_live(now)).peekable();
+    live.peek().ok_or(Refusal::NoKey)?;
+    let signer = live.fold(None, |found, key| if has_signed(key) { Some(key) } else { found });
+    signer.ok_or(Refusal::WrongSignature)
 }
 
 impl fmt::Debug for Key {

@@ -3,8 +3,8 @@
 //! there is its target.
 //!
 //! ```text
-//! accept ──▶ handle: route ─▶ pin ─▶ rate ─▶ body ─▶ inbound: verify ─▶ replay ─▶ deliver ────────▶ audit
-//!                                                └─▶ outbound: sign ─▶ deliver ─▶ dead letter ─┘
+//! accept ──▶ handle: route ─▶ pin ─▶ rate ─▶ token ─▶ body ─┬─▶ inbound: verify ─▶ replay ─▶ deliver ───────┬─▶ audit
+//!                                                           └─▶ outbound: sign ─▶ deliver ─▶ dead letter ─┘
 //! ```
 
 mod accept;

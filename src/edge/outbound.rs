@@ -97,7 +97,7 @@ impl Outbound {
             id,
             headers: received.forwarded(&served.route),
             endpoint: received.endpoint.clone(),
-            source: received.caller.identity().map(ToOwned::to_owned),
+            source: attempt.source_identity.clone(),
             body_sha256: received.body_sha256.clone(),
             body: received.body.clone(),
         })

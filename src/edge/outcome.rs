@@ -87,7 +87,7 @@ reasons! {
     Encoded => Refused, UNSUPPORTED_MEDIA_TYPE;
     /// The body is to be a text in an object, and is not UTF-8.
     BodyNotText => Refused, UNSUPPORTED_MEDIA_TYPE;
-    /// The caller is not who the endpoint expects.
+    /// The caller is not who the endpoint expects, or its token is of somebody else.
     WrongSource => Refused, FORBIDDEN;
     /// See [`Refusal::MissingHeader`].
     MissingHeader => Refused, FORBIDDEN;

@@ -14,11 +14,13 @@ use super::deliver::object::Object;
 use super::deliver::service::Service;
 use super::deliver::template::LONGEST_BODY;
 use super::inbound::Inbound;
+use super::keys::Key;
 use super::outbound::Outbound;
 use super::reach::Reach;
 use super::replay::Identity;
-use super::source::Pin;
-use crate::api::{WebhookDestinationSpec, WebhookEndpointSpec, WebhookLimits, WebhookSource, WebhookTarget};
+use super::source::{Pin, TokenPin};
+use super::verify::{Material, Window};
+use crate::api::{Tolerance, WebhookDestinationSpec, WebhookEndpointSpec, WebhookLimits, WebhookSource, WebhookTarget};
 use crate::domain::schedule::parse_duration;
 
 /// Changes when the form of documents does: routes of before are then written anew.
@@ -53,6 +55,7 @@ pub enum Spec {
 
 /// One webhook with its keys. It has no `Debug`, since it holds them.
 #[derive(Clone, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
 pub struct RouteDocument {
     /// Which webhook this is.
     pub endpoint: Endpoint,
@@ -65,6 +68,9 @@ pub struct RouteDocument {
     /// The account that its target needs at a broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountDocument>,
+    /// The keys of `source.jwt`: each a JWKS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_keys: Vec<KeyDocument>,
 }
 
 /// What the Secret of a broker account holds. It has no `Debug`, since the key is in it.
@@ -221,6 +227,8 @@ pub struct Route {
     pub path: String,
     /// Who may call.
     pub pin: Pin,
+    /// Who a token must prove to be calling.
+    pub token: Option<TokenPin>,
     /// Headers that travel on.
     pub forward: Vec<HeaderName>,
     /// What bounds it.
@@ -243,6 +251,7 @@ pub struct Surroundings {
 /// What both kinds of webhooks have.
 struct Common<'a> {
     path: &'a str,
+    tolerance: Option<&'a Tolerance>,
     source: Option<&'a WebhookSource>,
     forward: &'a [String],
     limits: Option<&'a WebhookLimits>,
@@ -259,14 +268,16 @@ impl Route {
                 let inbound = Inbound::compile(document, spec, surroundings)?;
                 let longest = inbound.target.takes_bytes();
                 let (source, forward) = (spec.source.as_ref(), spec.forward_headers.as_slice());
-                let common = Common { path: &spec.path, source, forward, limits: spec.limits.as_ref() };
+                let (tolerance, limits) = (spec.tolerance.as_ref(), spec.limits.as_ref());
+                let common = Common { path: &spec.path, tolerance, source, forward, limits };
                 (common, Way::Inbound(Arc::new(inbound)), longest)
             }
             Spec::Destination(spec) => {
                 let outbound = Outbound::compile(document, spec, surroundings)?;
                 let longest = outbound.dead_letter.as_ref().map_or(usize::MAX, Target::takes_bytes);
                 let (source, forward) = (Some(&spec.source), spec.forward_headers.as_slice());
-                let common = Common { path: &spec.path, source, forward, limits: spec.limits.as_ref() };
+                let common =
+                    Common { path: &spec.path, tolerance: None, source, forward, limits: spec.limits.as_ref() };
                 (common, Way::Outbound(Arc::new(outbound)), longest)
             }
         };
@@ -277,6 +288,7 @@ impl Route {
             digest: document.digest.clone(),
             path: common.path.to_owned(),
             pin: Pin::new(common.source)?,
+            token: token_pin(common.source, &document.source_keys, window(common.tolerance)?)?,
             forward: common.forward.iter().map(|name| header(name)).collect::<Result<_, _>>()?,
             limits: Limits {
                 body: bytes(limits.body.as_deref().unwrap_or("256Ki"))?.min(longest),
@@ -286,6 +298,45 @@ impl Route {
             way,
         })
     }
+}
+
+/// How far a signed timestamp may be from the clock.
+pub(super) fn window(tolerance: Option<&Tolerance>) -> Result<Window, String> {
+    let Tolerance { past, future } = tolerance.cloned().unwrap_or_default();
+    Ok(Window {
+        past: duration("tolerance.past", past.as_deref(), SignedDuration::from_mins(5))?,
+        future: duration("tolerance.future", future.as_deref(), SignedDuration::from_mins(1))?,
+    })
+}
+
+/// The keys that verify.
+pub(super) fn compile_keys(
+    documents: &[KeyDocument],
+    parse: impl Fn(&[u8]) -> Result<Material, String>,
+) -> Result<Vec<Key>, String> {
+    let compile = |KeyDocument { id, material, not_before, not_after }: &KeyDocument| {
+        let material = parse(material.as_bytes()).map_err(|why| format!("the key {id}: {why}"))?;
+        Ok(Key { id: id.clone(), not_before: *not_before, not_after: *not_after, material })
+    };
+    documents.iter().map(compile).collect()
+}
+
+/// Most sets of keys that a token is tried with: each costs an asymmetric verification.
+const MOST_SETS: usize = 16;
+
+fn token_pin(source: Option<&WebhookSource>, keys: &[KeyDocument], window: Window) -> Result<Option<TokenPin>, String> {
+    let Some(pin) = source.and_then(|source| source.jwt.as_ref()) else { return Ok(None) };
+    let secret = &pin.secret_ref.name;
+    if keys.is_empty() {
+        return Err(format!(
+            "the key Secret {secret} of source.jwt holds nothing to verify tokens with; add the issuer's JWKS under any \
+             ID, and the label credence.dev/webhook-keys: \"true\""
+        ));
+    }
+    if keys.len() > MOST_SETS {
+        return Err(format!("the key Secret {secret} of source.jwt holds too many JWKS; keep at most {MOST_SETS}"));
+    }
+    Ok(Some(TokenPin::new(pin, compile_keys(keys, Material::jwks)?, window)))
 }
 
 /// A duration of the spec.
@@ -306,4 +357,57 @@ fn bytes(text: &str) -> Result<usize, String> {
     };
     let number = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
     number.ok_or_else(|| format!("limits.body: {text} is not a number of bytes such as 4096, 256Ki or 1Mi"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const JWKS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    /// An endpoint that asks for a token of the caller.
+    fn document(source_keys: &Value) -> RouteDocument {
+        let pin = json!({"issuer": "i", "audience": "a", "subjects": ["s"], "secretRef": {"name": "issuer"}});
+        serde_json::from_value(json!({
+            "endpoint": {"namespace": "shop", "name": "one", "uid": "one", "generation": 1},
+            "digest": "one",
+            "spec": {
+                "path": "/shop/one",
+                "verification": {"github": {}},
+                "source": {"jwt": pin},
+                "target": {"service": {"name": "payments", "port": 80}},
+            },
+            "keys": [{"id": "first", "material": "0123456789abcdef0123456789abcdef"}],
+            "sourceKeys": source_keys,
+        }))
+        .unwrap()
+    }
+
+    fn compile(document: &RouteDocument) -> Result<Route, String> {
+        Route::compile(document, &Surroundings { cluster_domain: "cluster.local".into(), service_address: None })
+    }
+
+    #[test]
+    fn a_token_is_asked_for_only_with_keys_to_verify_it() {
+        let keys = |count: usize| (0..count).map(|id| json!({"id": id.to_string(), "material": JWKS})).collect();
+        let refused = |keys: Value| compile(&document(&keys)).err().unwrap();
+        let route = compile(&document(&keys(MOST_SETS))).ok().unwrap();
+        assert!(route.token.is_some() && route.keys.len() == 1);
+        let none = refused(json!([]));
+        assert!(none.starts_with("the key Secret issuer of source.jwt") && none.contains("add"), "{none}");
+        assert!(refused(keys(MOST_SETS + 1)).contains("at most 16"));
+        let secret = refused(json!([{"id": "x", "material": "0123456789abcdef"}]));
+        assert!(secret.starts_with("the key x: not a JWK Set; write"), "{secret}");
+    }
+
+    #[test]
+    fn a_document_without_keys_of_the_source_is_as_before() {
+        let mut document = document(&json!([]));
+        document.spec.source = None;
+        let text = serde_json::to_string(&document).unwrap();
+        assert!(!text.contains("sourceKeys"), "{text}");
+        assert!(compile(&serde_json::from_str(&text).unwrap()).is_ok_and(|route| route.token.is_none()));
+    }
 }

@@ -4,8 +4,11 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
+pub use self::token::TokenPin;
 use super::network::Network;
 use crate::api::WebhookSource;
+
+mod token;
 
 /// What is known of the caller from the connection, and what an audit line tells of it.
 #[derive(Clone, Debug)]
@@ -161,7 +164,7 @@ mod tests {
                 dns_names: vec!["hooks.example".into()],
             }),
             cidrs: vec!["192.0.2.0/24".into()],
-            trusted_proxies: Vec::new(),
+            ..WebhookSource::default()
         };
         let pin = Pin::new(Some(&source)).unwrap();
         let with = |address: &str, spiffe_id: Option<&str>, dns_name: &str| {

@@ -135,6 +135,7 @@ async fn program<W: Webhook>(
         keys: material.into_iter().map(keys::document::<W>).collect(),
         spec,
         account: None,
+        source_keys: Vec::new(),
     };
     // Where destinations may be is the edge's own matter, and judged when it connects.
     let surroundings = Surroundings {

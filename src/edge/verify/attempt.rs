@@ -5,7 +5,7 @@ use aws_lc_rs::hmac::Algorithm;
 use jiff::Timestamp;
 
 use super::{Delivery, Material, Refusal, Window, header, timestamp};
-use crate::edge::keys::Key;
+use crate::edge::keys::{Key, signer};
 
 /// A delivery and all that it is judged by.
 pub(super) struct Attempt<'a> {
@@ -21,10 +21,9 @@ impl<'a> Attempt<'a> {
         self.keys.iter().filter(|key| key.is_live(self.now))
     }
 
-    /// The live key that has signed. All are tried, so that the time it takes does not tell which one it was.
+    /// The live key that has signed.
     pub(super) fn signer(&self, has_signed: impl Fn(&Key) -> bool) -> Result<&'a Key, Refusal> {
-        let signer = self.live_keys().fold(None, |found, key| if has_signed(key) { Some(key) } else { found });
-        signer.ok_or(Refusal::WrongSignature)
+        signer(self.keys, self.now, has_signed)
     }
 
     /// The live key with which one of these MACs was made over the parts, one after the other.

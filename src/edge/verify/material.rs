@@ -50,8 +50,16 @@ impl Material {
                 SignatureAlgorithm::HmacSha256 => MacKey::new(line).map(Self::Mac),
                 algorithm => public_key(algorithm, text),
             },
-            Scheme::Jwt(_) => Jwks::parse(text).map(Self::Jwks),
+            Scheme::Jwt(_) => Self::jwks(text),
         }
+    }
+
+    /// Reads the public keys of an issuer of JWTs.
+    ///
+    /// # Errors
+    /// Says what to write instead; never what is there.
+    pub fn jwks(text: &[u8]) -> Result<Self, String> {
+        Jwks::parse(text).map(Self::Jwks)
     }
 }
 

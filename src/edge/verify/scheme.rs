@@ -1,5 +1,6 @@
 //! The scheme of an endpoint, checked and ready to verify with.
 
+use super::bearer::Expected;
 use super::{hmac, http_signatures, jwt};
 use crate::api::Verification;
 
@@ -25,7 +26,7 @@ pub enum Scheme {
     /// A MAC over named parts.
     Hmac(hmac::Layout),
     /// A JWT.
-    Jwt(jwt::Pins),
+    Jwt(Expected),
 }
 
 impl Scheme {
@@ -58,7 +59,7 @@ impl Scheme {
                 .as_ref()
                 .map(|spec| http_signatures::Rules::new(spec).map(Self::HttpMessageSignatures)),
             hmac_spec.as_ref().map(|spec| hmac::Layout::new(spec).map(Self::Hmac)),
-            jwt_spec.as_ref().map(|spec| Ok(Self::Jwt(jwt::Pins::new(spec)))),
+            jwt_spec.as_ref().map(|spec| Ok(Self::Jwt(jwt::expected(spec)))),
         ]
         .into_iter()
         .flatten();

@@ -3,17 +3,14 @@
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
-    RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
 };
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::api::Verification;
 use crate::edge::verify::Scheme;
-use crate::edge::verify::testing::{Request, at, key, refused_when_altered};
+use crate::edge::verify::testing::{self, Issuer, Request, at, encode, key, refused_when_altered};
 
 const NOW: i64 = 1_700_000_000;
 const BODY: &str = r#"{"a":1}"#;
@@ -27,16 +24,8 @@ fn scheme(subject: Option<&str>) -> Scheme {
     Scheme::new(&Verification { jwt: Some(spec), ..Verification::default() }).unwrap()
 }
 
-fn encode(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn pair() -> Ed25519KeyPair {
-    Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap()
-}
-
 fn jwks() -> String {
-    json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": encode(pair().public_key())}]}).to_string()
+    Issuer::new(3).jwks()
 }
 
 fn claims() -> Value {
@@ -53,12 +42,7 @@ fn claims() -> Value {
 
 /// A claim set with one claim replaced, or removed by null.
 fn with(name: &str, value: Value) -> Value {
-    let mut claims = claims();
-    claims[name] = value;
-    if claims[name].is_null() {
-        claims.as_object_mut().unwrap().remove(name);
-    }
-    claims
+    testing::claiming(claims(), name, value)
 }
 
 fn carrying(token: &str) -> Request {
@@ -66,9 +50,7 @@ fn carrying(token: &str) -> Request {
 }
 
 fn token(header: &str, claims: &str) -> String {
-    let signed = format!("{}.{}", encode(header), encode(claims));
-    let signature = encode(pair().sign(signed.as_bytes()));
-    format!("{signed}.{signature}")
+    Issuer::new(3).token(header, claims)
 }
 
 fn verify(request: &Request) -> Result<Verified, Refusal> {
