@@ -11,7 +11,7 @@ mod accept;
 mod assertion;
 pub mod audit;
 mod deliver;
-mod framing;
+pub mod framing;
 mod handle;
 mod inbound;
 pub mod keys;

@@ -76,6 +76,28 @@ impl Target {
     }
 }
 
+/// A text after at most 16 edits of four bytes each: where (two bytes), what to do, and with what.
+pub fn edited(text: &[u8], edits: &[u8]) -> Vec<u8> {
+    let mut text = text.to_vec();
+    for [high, low, what, byte] in edits.as_chunks().0.iter().take(16) {
+        let at = usize::from(u16::from_be_bytes([*high, *low])) % text.len().max(1);
+        match what % 4 {
+            _ if text.is_empty() => return text,
+            0 => text[at] = *byte,
+            1 => text.insert(at, *byte),
+            2 => drop(text.remove(at)),
+            // However often a text without an end of line doubles, it stays small.
+            _ if text.len() > 1 << 14 => {}
+            _ => {
+                // The line once more, as whoever repeats a header would have it.
+                let begin = text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                let line: Vec<u8> = text[begin..].split_inclusive(|byte| *byte == b'\n').next().unwrap().to_vec();
+                text.splice(begin..begin, line);
+            }
+        }
+    }
+    text
+}
 
 /// A fuzz target for one scheme.
 #[macro_export]

@@ -15,6 +15,8 @@ mod attempt;
 pub(super) mod bearer;
 mod encoding;
 mod form;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod github;
 mod gitlab;
 mod header;

@@ -8,7 +8,9 @@ fuzz_target!(|data: &[u8]| {
     let verifications = [
         serde_json::json!({"standardWebhooks": {}}),
         serde_json::json!({"github": {}}),
+        serde_json::json!({"gitlab": {}}),
         serde_json::json!({"httpMessageSignatures": {"algorithm": "Ed25519"}}),
+        serde_json::json!({"httpMessageSignatures": {"algorithm": "EcdsaP256Sha256"}}),
         serde_json::json!({"httpMessageSignatures": {"algorithm": "RsaPssSha512"}}),
         serde_json::json!({"jwt": {"issuer": "a", "audience": "b"}}),
     ];

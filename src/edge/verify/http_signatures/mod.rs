@@ -12,6 +12,8 @@ use crate::api::{HttpMessageSignatures, SignatureAlgorithm};
 
 mod base;
 mod digest;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod reader;
 mod structured;
 #[cfg(test)]

@@ -1,0 +1,31 @@
+//! Readers on their own, which fuzz targets reach more of than whole deliveries do.
+
+use http::HeaderMap;
+
+use super::{Refusal, header};
+
+pub use super::http_signatures::fuzzing::{Covered, bases};
+
+/// See `header::optional`.
+///
+/// # Errors
+/// Why the header is refused.
+pub fn optional<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refusal> {
+    header::optional(headers, name)
+}
+
+/// See `header::required`.
+///
+/// # Errors
+/// Why the header is refused.
+pub fn required<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal> {
+    header::required(headers, name)
+}
+
+/// See `header::optional_id`.
+///
+/// # Errors
+/// Why the header is refused.
+pub fn optional_id(headers: &HeaderMap, name: &str) -> Result<Option<String>, Refusal> {
+    header::optional_id(headers, name)
+}
