@@ -117,7 +117,7 @@ pub struct WebhookSource {
     pub jwt: Option<JwtPin>,
     /// Networks that the caller must be in. They never stand alone: a signature is always required.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 43)))]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 43)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("cidrs: write networks such as 192.0.2.0/24"))]
     pub cidrs: Vec<String>,
@@ -137,13 +137,16 @@ pub struct WebhookSource {
 pub struct ClientCertificatePin {
     /// SPIFFE IDs (URI SANs).
     #[serde(default, rename = "spiffeIDs", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(min = 10, max = 2048), regex(pattern = r"^spiffe://[a-z0-9._-]+/.+$")))]
+    #[schemars(
+        length(min = 1, max = 32),
+        inner(length(min = 10, max = 2048), regex(pattern = r"^spiffe://[a-z0-9._-]+/.+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub spiffe_ids: Vec<String>,
     /// DNS names (DNS SANs), exactly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
-        length(max = 32),
+        length(min = 1, max = 32),
         inner(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]

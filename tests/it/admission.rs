@@ -159,3 +159,59 @@ async fn admit_keeps_specs_as_they_were_written() {
     let stored = bed.ready("RotationPolicy", Some(&namespace), "default").await;
     assert_eq!(stored.data["spec"], spec, "no default written back, no duration rewritten");
 }
+
+#[tokio::test]
+async fn admit_refuses_webhooks_whose_source_pins_nothing_or_contradicts_their_scheme() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("pins").await;
+    let endpoint = |verification: Value, source: Value| {
+        let mut spec = json!({
+            "path": format!("/{namespace}/pins"),
+            "verification": verification,
+            "target": {"service": {"name": "payments", "port": 80}},
+            "keys": {"external": {"secretRef": {"name": "keys"}}},
+        });
+        if !source.is_null() {
+            spec["source"] = source;
+        }
+        manifest("WebhookEndpoint", Some(&namespace), "pins", spec)
+    };
+    let (github, gitlab) = (json!({"github": {}}), json!({"gitlab": {}}));
+    let jwt =
+        json!({"issuer": "https://a.example", "audience": "a", "subjects": ["s"], "secretRef": {"name": "issuer"}});
+    let pinned = json!({"jwt": jwt});
+    refused(&bed, endpoint(gitlab.clone(), Value::Null), "GitLab signs nothing").await;
+    refused(&bed, endpoint(github.clone(), json!({})), "set clientCertificate, jwt or cidrs").await;
+    for nothing in [json!({"cidrs": []}), json!({"clientCertificate": {"dnsNames": []}})] {
+        refused(&bed, endpoint(gitlab.clone(), nothing), "should have at least 1 items").await;
+    }
+    for (field, value, says) in [
+        ("subjects", json!([]), "should have at least 1 items"),
+        ("subjects", json!(vec!["s"; 2]), "uplicate"),
+        ("subjects", json!((0..33).map(|it| it.to_string()).collect::<Vec<_>>()), "must have at most 32 items"),
+        ("issuer", json!("https://a.example#b"), "should match"),
+        ("secretRef", Value::Null, "secretRef"),
+    ] {
+        let wrong = with(pinned.clone(), &format!("/jwt/{field}"), value);
+        refused(&bed, endpoint(github.clone(), wrong), says).await;
+    }
+    let scheme = json!({"jwt": {"issuer": "https://a.example", "audience": "a"}});
+    refused(&bed, endpoint(scheme, pinned.clone()), "says who calls already").await;
+    let hmac = |mac: &str, id: &str, timestamp: &str| {
+        json!({"hmac": {
+            "hash": "Sha256",
+            "encoding": "Hex",
+            "header": mac,
+            "parts": [{"id": {"header": id}}, {"literal": "."}, {"timestamp": {"header": timestamp}}, {"body": {}}],
+        }})
+    };
+    for (mac, id, timestamp) in
+        [("authorization", "x-id", "x-at"), ("x-mac", "authorization", "x-at"), ("x-mac", "x-id", "authorization")]
+    {
+        let hmac = endpoint(hmac(mac, id, timestamp), pinned.clone());
+        refused(&bed, hmac, "which verification.hmac reads otherwise").await;
+    }
+    for verification in [gitlab, hmac("x-mac", "x-id", "x-at")] {
+        bed.apply(endpoint(verification, pinned.clone())).await.unwrap();
+    }
+}
