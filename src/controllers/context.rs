@@ -110,6 +110,8 @@ pub struct NameClaims {
 pub struct SeenFacts {
     pub trust_domains: Seen,
     pub identities: Seen,
+    /// The credentials of identities, for who uses their accounts.
+    pub accounts: Seen,
     pub rotation_policies: Seen,
     pub brokers: Seen,
     pub webhooks: Seen,

@@ -145,6 +145,15 @@ impl Context {
             let accepted = conditions.filter(|condition| condition.type_ == "Accepted").map(|it| it.message.as_str());
             format!("{}/{:?}/{:?}", spec_facts(identity), identity.metadata.labels, accepted.collect::<Vec<_>>())
         });
+        let accounts = found.as_ref().map(|identity| {
+            let accounts = identity.status.iter().flat_map(|status| &status.brokers);
+            let credentials = accounts.map(|it| it.certificate.as_ref().map(|certificate| &certificate.fingerprint));
+            format!("{}/{:?}", spec_facts(identity), credentials.collect::<Vec<_>>())
+        });
+        if self.seen.accounts.changed(changed, accounts) {
+            self.users_of_accounts::<WebhookEndpoint>(changed);
+            self.users_of_accounts::<WebhookDestination>(changed);
+        }
         let gone = facts.is_none();
         if self.seen.identities.changed(changed, facts) {
             self.policies_of_identity(changed);
@@ -234,10 +243,23 @@ impl Context {
     }
 
     fn users_of_key_secret<W: Webhook>(&self, secret: &Name) {
-        let uses = |webhook: &W| webhook.external_secret() == Some(&*secret.name);
-        let found = W::store(&self.stores).iter(Some(&secret.namespace));
-        let found = found.filter(|(_, webhook)| webhook.as_ref().is_ok_and(uses));
+        self.webhooks_in::<W>(&secret.namespace, |webhook| {
+            [webhook.external_secret(), webhook.source_secret()].contains(&Some(&*secret.name))
+        });
+    }
+
+    /// Wakes the webhooks of a namespace that are meant.
+    fn webhooks_in<W: Webhook>(&self, namespace: &str, meant: impl Fn(&W) -> bool) {
+        let found = W::store(&self.stores).iter(Some(namespace));
+        let found = found.filter(|(_, webhook)| webhook.as_ref().is_ok_and(&meant));
         found.for_each(|(name, _)| W::trigger(&self.triggers).fire(&name));
+    }
+
+    /// Wakes the webhooks that write to topics with the accounts of an identity.
+    fn users_of_accounts<W: Webhook>(&self, identity: &Name) {
+        self.webhooks_in::<W>(&identity.namespace, |webhook| {
+            webhook.kafka().is_some_and(|target| target.service_identity == *identity.name)
+        });
     }
 
     /// A replica of the edge reports anew.

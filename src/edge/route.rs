@@ -368,17 +368,21 @@ mod tests {
     const JWKS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
     /// An endpoint that asks for a token of the caller.
-    fn document(source_keys: &Value) -> RouteDocument {
+    fn asking(source_keys: &Value) -> RouteDocument {
         let pin = json!({"issuer": "i", "audience": "a", "subjects": ["s"], "secretRef": {"name": "issuer"}});
+        document(Some(pin), source_keys)
+    }
+
+    fn document(pin: Option<Value>, source_keys: &Value) -> RouteDocument {
         serde_json::from_value(json!({
             "endpoint": {"namespace": "shop", "name": "one", "uid": "one", "generation": 1},
             "digest": "one",
-            "spec": {
+            "spec": {"endpoint": {
                 "path": "/shop/one",
                 "verification": {"github": {}},
-                "source": {"jwt": pin},
+                "source": pin.map(|pin| json!({"jwt": pin})),
                 "target": {"service": {"name": "payments", "port": 80}},
-            },
+            }},
             "keys": [{"id": "first", "material": "0123456789abcdef0123456789abcdef"}],
             "sourceKeys": source_keys,
         }))
@@ -386,15 +390,17 @@ mod tests {
     }
 
     fn compile(document: &RouteDocument) -> Result<Route, String> {
-        Route::compile(document, &Surroundings { cluster_domain: "cluster.local".into(), service_address: None })
+        let destinations = Reach::Public(Arc::from([]));
+        let surroundings = Surroundings { cluster_domain: "cluster.local".into(), service_address: None, destinations };
+        Route::compile(document, &surroundings)
     }
 
     #[test]
     fn a_token_is_asked_for_only_with_keys_to_verify_it() {
         let keys = |count: usize| (0..count).map(|id| json!({"id": id.to_string(), "material": JWKS})).collect();
-        let refused = |keys: Value| compile(&document(&keys)).err().unwrap();
-        let route = compile(&document(&keys(MOST_SETS))).ok().unwrap();
-        assert!(route.token.is_some() && route.keys.len() == 1);
+        let refused = |keys: Value| compile(&asking(&keys)).err().unwrap();
+        let route = compile(&asking(&keys(MOST_SETS))).ok().unwrap();
+        assert!(route.token.is_some() && route.way.key_ids().count() == 1);
         let none = refused(json!([]));
         assert!(none.starts_with("the key Secret issuer of source.jwt") && none.contains("add"), "{none}");
         assert!(refused(keys(MOST_SETS + 1)).contains("at most 16"));
@@ -404,8 +410,7 @@ mod tests {
 
     #[test]
     fn a_document_without_keys_of_the_source_is_as_before() {
-        let mut document = document(&json!([]));
-        document.spec.source = None;
+        let document = document(None, &json!([]));
         let text = serde_json::to_string(&document).unwrap();
         assert!(!text.contains("sourceKeys"), "{text}");
         assert!(compile(&serde_json::from_str(&text).unwrap()).is_ok_and(|route| route.token.is_none()));

@@ -340,6 +340,70 @@ async fn what_the_libraries_of_senders_sign_is_accepted_and_nothing_else() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_proves_who_it_is_by_a_token_beside_what_the_scheme_asks_for() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("callers").await;
+    let target = Target::start().await;
+    let pair = || openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let (issuer, stranger, password) = (pair(), pair(), "0123456789abcdef0123456789abcdef");
+    for (name, entry) in [("issuer", jwks(&issuer)), ("password", password.to_owned())] {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace, "labels": {"credence.dev/webhook-keys": "true"}},
+            "stringData": {"first": entry},
+        });
+        bed.apply(secret).await.unwrap();
+    }
+    let mut object = endpoint(&namespace, "gitlab", &target, json!({"gitlab": {}}));
+    object["spec"]["keys"] = json!({"external": {"secretRef": {"name": "password"}}});
+    object["spec"]["source"] = json!({"jwt": {
+        "issuer": "https://issuer.example", "audience": "hooks", "subjects": ["runner"], "secretRef": {"name": "issuer"},
+    }});
+    bed.apply(object).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(&namespace), "gitlab").await;
+    let (path, body) = (format!("/{namespace}/gitlab"), "{}");
+    let event = sign(&bed, "gitlab", password, "e-1", now(), body);
+    let token = |key: &str, subject: &str, at: i64| sign(&bed, "caller", key, subject, at, "").remove(0);
+    let call = |tokens: &[String]| send(&bed, &path, &[&event, tokens].concat(), body);
+    let good = token(&issuer, "runner", now());
+
+    assert_eq!(call(&[]), 403, "no token");
+    assert_eq!(call(&[token(&issuer, "somebody", now())]), 403);
+    assert_eq!(call(&[token(&stranger, "runner", now())]), 403);
+    assert_eq!(call(&[token(&issuer, "runner", now() - 3601)]), 403, "an hour old");
+    assert_eq!(call(&[token(&issuer, "runner", now() + 120)]), 403, "not yet");
+    assert_eq!(call(&[good[..=good.rfind('.').unwrap()].to_owned()]), 403, "truncated");
+    assert_eq!(call(&[good.clone(), good.clone()]), 403, "twice");
+    assert_eq!(send(&bed, &path, std::slice::from_ref(&good), body), 403, "a token alone is not enough");
+    assert_eq!(target.count(), 0);
+    assert_eq!(call(std::slice::from_ref(&good)), 200);
+    let (given, _) = target.parcels.lock().unwrap()[0].clone();
+    assert!(given.get("authorization").is_none(), "{given:?}");
+    let assertion = given["credence-assertion"].to_str().unwrap();
+    let claims = check_assertion(&bed, assertion, &format!("gitlab.{namespace}.svc"));
+    assert_eq!(claims["source"], "jwt:https://issuer.example#runner");
+
+    let lines = audit(&bed, &format!("{namespace}/gitlab"));
+    let told: Vec<_> =
+        lines.iter().map(|line| (line["reason"].as_str().unwrap(), line["sourceIdentity"].as_str())).collect();
+    let runner = Some("jwt:https://issuer.example#runner");
+    assert_eq!(
+        told,
+        [
+            ("MissingHeader", None),
+            ("WrongSource", None),
+            ("WrongSignature", None),
+            ("TooOld", None),
+            ("TooNew", None),
+            ("WrongSignature", None),
+            ("MalformedHeader", None),
+            ("MissingHeader", runner),
+            ("Delivered", runner),
+        ]
+    );
+}
+
 /// A header with its last characters cut off, or with one of them exchanged.
 fn alter(header: &str, how: i32) -> String {
     let value = header.trim_end_matches([':', '=']);

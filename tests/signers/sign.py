@@ -2,6 +2,7 @@
 
 sign.py SCHEME KEY ID SECONDS [URL]  body on standard input; prints one header per line, as curl takes them
 sign.py verify KEY HEADERS           whether a receiver takes a delivery: body on standard input, headers as JSON
+sign.py caller KEY SUBJECT SECONDS           the token of a caller, whatever it sends
 sign.py assertion TOKEN AUDIENCE CA  prints the claims of an assertion whose chain ends in the authorities of a file
 """
 
@@ -112,6 +113,13 @@ def verify(key, headers, body):
     public.verify(base64.b64decode(signatures[0]), signed)
 
 
+def caller(key, body, subject, seconds, url):
+    import jwt
+
+    claims = {"iss": "https://issuer.example", "aud": ["hooks"], "sub": subject, "iat": seconds, "exp": seconds + 3600}
+    return {"authorization": "Bearer " + jwt.encode(claims, key, algorithm="ES256", headers={"kid": "one"})}
+
+
 def assertion(token, audience, authorities):
     import jwt
     from cryptography import x509
@@ -139,6 +147,7 @@ SCHEMES = {
     "ecdsa-p256-sha256": message_signature("ECDSA_P256_SHA256"),
     "rsa-pss-sha512": message_signature("RSA_PSS_SHA512"),
     "jwt": jwt,
+    "caller": caller,
 }
 
 if sys.argv[1] == "assertion":

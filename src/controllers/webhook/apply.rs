@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::super::context::Context;
 use super::super::material::WebhookFacts;
 use super::super::{retry_in, wait};
+use super::account;
 use super::keys::{self, KEYS};
 use super::observe::{Observed, key_secret, route_secret};
 use super::plan::Plan;
@@ -110,12 +111,28 @@ async fn program<W: Webhook>(
     conditions: &mut Conditions,
 ) -> Result<Option<String>, Error> {
     let Some(edge) = context.settings.edge_namespace.as_deref() else { return Ok(None) };
+    if let Some(Err((reason, message))) = &observed.account {
+        conditions.unmet(ConditionType::Accepted, *reason, message.clone());
+        return Ok(observed.route.clone());
+    }
+    let source_keys = match webhook.source_secret() {
+        None => Vec::new(),
+        Some(secret) => match keys::external(context, webhook, secret).await? {
+            Ok(found) => found,
+            Err(message) => {
+                conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, message);
+                return Ok(None);
+            }
+        },
+    };
     let spec = webhook.spec();
     let text = serde_json::to_string(&spec).map_err(|error| Error::Bug(error.to_string()))?;
-    let keys =
-        records.iter().map(|key| format!("{} {} {:?} {:?}", key.id, key.fingerprint, key.not_before, key.not_after));
+    let keys = records.iter().chain(source_keys.iter().map(|(record, _)| record));
+    let keys = keys.map(|key| format!("{} {} {:?} {:?}", key.id, key.fingerprint, key.not_before, key.not_after));
+    let account = observed.account.iter().flatten().cloned();
     let generation = webhook.meta().generation.unwrap_or_default();
-    let parts: Vec<String> = [FORMAT.to_owned(), generation.to_string(), text].into_iter().chain(keys).collect();
+    let parts: Vec<String> =
+        [FORMAT.to_owned(), generation.to_string(), text].into_iter().chain(account).chain(keys).collect();
     let wanted = digest(parts.iter().map(String::as_str));
     if observed.route.as_ref() == Some(&wanted) {
         return Ok(Some(wanted));
@@ -134,8 +151,8 @@ async fn program<W: Webhook>(
         digest: wanted.clone(),
         keys: material.into_iter().map(keys::document::<W>).collect(),
         spec,
-        account: None,
-        source_keys: Vec::new(),
+        account: account::read(context, webhook).await?,
+        source_keys: source_keys.into_iter().map(keys::document::<W>).collect(),
     };
     // Where destinations may be is the edge's own matter, and judged when it connects.
     let surroundings = Surroundings {

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::super::context::{Statuses, Stores, Triggers};
 use crate::api::{
-    RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint, WebhookKeyAlgorithm, WebhookKeys,
-    WebhookStatus,
+    KafkaTarget, RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint, WebhookKeyAlgorithm,
+    WebhookKeys, WebhookSource, WebhookStatus,
 };
 use crate::edge::route::Spec;
 use crate::kubernetes::run::Trigger;
@@ -39,6 +39,10 @@ pub trait Webhook:
     fn path(&self) -> &str;
     /// Where its keys come from.
     fn keys(&self) -> Option<&WebhookKeys>;
+    /// Who may call.
+    fn source(&self) -> Option<&WebhookSource>;
+    /// The topic that it writes to, if it does.
+    fn kafka(&self) -> Option<&KafkaTarget>;
     /// Its status, as the watch has it.
     fn status(&self) -> Option<&WebhookStatus>;
     /// Its spec, for the edge.
@@ -62,6 +66,11 @@ pub trait Webhook:
     /// The Secret with keys that somebody else keeps.
     fn external_secret(&self) -> Option<&str> {
         Some(&self.keys()?.external.as_ref()?.secret_ref.name)
+    }
+
+    /// The Secret with the keys of the issuer whose tokens callers must send.
+    fn source_secret(&self) -> Option<&str> {
+        Some(&self.source()?.jwt.as_ref()?.secret_ref.name)
     }
 
     /// `kind/namespace/name`.
@@ -93,6 +102,14 @@ impl Webhook for WebhookEndpoint {
 
     fn keys(&self) -> Option<&WebhookKeys> {
         self.spec.keys.as_ref()
+    }
+
+    fn source(&self) -> Option<&WebhookSource> {
+        self.spec.source.as_ref()
+    }
+
+    fn kafka(&self) -> Option<&KafkaTarget> {
+        self.spec.target.kafka.as_ref()
     }
 
     fn status(&self) -> Option<&WebhookStatus> {
@@ -153,6 +170,14 @@ impl Webhook for WebhookDestination {
 
     fn keys(&self) -> Option<&WebhookKeys> {
         self.spec.keys.as_ref()
+    }
+
+    fn source(&self) -> Option<&WebhookSource> {
+        Some(&self.spec.source)
+    }
+
+    fn kafka(&self) -> Option<&KafkaTarget> {
+        self.spec.dead_letter.as_ref()?.kafka.as_ref()
     }
 
     fn status(&self) -> Option<&WebhookStatus> {

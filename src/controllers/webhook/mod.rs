@@ -1,6 +1,7 @@
 //! `WebhookEndpoint` and `WebhookDestination`: observe, plan, apply, one way for both. What the edge needs of one goes there as a
 //! Secret in the edge's own namespace, so that the edge needs no rights anywhere else.
 
+mod account;
 mod apply;
 mod keys;
 mod kind;

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::super::attached::{policies_for, rules_for};
 use super::super::context::Context;
-use super::Webhook;
-use crate::api::WebhookStatus;
+use super::{Webhook, account};
+use crate::api::{Reason, WebhookStatus};
 use crate::domain::key_set::{KeyRecord, Turning};
 use crate::edge::report::Served;
 use crate::kubernetes::uid;
@@ -23,6 +23,8 @@ pub struct Observed<W> {
     pub has_edge: bool,
     /// The keys that the operator has made, or who else has changed them.
     pub made: Option<Result<Vec<KeyRecord>, String>>,
+    /// The credential of the broker account that it needs, by its fingerprint, or why there is none.
+    pub account: Option<Result<String, (Reason, String)>>,
     /// Digest of the route as it was written.
     pub route: Option<String>,
     /// What every replica of the edge serves of it.
@@ -55,6 +57,7 @@ pub fn observe<W: Webhook>(context: &Context, webhook: &Arc<W>) -> Observed<W> {
         path_holder: context.claims.holder_of_path(&**webhook),
         has_edge: edge.is_some(),
         made: made.map(|record| record.facts.clone().map(|facts| facts.keys)),
+        account: account::find(context, &**webhook),
         // What somebody else has changed is written again.
         route: route.and_then(|record| record.facts.clone().ok()).map(|facts| facts.digest),
         served: context.edges.serving(&uid(&**webhook)),

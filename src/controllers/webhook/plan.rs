@@ -39,7 +39,12 @@ fn refuse<W: Webhook>(observed: &Observed<W>) -> Option<(Reason, String)> {
         let message = "there is no edge in this cluster; install the chart with edge.enabled".to_owned();
         return Some((Reason::EdgeNotInstalled, message));
     }
-    None
+    match &observed.account {
+        // A credential that is being made anew takes nothing from who is served already.
+        Some(Err((Reason::IdentityNotReady, _))) if observed.route.is_some() => None,
+        Some(Err(problem)) => Some(problem.clone()),
+        _ => None,
+    }
 }
 
 fn keys<W: Webhook>(observed: &Observed<W>) -> Plan {

@@ -42,13 +42,13 @@ fn pin() -> TokenPin {
         "issuer": "https://issuer.example", "audience": "hooks", "subjects": ["shop", "bank"], "secretRef": {"name": "a"},
     });
     let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, material }];
-    TokenPin::new(&serde_json::from_value(pin).unwrap(), keys)
+    let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
+    TokenPin::new(&serde_json::from_value(pin).unwrap(), keys, window)
 }
 
 fn caller(headers: &HeaderMap) -> Option<String> {
     static PIN: OnceLock<TokenPin> = OnceLock::new();
-    let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
-    PIN.get_or_init(pin).caller(headers, &window, Timestamp::from_second(NOW).unwrap()).ok()
+    PIN.get_or_init(pin).caller(headers, Timestamp::from_second(NOW).unwrap()).ok()
 }
 
 fuzz_target!(|data: &[u8]| {

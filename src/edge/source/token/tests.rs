@@ -10,6 +10,7 @@ use crate::edge::verify::Material;
 use crate::edge::verify::testing::{Issuer, at, claiming, encode};
 
 const NOW: i64 = 1_700_000_000;
+const WINDOW: Window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
 const HEADER: &str = r#"{"alg":"EdDSA","kid":"k1"}"#;
 
 fn issuer() -> Issuer {
@@ -28,8 +29,7 @@ fn pin(keys: Vec<Key>) -> TokenPin {
         "subjects": ["shop", "repo:org/shop:ref:refs/heads/main"],
         "secretRef": {"name": "issuer"},
     });
-    let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
-    TokenPin::new(&serde_json::from_value(pin).unwrap(), keys, window)
+    TokenPin::new(&serde_json::from_value(pin).unwrap(), keys, WINDOW)
 }
 
 fn claims() -> Value {
@@ -91,7 +91,7 @@ fn a_token_of_somebody_else_is_of_the_wrong_source() {
     }
     let nobody =
         json!({"issuer": "https://issuer.example", "audience": "hooks", "subjects": [], "secretRef": {"name": "a"}});
-    let nobody = TokenPin::new(&serde_json::from_value(nobody).unwrap(), vec![key("one", &issuer())]);
+    let nobody = TokenPin::new(&serde_json::from_value(nobody).unwrap(), vec![key("one", &issuer())], WINDOW);
     let token = issuer().token(HEADER, &with("sub", Value::Null).to_string());
     assert_eq!(says(&nobody, &[&format!("Bearer {token}")]), Err(Why::WrongSource));
 }
