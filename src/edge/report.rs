@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Edge;
 use crate::kubernetes::COMPONENT;
@@ -19,6 +19,8 @@ pub const REPORT: &str = "edge-report";
 pub const REPORT_ENTRY: &str = "report.json";
 /// How often the edge looks whether there is something to tell. Nothing is written while there is not.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for the API server to take a report back. What was accepted has the rest of its time.
+pub const WITHDRAWAL: Duration = Duration::from_secs(5);
 
 /// What one replica serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,12 +59,16 @@ pub async fn tell(edge: &Edge, client: Client, namespace: &str, replica: &str, p
     }
 }
 
-/// Takes the report back: this replica serves nothing any more.
+/// Takes the report back: this replica serves nothing any more. What the API server does not answer in time stays, until the
+/// pod is gone.
 pub async fn withdraw(client: Client, namespace: &str, replica: &str) {
     let api: Api<ConfigMap> = Api::namespaced(client, namespace);
-    if let Err(error) = api.delete(replica, &DeleteParams::default()).await {
-        tracing::warn!(%error, "the report of this edge could not be taken back");
-    }
+    let error = match timeout(WITHDRAWAL, api.delete(replica, &DeleteParams::default())).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(late) => late.to_string(),
+    };
+    tracing::warn!(error, "the report of this edge could not be taken back");
 }
 
 async fn write(
