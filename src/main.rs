@@ -295,8 +295,8 @@ async fn serve_edge(args: EdgeArgs) -> Result<(), String> {
     }
     health.enter(Stage::Working);
     let (stop, stopping) = watch::channel(false);
-    let metrics = edge.metrics.clone();
-    let server = server::serve(args.listen_metrics, move || metrics.render(), health.clone(), stopping.clone());
+    let measured = edge.clone();
+    let server = server::serve(args.listen_metrics, move || measured.measured(), health.clone(), stopping.clone());
     let mut server = tokio::spawn(server);
     let listener =
         TcpListener::bind(args.listen).await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;

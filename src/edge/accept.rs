@@ -1,8 +1,7 @@
 //! The accept loop: everything that a caller can hold on to before it has said anything is bounded here.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,43 +34,10 @@ const HEAD_SIZE: u32 = 32 << 10;
 const HEADERS: usize = 100;
 /// How many requests one HTTP/2 connection may have at once.
 const STREAMS: u32 = 64;
-/// How many connections there may be from one address.
-const CONNECTIONS_PER_ADDRESS: usize = 12_000;
 /// How long a shutdown waits for what was accepted.
-const FAREWELL: Duration = Duration::from_secs(25);
+pub const FAREWELL: Duration = Duration::from_secs(25);
 /// How long the loop rests when there are no more file descriptors.
 const EXHAUSTED: Duration = Duration::from_millis(50);
-
-/// How many connections each address has.
-#[derive(Default)]
-struct Addresses(Mutex<HashMap<IpAddr, usize>>);
-
-/// A place among the connections of an address.
-struct Place(Arc<Addresses>, IpAddr);
-
-impl Addresses {
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = addresses.entry(address).or_insert(0);
-        if *count >= CONNECTIONS_PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Place(self.clone(), address))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut addresses = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = addresses.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                addresses.remove(&self.1);
-            }
-        }
-    }
-}
 
 /// What a connection is doing: how many of its requests are in hand, and when that last changed.
 struct Quiet(Mutex<(usize, Instant)>);
@@ -117,7 +83,6 @@ impl Drop for InHand {
 
 /// Serves until `stop` turns true and what was accepted is finished.
 pub async fn serve(edge: Arc<Edge>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let addresses = Arc::new(Addresses::default());
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -132,8 +97,7 @@ pub async fn serve(edge: Arc<Edge>, listener: TcpListener, mut stop: watch::Rece
                 continue;
             }
         };
-        let place = edge.room.connection().zip(addresses.enter(peer.ip()));
-        let Some(place) = place else {
+        let Some(place) = edge.room.connection(peer.ip().to_canonical()) else {
             edge.metrics.turned_away();
             continue;
         };

@@ -13,7 +13,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::Edge;
@@ -22,7 +21,7 @@ use super::deliver::Parcel;
 use super::inbound::Inbound;
 use super::outbound::{Letter, Outbound};
 use super::outcome::Why;
-use super::room::Room;
+use super::room::Place;
 use super::route::{Route, Way};
 use super::source::Caller;
 use super::table::Served;
@@ -155,7 +154,7 @@ struct Accepted {
     served: Arc<Served>,
     errand: Errand,
     /// Given back when the delivery is over.
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Place,
 }
 
 async fn accept(
@@ -188,8 +187,9 @@ async fn accept(
         attempt.source_identity.get_or_insert(proven);
     }
     check_encoding(&parts.headers, route)?;
-    let reading = read(body, route.limits.body, &edge.room);
-    let (body, room) = timeout(BODY, reading).await.map_err(|_| Why::BodyTimeout)??;
+    let mut room = edge.room.body(attempt.source);
+    let reading = read(body, route.limits.body, &mut room);
+    let body = timeout(BODY, reading).await.map_err(|_| Why::BodyTimeout)??;
     let body_sha256 = hex(digest(&SHA256, &body).as_ref());
     attempt.body_sha256 = Some(body_sha256.clone());
     let received = Received { parts, endpoint, body_sha256, body };
@@ -242,25 +242,23 @@ fn check_encoding(headers: &HeaderMap, route: &Route) -> Result<(), Why> {
 }
 
 /// Reads a body into one piece: kept as it came, one that comes byte by byte would take many times its length.
-async fn read(body: &mut Incoming, most: usize, room: &Room) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Why> {
+async fn read(body: &mut Incoming, most: usize, room: &mut Place) -> Result<Bytes, Why> {
     if body.size_hint().lower() > most as u64 {
         return Err(Why::BodyTooLarge);
     }
-    let (mut whole, mut taken): (_, Option<OwnedSemaphorePermit>) = (Vec::new(), None);
+    let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken(&error))?;
         let Some(data) = frame.data_ref() else { continue };
         if data.len() > most - whole.len() {
             return Err(Why::BodyTooLarge);
         }
-        let more = room.body(data.len()).ok_or(Why::NoRoom)?;
-        match &mut taken {
-            Some(taken) => taken.merge(more),
-            None => taken = Some(more),
+        if !room.grow(data.len()) {
+            return Err(Why::NoRoom);
         }
         whole.extend_from_slice(data);
     }
-    Ok((whole.into(), taken))
+    Ok(whole.into())
 }
 
 /// Whether what broke a body was its caller, by going away, or what it sent.

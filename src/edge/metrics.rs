@@ -1,5 +1,7 @@
 //! What can be measured of the edge, in the format `OpenMetrics`.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +31,11 @@ struct ResultLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoomLabels {
+    room: &'static str,
+}
+
 /// All metrics of the edge.
 pub struct Metrics {
     registry: Registry,
@@ -38,6 +45,8 @@ pub struct Metrics {
     turned_away: Counter,
     unrecorded: Counter,
     endpoints: Gauge,
+    certificate_expiry: Gauge,
+    room: Family<RoomLabels, Gauge<f64, AtomicU64>>,
     interruptions: Family<WatchLabels, Counter>,
 }
 
@@ -51,6 +60,8 @@ impl Default for Metrics {
             turned_away: Counter::default(),
             unrecorded: Counter::default(),
             endpoints: Gauge::default(),
+            certificate_expiry: Gauge::default(),
+            room: Family::default(),
             interruptions: Family::default(),
             registry: Registry::default(),
         };
@@ -69,6 +80,17 @@ impl Default for Metrics {
         );
         registry.register("audit_lines_lost", "Attempts that could not be put on record", metrics.unrecorded.clone());
         registry.register("endpoints", "Endpoints that are served", metrics.endpoints.clone());
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate in force expires, in seconds since 1970; 0 before there is one",
+            metrics.certificate_expiry.clone(),
+        );
+        registry.register_with_unit(
+            "room_taken",
+            "How much of the room for connections and for bodies is taken",
+            Unit::Other("ratio".to_owned()),
+            metrics.room.clone(),
+        );
         registry.register(
             "watch_interruptions",
             "Watches that broke and were started again",
@@ -109,6 +131,18 @@ impl Metrics {
     /// Notes how many endpoints are served.
     pub fn endpoints(&self, count: usize) {
         self.endpoints.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Notes when the certificate in force expires, in seconds since 1970.
+    pub fn certificate_expires(&self, at: i64) {
+        self.certificate_expiry.set(at);
+    }
+
+    /// Notes how much of the room is taken, of 1, and what for.
+    pub fn room(&self, taken: impl IntoIterator<Item = (&'static str, f64)>) {
+        for (room, taken) in taken {
+            self.room.get_or_create(&RoomLabels { room }).set(taken);
+        }
     }
 
     /// The metrics as text.

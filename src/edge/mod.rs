@@ -34,6 +34,7 @@ pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,9 @@ use self::route::Route;
 use self::table::Routes;
 use self::tls::Credentials;
 
+/// How long a stop takes at most, once it was asked for.
+pub const STOP: Duration = report::WITHDRAWAL.saturating_add(accept::FAREWELL);
+
 /// Everything that requests share.
 pub struct Edge {
     routes: Routes,
@@ -67,8 +71,7 @@ pub struct Edge {
     targets: Targets,
     room: Room,
     log: Log,
-    /// What can be measured.
-    pub metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     /// Deliveries that were accepted and are under way.
     work: TaskTracker,
     /// Nothing is tried again from here on.
@@ -109,6 +112,13 @@ impl Edge {
     fn assert(&self, claims: &Claims<'_>) -> Result<String, Why> {
         let signer = self.credentials.signer.load_full().ok_or(Why::NotReady)?;
         signer.sign(claims, Timestamp::now()).ok_or(Why::NotReady)
+    }
+
+    /// What can be measured, as text.
+    #[must_use]
+    pub fn measured(&self) -> String {
+        self.metrics.room(self.room.taken());
+        self.metrics.render()
     }
 
     fn record(&self, attempt: &Attempt) {

@@ -115,7 +115,7 @@ reasons! {
     Replayed => Refused, CONFLICT;
     /// The replay memory cannot say whether it is new.
     ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
-    /// The edge holds as many bodies as it has memory for.
+    /// The edge holds as many bodies as it has memory for, or as one address may have.
     NoRoom => Refused, SERVICE_UNAVAILABLE;
     /// As many deliveries as may be are on their way to the target.
     TargetBusy => Refused, SERVICE_UNAVAILABLE;

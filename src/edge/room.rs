@@ -1,22 +1,25 @@
-//! How much callers may hold on to together. What is not bounded by what this process has would end it, and it would serve
-//! nobody.
+//! How much callers may hold on to, together and each of them. What is not bounded by what this process has would end it, and
+//! it would serve nobody; what is not bounded by address would be one caller's.
 
+use std::collections::HashMap;
 use std::fs::read_to_string;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// How many connections there may be at most.
+/// How many connections there may be at most, and from one address.
 const CONNECTIONS: usize = 20_000;
+const CONNECTIONS_PER_ADDRESS: usize = 12_000;
 /// What an idle connection takes at most, in bytes.
 const CONNECTION: usize = 40 << 10;
 /// How much bodies may take at most, in bytes.
 const BODIES: usize = 256 << 20;
+/// The largest body that an endpoint can allow: whoever sends nothing else has room for it.
+const BODY: usize = 10 << 20;
 
 /// Room for connections and bodies.
 pub struct Room {
-    connections: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
+    connections: Arc<Bound>,
+    bodies: Arc<Bound>,
 }
 
 impl Default for Room {
@@ -31,22 +34,95 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Half of the memory is for connections and a quarter for bodies. A quarter of the file descriptors is for deliveries:
-    /// who only holds connections must not keep others from their targets.
+    /// Half of the memory is for connections and a quarter for bodies, of which an address may hold a quarter. A quarter of
+    /// the file descriptors is for deliveries: who only holds connections must not keep others from their targets.
     fn within(memory: usize, files: usize) -> Self {
         let connections = CONNECTIONS.min(memory / 2 / CONNECTION).min(files / 4 * 3);
         let bodies = BODIES.min(memory / 4);
-        Self { connections: Arc::new(Semaphore::new(connections)), bodies: Arc::new(Semaphore::new(bodies)) }
+        Self {
+            connections: Bound::new(connections, CONNECTIONS_PER_ADDRESS),
+            bodies: Bound::new(bodies, BODY.max(bodies / 4)),
+        }
     }
 
-    /// Room for one more connection.
-    pub fn connection(&self) -> Option<OwnedSemaphorePermit> {
-        self.connections.clone().try_acquire_owned().ok()
+    /// Room for one more connection from this address.
+    pub fn connection(&self, address: IpAddr) -> Option<Place> {
+        let mut place = self.connections.place(address);
+        place.grow(1).then_some(place)
     }
 
-    /// Room for so many bytes of a body.
-    pub fn body(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        self.bodies.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    /// Room for a body from this address, which grows with the body.
+    pub fn body(&self, address: IpAddr) -> Place {
+        self.bodies.place(address)
+    }
+
+    /// How much of the room is taken, of 1, and what for.
+    pub fn taken(&self) -> [(&'static str, f64); 2] {
+        [("connections", self.connections.taken()), ("bodies", self.bodies.taken())]
+    }
+}
+
+/// So much for all together, and for each address.
+struct Bound {
+    all: usize,
+    each: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    all: usize,
+    addresses: HashMap<IpAddr, usize>,
+}
+
+impl Bound {
+    fn new(all: usize, each: usize) -> Arc<Self> {
+        Arc::new(Self { all, each, held: Mutex::default() })
+    }
+
+    fn place(self: &Arc<Self>, address: IpAddr) -> Place {
+        Place { bound: self.clone(), address, size: 0 }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn taken(&self) -> f64 {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).all as f64 / self.all as f64
+    }
+}
+
+/// What one connection or body takes of the room. Dropped, it is given back.
+pub struct Place {
+    bound: Arc<Bound>,
+    address: IpAddr,
+    size: usize,
+}
+
+impl Place {
+    /// Takes so much more, if there is room for it.
+    #[must_use]
+    pub fn grow(&mut self, more: usize) -> bool {
+        let mut held = self.bound.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = held.addresses.get(&self.address).copied().unwrap_or(0);
+        let fits = held.all + more <= self.bound.all && own + more <= self.bound.each;
+        if fits {
+            held.all += more;
+            held.addresses.insert(self.address, own + more);
+            self.size += more;
+        }
+        fits
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.bound.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.all -= self.size;
+        if let Some(own) = held.addresses.get_mut(&self.address) {
+            *own -= self.size;
+            if *own == 0 {
+                held.addresses.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -54,18 +130,47 @@ impl Room {
 mod tests {
     use super::*;
 
+    fn address(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
     #[test]
     fn there_is_no_more_room_than_memory_and_file_descriptors_leave() {
-        let connections = |memory, files| Room::within(memory, files).connections.available_permits();
+        let connections = |memory, files| Room::within(memory, files).connections.all;
         assert_eq!(connections(usize::MAX, usize::MAX), 20_000);
         assert_eq!(connections(usize::MAX, 1024), 768);
         assert_eq!(connections(128 << 20, usize::MAX), 1638);
+        let bodies = |memory| {
+            let bound = Room::within(memory, usize::MAX).bodies;
+            (bound.all >> 20, bound.each >> 20)
+        };
+        assert_eq!(bodies(usize::MAX), (256, 64));
+        assert_eq!(bodies(512 << 20), (128, 32));
+        assert_eq!(bodies(128 << 20), (32, 10), "less, and the largest body would never be taken");
+    }
+
+    #[test]
+    fn what_is_dropped_is_room_again() {
         let room = Room::within(4 << 20, 4);
-        let bodies: Vec<_> = (0..2).map(|_| room.body(500_000).unwrap()).collect();
-        assert!(room.body(100_000).is_none());
-        let held: Vec<_> = (0..3).map(|_| room.connection().unwrap()).collect();
-        assert!(room.connection().is_none());
+        let mut bodies = [1, 2].map(|last| room.body(address(last)));
+        assert!(bodies.iter_mut().all(|body| body.grow(400_000) && body.grow(100_000)));
+        assert!(!room.body(address(3)).grow(100_000));
+        let held: Vec<_> = (0..3).map(|_| room.connection(address(1)).unwrap()).collect();
+        assert!(room.connection(address(2)).is_none());
         drop((bodies, held));
-        assert!(room.body(1 << 20).is_some() && room.connection().is_some());
+        assert!(room.body(address(3)).grow(1 << 20) && room.connection(address(3)).is_some());
+        assert!(room.bodies.held.lock().unwrap().addresses.is_empty(), "nobody is remembered who holds nothing");
+    }
+
+    #[test]
+    fn no_address_takes_the_room_of_others() {
+        let bound = Bound::new(100, 25);
+        let [mut first, mut second, mut other] = [1, 1, 2].map(|last| bound.place(address(last)));
+        assert!(first.grow(20) && second.grow(5));
+        assert!(!second.grow(1) && !first.grow(1), "it has its share");
+        assert!(other.grow(25));
+        drop(first);
+        assert!(second.grow(20) && !second.grow(1), "the share is free again, and no more");
+        assert!((bound.taken() - 0.5).abs() < 1e-9);
     }
 }

@@ -25,15 +25,16 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Takes up a certificate with its key, and the authorities that client certificates may chain to.
+    /// Takes up a certificate with its key, and the authorities that client certificates may chain to. Returns when the first
+    /// certificate of the chain expires, in seconds since 1970.
     ///
     /// # Errors
     /// Says what is wrong; what was in force stays so.
-    pub fn take(&self, chain: &[u8], key: &[u8], authorities: &[u8]) -> Result<(), String> {
+    pub fn take(&self, chain: &[u8], key: &[u8], authorities: &[u8]) -> Result<i64, String> {
         let chain = certificates("tls.crt", chain)?;
+        let expiry = chain.iter().filter_map(expiry).min().ok_or("tls.crt: there is no certificate in it")?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("tls.key: {error}"))?;
-        let leaf = chain.first().ok_or("tls.crt: there is no certificate in it")?;
-        let issuer = names(leaf).spiffe_id.ok_or("tls.crt: it has no SPIFFE ID to sign assertions as")?;
+        let issuer = names(&chain[0]).spiffe_id.ok_or("tls.crt: it has no SPIFFE ID to sign assertions as")?;
         let signer = Signer::new(&chain, &key, issuer)?;
         let mut roots = RootCertStore::empty();
         for authority in certificates("ca.crt", authorities)? {
@@ -50,12 +51,16 @@ impl Credentials {
         config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         self.tls.store(Some(Arc::new(config)));
         self.signer.store(Some(Arc::new(signer)));
-        Ok(())
+        Ok(expiry)
     }
 }
 
 fn certificates(entry: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| format!("{entry}: {error}"))
+}
+
+fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
+    X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate.validity.not_after.timestamp())
 }
 
 /// The names in a certificate that TLS has verified.

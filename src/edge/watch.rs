@@ -73,7 +73,8 @@ async fn follow_certificate(edge: &Edge, events: impl Stream<Item = Event<Secret
         let entry = |name| secret.data.as_ref().and_then(|data| data.get(name)).map(|entry| entry.0.as_slice());
         let text = |name| entry(name).unwrap_or_default();
         match edge.credentials.take(text("tls.crt"), text("tls.key"), text("ca.crt")) {
-            Ok(()) => {
+            Ok(expiry) => {
+                edge.metrics.certificate_expires(expiry);
                 tracing::info!(secret = secret.name_any(), "the certificate is in force");
                 health.started(PARTS[1]);
             }
