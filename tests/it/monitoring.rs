@@ -1,9 +1,13 @@
-//! What watches the operator: its metrics, the alerts, the dashboard, and the chart that brings them.
+//! What watches the operator and the edge: their metrics, the alerts, the dashboard, and the chart that brings them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
+use credence::edge;
+use credence::edge::audit::Attempt;
+use credence::edge::outcome::Why;
 use credence::metrics::{BrokerFigures, CertificateFigures, Metrics};
 use serde_json::{Value, json};
 
@@ -20,7 +24,7 @@ pub(crate) fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn yaml(text: &str) -> Value {
+pub(crate) fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"))
 }
 
@@ -39,8 +43,35 @@ fn alerts() -> Vec<Value> {
     groups.flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
 }
 
-/// Everything that the program can export. A family without a series is left out, so each one is given one.
+/// Everything that operator and edge can export.
 pub(crate) fn everything_exported() -> String {
+    exported_by_operator().replace("# EOF\n", "") + &exported_by_edge()
+}
+
+/// Everything that the edge can export.
+fn exported_by_edge() -> String {
+    let metrics = edge::Metrics::default();
+    let attempt = Attempt {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        endpoint: None,
+        outcome: Why::UnknownPath.into(),
+        delivery: None,
+        key: None,
+        source: Ipv4Addr::LOCALHOST.into(),
+        source_identity: None,
+        target: None,
+        target_status: None,
+        body_sha256: None,
+        duration: Duration::ZERO,
+    };
+    metrics.attempt(&attempt, true);
+    metrics.room([("bodies", 0.0)]);
+    metrics.watch_interrupted("routes");
+    metrics.render()
+}
+
+/// Everything that the operator can export. A family without a series is left out, so each one is given one.
+fn exported_by_operator() -> String {
     let metrics = Metrics::default();
     metrics.reconciled("topic_policy", "ok", "Ready", Duration::from_millis(1));
     metrics.queue("topic_policy", 1, Duration::from_secs(1));
@@ -160,14 +191,17 @@ fn alerts_and_dashboard_know_what_is_measured() {
 async fn the_metrics_keep_the_conventions_of_prometheus() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    let (ok, served) = run("curl", &["--fail", "--silent", bed.env("OPERATOR_METRICS_URL")], "");
-    assert!(ok, "{served}");
-    let known = families(&everything_exported());
-    for family in families(&served) {
-        assert_eq!(known.get(&family.0), Some(&family.1), "{} is missing in this test", family.0);
-    }
-    for exposition in [served, everything_exported()] {
-        promtool(&bed, &["check", "metrics"], &as_older_format(&exposition));
+    for (url, exported) in [("OPERATOR_METRICS_URL", exported_by_operator()), ("EDGE_METRICS_URL", exported_by_edge())]
+    {
+        let (ok, served) = run("curl", &["--fail", "--silent", bed.env(url)], "");
+        assert!(ok, "{served}");
+        let known = families(&exported);
+        for family in families(&served) {
+            assert_eq!(known.get(&family.0), Some(&family.1), "{} is missing in this test", family.0);
+        }
+        for exposition in [served, exported] {
+            promtool(&bed, &["check", "metrics"], &as_older_format(&exposition));
+        }
     }
 }
 
@@ -219,7 +253,7 @@ async fn the_chart_brings_monitoring_and_a_network_policy() {
 }
 
 /// Whether all labels of a selector stand on an object.
-fn assert_selects(selector: &Value, object: &Value) {
+pub(crate) fn assert_selects(selector: &Value, object: &Value) {
     let selector = selector.as_object().unwrap();
     assert!(!selector.is_empty());
     for (label, value) in selector {
