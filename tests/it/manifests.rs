@@ -1,10 +1,13 @@
 //! Generated files and the chart.
 
 use std::path::Path;
+use std::time::Duration;
 
-use serde_json::Value;
+use credence::edge;
+use serde_json::{Value, json};
 
 use crate::bed::{Bed, OPERATOR, run};
+use crate::monitoring::{assert_selects, read, yaml};
 
 fn project(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).to_str().unwrap().to_owned()
@@ -58,6 +61,84 @@ async fn the_chart_is_valid_and_refuses_wrong_values() {
     assert!(ok && rendered.contains("kind: PodDisruptionBudget"), "{rendered}");
     for wrong in ["replicaCount=many", "replicaCount=11", "leaseSeconds=1", "log.format=xml", "unknown=1", "port=80"] {
         let (ok, output) = run(&helm, &["template", "credence", &chart, "--set", wrong], "");
+        assert!(!ok, "accepted {wrong}: {output}");
+    }
+}
+
+#[tokio::test]
+async fn the_chart_runs_the_edge_as_safely_as_the_operator() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("edge").await;
+    let (helm, kubectl) = (format!("{}/helm", bed.env("BED_BIN")), format!("{}/kubectl", bed.env("BED_BIN")));
+    let chart = project("charts/credence");
+    let folder = format!("{}/chart-with-the-edge", bed.env("BED_DIR"));
+    let values = format!(
+        "edge.enabled=true,edge.namespace={namespace},edge.replicaCount=2,edge.redis.urlSecret=redis,\
+         edge.podDisruptionBudget.enabled=true,edge.podLabels.team=hooks,edge.nodeSelector.zone=a,\
+         edge.topologySpreadConstraints[0].maxSkew=1,edge.topologySpreadConstraints[0].topologyKey=zone,\
+         edge.topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway,\
+         networkPolicy.enabled=true,networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus,\
+         edge.networkPolicy.egress[0].ports[0].port=6443,metrics.serviceMonitor.enabled=true"
+    );
+    let (ok, output) = run(&helm, &["template", "credence", &chart, "--set", &values, "--output-dir", &folder], "");
+    assert!(ok, "{output}");
+    let file = |name: &str| format!("{folder}/credence/templates/{name}.yaml");
+    let rendered = |name: &str| yaml(&read(file(name)));
+    let of_kind = |kind: &str| {
+        let text = read(file("edge"));
+        text.split("\n---\n").map(yaml).find(|object| object["kind"] == kind).unwrap()
+    };
+
+    let pods = of_kind("Deployment")["spec"]["template"].clone();
+    let (operator, own) = (rendered("deployment")["spec"]["template"]["spec"].clone(), pods["spec"].clone());
+    assert_eq!(own["securityContext"], operator["securityContext"]);
+    let container = &own["containers"][0];
+    for part in ["securityContext", "livenessProbe", "readinessProbe"] {
+        assert!(container[part].is_object(), "{part}");
+        assert_eq!(container[part], operator["containers"][0][part], "{part}");
+    }
+    let still_called = Duration::from_secs(container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap());
+    let grace = Duration::from_secs(own["terminationGracePeriodSeconds"].as_u64().unwrap());
+    assert!(grace > still_called + edge::STOP, "{grace:?} for {still_called:?} and {:?}", edge::STOP);
+    assert_eq!((&pods["metadata"]["labels"]["team"], &own["nodeSelector"]["zone"]), (&json!("hooks"), &json!("a")));
+    assert_eq!(own["topologySpreadConstraints"][0]["topologyKey"], "zone");
+
+    let (budget, policy) = (rendered("edge-poddisruptionbudget"), rendered("edge-networkpolicy"));
+    let (monitor, service) = (rendered("edge-servicemonitor"), rendered("edge-service"));
+    assert_selects(&budget["spec"]["selector"]["matchLabels"], &pods);
+    assert_selects(&policy["spec"]["podSelector"]["matchLabels"], &pods);
+    assert_selects(&service["spec"]["selector"], &pods);
+    assert_selects(&monitor["spec"]["selector"]["matchLabels"], &service);
+    assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+    let metrics = json!([{"podSelector": {"matchLabels": {"app": "prometheus"}}}]);
+    let ingress = json!([{"ports": [{"port": "webhooks"}]}, {"from": metrics, "ports": [{"port": 8080}]}]);
+    assert_eq!(policy["spec"]["ingress"], ingress, "webhooks from everywhere, metrics not");
+    assert_eq!(policy["spec"]["egress"], json!([{"ports": [{"port": 6443}]}]));
+    assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    for name in ["edge", "edge-poddisruptionbudget", "edge-networkpolicy", "edge-service"] {
+        let dry = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename", &file(name)];
+        let (ok, output) = run(&kubectl, &[&["--kubeconfig", bed.env("KUBECONFIG")], &dry[..]].concat(), "");
+        assert!(ok, "{output}");
+    }
+}
+
+#[tokio::test]
+async fn the_chart_brings_of_the_edge_what_was_asked_for() {
+    let bed = Bed::open().await;
+    let helm = format!("{}/helm", bed.env("BED_BIN"));
+    let chart = project("charts/credence");
+    let render = |values: &str| run(&helm, &["template", "credence", &chart, "--set", values], "");
+    let (ok, without) = render("networkPolicy.enabled=true,metrics.serviceMonitor.enabled=true,edge.replicaCount=2");
+    assert!(ok && !without.contains("credence-edge"), "{without}");
+    let (ok, plain) = render("edge.enabled=true");
+    assert!(ok, "{plain}");
+    for kind in ["PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor"] {
+        assert!(!plain.contains(&format!("kind: {kind}\n")), "{kind}");
+    }
+    let (ok, output) = render("edge.enabled=true,edge.replicaCount=2");
+    assert!(!ok && output.contains("more than 1 needs edge.redis.urlSecret"), "{output}");
+    for wrong in ["terminationGracePeriodSeconds=30", "networkPolicy.egress=all", "replicaCount=101", "affinity=[]"] {
+        let (ok, output) = render(&format!("edge.{wrong}"));
         assert!(!ok, "accepted {wrong}: {output}");
     }
 }

@@ -1,6 +1,14 @@
 {{- define "credence.labels" -}}
-app.kubernetes.io/name: credence
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{ include "credence.selector" . }}
+{{ include "credence.release" . }}
+{{- end }}
+
+{{- define "credence.edgeLabels" -}}
+{{ include "credence.edgeSelector" . }}
+{{ include "credence.release" . }}
+{{- end }}
+
+{{- define "credence.release" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
@@ -13,4 +21,20 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "credence.edgeSelector" -}}
 app.kubernetes.io/name: credence-edge
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- /* Where pods run: of the operator with the values as a whole, of the edge with its own. */}}
+{{- define "credence.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .topologySpreadConstraints }}
+topologySpreadConstraints: {{- toYaml . | nindent 0 }}
+{{- end }}
 {{- end }}
