@@ -830,7 +830,7 @@ async fn many_idle_connections_keep_nobody_waiting_and_leave_no_memory() {
         let open = files() - files_before;
         let with = edge.memory() - before;
         assert!(slowest < PROMPT, "{slowest:?} while others are there");
-        assert!(open > COUNT - 10, "only {open} are there after {connected:?}");
+        assert!(open > COUNT - COUNT / 100, "only {open} are there after {connected:?}");
         drop(held);
         until("the connections to be gone", || async {
             let open = files().saturating_sub(files_before);
