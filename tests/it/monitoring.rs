@@ -54,6 +54,8 @@ fn exported_by_edge() -> String {
     let attempt = Attempt {
         time: jiff::Timestamp::UNIX_EPOCH,
         endpoint: None,
+        direction: Some("Inbound"),
+        failure: None,
         outcome: Why::UnknownPath.into(),
         delivery: None,
         key: None,
