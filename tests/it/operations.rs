@@ -15,13 +15,14 @@ const OPERATIONS: &str = "docs/operations.md";
 /// Where objects of the whole cluster keep their Secrets.
 const SYSTEM: &str = "credence-system";
 /// The page of every kind, and how tables name the kind.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 7] = [
     ("td", "docs/kinds/trustdomain.md"),
     ("sid", "docs/kinds/serviceidentity.md"),
     ("rp", "docs/kinds/rotationpolicy.md"),
     ("brk", "docs/kinds/brokerconnection.md"),
     ("tp", "docs/kinds/topicpolicy.md"),
     ("whe", "docs/kinds/webhookendpoint.md"),
+    ("whd", "docs/kinds/webhookdestination.md"),
 ];
 
 /// A table below a heading; every row has as many cells as the first one.

@@ -1,7 +1,7 @@
-# 4. What a person sees.
+# What a person sees.
 
 show_objects() {
-    heading "5. kubectl get credence -A"
+    heading "6. kubectl get credence -A"
     kubectl get credence --all-namespaces
     describe trustdomain demo
     describe brokerconnection kafka
