@@ -63,7 +63,7 @@ impl Replays {
         aws_lc_rs::rand::fill(&mut random).map_err(|_| NotClaimed::Unavailable)?;
         let token = u64::from_le_bytes(random);
         match (store, &self.redis) {
-            (ReplayStore::Memory, _) => self.memory.claim(identity, token, lasts, Instant::now())?,
+            (ReplayStore::Memory, _) => self.memory.claim(&identity, token, lasts, Instant::now())?,
             (ReplayStore::Redis, Some(redis)) => redis.claim(&identity, token, lasts).await?,
             (ReplayStore::Redis, None) => return Err(NotClaimed::Unavailable),
         }
@@ -73,7 +73,7 @@ impl Replays {
     /// Remembers a claimed delivery for the whole window.
     pub async fn keep(&self, claim: Claim, window: Duration) {
         let Some(redis) = self.redis.as_ref().filter(|_| claim.store == ReplayStore::Redis) else {
-            return self.memory.keep(claim.identity, window, Instant::now());
+            return self.memory.keep(&claim.identity, window, Instant::now());
         };
         for _ in 0..TRIES.0 {
             if redis.keep(&claim.identity, window).await {
