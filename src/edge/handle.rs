@@ -124,8 +124,8 @@ pub(super) struct Received<'a> {
     pub parts: &'a Parts,
     /// The webhook, as `namespace/name`.
     pub endpoint: String,
-    /// SHA-256 of the body, in hexadecimal.
-    pub body_sha256: String,
+    /// SHA-256 of the body.
+    pub body_sha256: [u8; 32],
     /// The body, whole.
     pub body: Bytes,
 }
@@ -190,8 +190,9 @@ async fn accept(
     let mut room = edge.room.body(attempt.source);
     let reading = read(body, route.limits.body, &mut room);
     let body = timeout(BODY, reading).await.map_err(|_| Why::BodyTimeout)??;
-    let body_sha256 = hex(digest(&SHA256, &body).as_ref());
-    attempt.body_sha256 = Some(body_sha256.clone());
+    let mut body_sha256 = [0; 32];
+    body_sha256.copy_from_slice(digest(&SHA256, &body).as_ref());
+    attempt.body_sha256 = Some(hex(&body_sha256));
     let received = Received { parts, endpoint, body_sha256, body };
     let errand = match &route.way {
         Way::Inbound(way) => Errand::In(way.clone(), way.accept(edge, &served, &received, attempt)?),

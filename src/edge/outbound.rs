@@ -1,7 +1,6 @@
 //! The way out: what a service of the cluster posts is signed and brought to its destination; what the destination does not take
 //! goes to the dead letter.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -49,7 +48,7 @@ pub(super) struct Letter {
     headers: HeaderMap,
     endpoint: String,
     source: Option<String>,
-    body_sha256: String,
+    body_sha256: [u8; 32],
     body: Bytes,
 }
 
@@ -98,7 +97,7 @@ impl Outbound {
             headers: received.forwarded(&served.route),
             endpoint: received.endpoint.clone(),
             source: attempt.source_identity.clone(),
-            body_sha256: received.body_sha256.clone(),
+            body_sha256: received.body_sha256,
             body: received.body.clone(),
         })
     }
@@ -170,7 +169,7 @@ impl Letter {
             key_id: None,
             failure: Some(failure.as_str()),
             source: self.source.as_deref(),
-            body_sha256: URL_SAFE_NO_PAD.encode(digest(&SHA256, &self.body)),
+            body_sha256: URL_SAFE_NO_PAD.encode(self.body_sha256),
         };
         let mut headers = self.headers;
         headers.insert(FAILURE, HeaderValue::from_static(failure.as_str()));

@@ -16,6 +16,7 @@ mod measure;
 mod policies;
 mod report;
 mod restart;
+mod schemes;
 mod single;
 mod watch;
 mod webhooks;

@@ -174,15 +174,20 @@ impl Cost {
 }
 
 /// Fields of `/proc/PID/stat`, from the third on: those before may hold spaces.
-fn stat(bed: &Bed) -> Vec<f64> {
-    let text = read_to_string(format!("/proc/{}/stat", bed.env("OPERATOR_PID"))).expect("the operator is gone");
+fn stat(pid: &str) -> Vec<f64> {
+    let text = read_to_string(format!("/proc/{pid}/stat")).expect("the process is gone");
     let (_, fields) = text.rsplit_once(')').unwrap();
     fields.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect()
 }
 
 /// Processor seconds of the operator so far.
 fn cpu(bed: &Bed) -> f64 {
-    let fields = stat(bed);
+    process_cpu(bed.env("OPERATOR_PID"))
+}
+
+/// Processor seconds of a process so far.
+pub fn process_cpu(pid: &str) -> f64 {
+    let fields = stat(pid);
     (fields[11] + fields[12]) / TICKS
 }
 
@@ -190,7 +195,7 @@ fn cpu(bed: &Bed) -> f64 {
 pub fn age(bed: &Bed) -> f64 {
     let uptime = read_to_string("/proc/uptime").unwrap();
     let uptime: f64 = uptime.split_whitespace().next().unwrap().parse().unwrap();
-    uptime - stat(bed)[19] / TICKS
+    uptime - stat(bed.env("OPERATOR_PID"))[19] / TICKS
 }
 
 /// `VmRSS` or `VmHWM` of the operator, in MiB.

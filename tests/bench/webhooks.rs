@@ -1,68 +1,38 @@
 //! Verified deliveries through the edge: how many, how fast, and what the edge takes for them.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::hmac;
 use axum::Router;
 use axum::http::{Request, StatusCode};
 use axum::routing::post;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::rt::Read;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 use crate::Bench;
 use crate::bed::{Bed, identity, manifest, policy, with};
-use crate::hooks::{HttpsClient, https, now};
+use crate::hooks::{https, tls};
 use crate::load::{at_once, float, namespaces};
-use crate::measure::process_memory;
+use crate::measure::{process_cpu, process_memory};
+use crate::schemes::{self, Scheme};
 
 /// Requests under way at once, each on a kept connection.
 const AT_ONCE: usize = 32;
 /// Bytes of a body.
 const BODY: usize = 1024;
-const KEY: &str = "0123456789abcdef0123456789abcdef";
-
-/// How a delivery is signed.
-#[derive(Clone, Copy)]
-enum Scheme {
-    /// Nothing is: what everything else costs.
-    Token,
-    Github,
-    StandardWebhooks,
-}
-
-impl Scheme {
-    fn verification(self) -> Value {
-        match self {
-            Self::Token => json!({"gitlab": {}}),
-            Self::Github => json!({"github": {}}),
-            Self::StandardWebhooks => json!({"standardWebhooks": {}}),
-        }
-    }
-
-    fn headers(self, number: u64, body: &[u8]) -> Vec<(&'static str, String)> {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes());
-        match self {
-            Self::Token => vec![("x-gitlab-token", KEY.to_owned())],
-            Self::Github => {
-                let tag: String = hmac::sign(&key, body).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-                vec![("x-hub-signature-256", format!("sha256={tag}"))]
-            }
-            Self::StandardWebhooks => {
-                let (id, at) = (format!("msg_{number}"), now().to_string());
-                let text = [format!("{id}.{at}.").as_bytes(), body].concat();
-                let tag = format!("v1,{}", STANDARD.encode(hmac::sign(&key, &text)));
-                vec![("webhook-id", id), ("webhook-timestamp", at), ("webhook-signature", tag)]
-            }
-        }
-    }
-}
+/// Deliveries in a load that is as fast as it can be, for each second that it should take.
+const PER_SECOND: u64 = 15_000;
+/// Deliveries a second that leave the processors time.
+const PACE: u64 = 2_000;
 
 pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let Bench { bed, sizes, report } = bench;
@@ -70,47 +40,64 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     report.add("memory at rest", memory("VmRSS"), "MiB");
     let port = target().await;
     let namespace = namespaces(bed, "webhooks", 1).await?.remove(0);
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": "keys", "namespace": namespace, "labels": {"credence.dev/webhook-keys": "true"}},
-        "stringData": {"raw": KEY},
-    });
-    bed.apply(secret.clone()).await?;
-    let mut encoded = secret;
-    encoded["metadata"]["name"] = json!("encoded");
-    encoded["stringData"] = json!({"encoded": format!("whsec_{}", STANDARD.encode(KEY))});
-    bed.apply(encoded).await?;
-    let (client, number) = (https(bed), Arc::new(AtomicU64::new(0)));
-    let plain = format!("http://127.0.0.1:{port}/hooks");
-    let direct = load(&client, &plain, Scheme::Token, &number, sizes.seconds).await?;
-    direct.tell(report, "straight to the target");
-    let mut plumbing = None;
-    for (name, scheme) in
-        [("plain token", Scheme::Token), ("GitHub", Scheme::Github), ("Standard Webhooks", Scheme::StandardWebhooks)]
-    {
-        let endpoint = name.to_lowercase().replace(' ', "-");
+    let schemes = schemes::all();
+    let count = sizes.seconds * PER_SECOND;
+    let plain = Destination::plain(port);
+    load(bed, &plain, prepare(&schemes[0], "/hooks", 0..count), None).await?.tell(report, "straight to the target");
+    let mut numbers = (1..).map(|round| round * count..(round + 1) * count);
+    let mut numbers = || numbers.next().unwrap();
+    for (index, scheme) in schemes.iter().enumerate() {
+        let endpoint = format!("scheme-{index}");
+        bed.apply(keys(&namespace, &endpoint, &scheme.entry)).await?;
         bed.apply(object(&namespace, &endpoint, port, scheme)).await?;
         bed.ready("WebhookEndpoint", Some(&namespace), &endpoint).await;
-        let url = format!("{}/{namespace}/{endpoint}", bed.env("EDGE_URL"));
-        let load = load(&client, &url, scheme, &number, sizes.seconds).await?;
-        load.tell(report, name);
-        match plumbing {
-            None => plumbing = Some(load.rate),
-            Some(plumbing) => report.add(format!("{name}: rate to that of a plain token"), load.rate / plumbing, "×"),
+        let path = |index| format!("/{namespace}/scheme-{index}");
+        let own = load(bed, &Destination::edge(bed), prepare(scheme, &path(index), numbers()), None).await?;
+        own.tell(report, scheme.name);
+        if index == 0 {
+            report.add("memory under load, peak", memory("VmHWM"), "MiB");
+            continue;
         }
+        // Beside it, what all but the verification costs: the machine is not always equally fast.
+        let rest = load(bed, &Destination::edge(bed), prepare(&schemes[0], &path(0), numbers()), None).await?;
+        report.add(format!("{}: verification, of all else", scheme.name), 100.0 * (own.cpu / rest.cpu - 1.0), "%");
     }
-    let topic = object_with_topic(bed, &namespace).await?;
-    let url = format!("{}/{namespace}/{topic}", bed.env("EDGE_URL"));
-    let load = load(&client, &url, Scheme::Github, &number, sizes.seconds).await?;
-    load.tell(report, "GitHub, to a topic of Kafka");
-    report.add("memory under load, peak", memory("VmHWM"), "MiB");
+    unhurried(bench, port, &schemes[1], &namespace).await?;
+    let Bench { bed, sizes, report } = bench;
+    let topic = object_with_topic(bed, &namespace, &schemes[1]).await?;
+    let path = format!("/{namespace}/{topic}");
+    let records = prepare(&schemes[1], &path, numbers());
+    load(bed, &Destination::edge(bed), records, None).await?.tell(report, "GitHub, to a topic of Kafka");
+    report.add("memory after all of these, peak", process_memory(bed.env("EDGE_PID"), "VmHWM"), "MiB");
     report.add("full TLS handshakes", handshakes(bed, sizes.seconds).await, "/s");
     at_once(0..sizes.endpoints, async |number| {
-        bed.apply(object(&namespace, &format!("more-{number}"), port, Scheme::Github)).await.map(drop)
+        let mut more = object(&namespace, &format!("more-{number}"), port, &schemes[1]);
+        more["spec"]["keys"]["external"]["secretRef"]["name"] = json!("scheme-1");
+        bed.apply(more).await.map(drop)
     })
     .await?;
     bed.ready("WebhookEndpoint", Some(&namespace), &format!("more-{}", sizes.endpoints - 1)).await;
-    report.add(format!("memory with {} endpoints", sizes.endpoints), memory("VmRSS"), "MiB");
+    report.add(
+        format!("memory with {} endpoints", sizes.endpoints),
+        process_memory(bed.env("EDGE_PID"), "VmRSS"),
+        "MiB",
+    );
+    Ok(())
+}
+
+/// What the edge adds to the latency of deliveries that come at their own pace.
+async fn unhurried(bench: &mut Bench, port: u16, scheme: &Scheme, namespace: &str) -> Result<(), String> {
+    let Bench { bed, sizes, report } = bench;
+    let count = sizes.seconds * PACE;
+    let numbers = u64::MAX / 2..u64::MAX / 2 + count;
+    let path = format!("/{namespace}/scheme-1");
+    let edge = load(bed, &Destination::edge(bed), prepare(scheme, &path, numbers.clone()), Some(PACE)).await?;
+    let direct = load(bed, &Destination::plain(port), prepare(scheme, "/hooks", numbers), Some(PACE)).await?;
+    for percent in [50, 99] {
+        let (edge, direct) = (edge.latency(percent), direct.latency(percent));
+        report.add(format!("{}, {PACE}/s: latency, p{percent}", scheme.name), edge, "ms");
+        report.add(format!("{}, {PACE}/s: of it through the edge, p{percent}", scheme.name), edge - direct, "ms");
+    }
     Ok(())
 }
 
@@ -124,7 +111,7 @@ async fn target() -> u16 {
 }
 
 /// An endpoint whose target is a topic of three partitions. Returns its name.
-async fn object_with_topic(bed: &Bed, namespace: &str) -> Result<&'static str, String> {
+async fn object_with_topic(bed: &Bed, namespace: &str, scheme: &Scheme) -> Result<&'static str, String> {
     let (name, topic) = ("records", format!("sandbox.{namespace}"));
     bed.kafka("kafka-topics", &["--create", "--topic", &topic, "--partitions", "3"]);
     bed.apply(identity(namespace, "hooks", &["kafka"])).await?;
@@ -133,70 +120,139 @@ async fn object_with_topic(bed: &Bed, namespace: &str) -> Result<&'static str, S
     bed.ready("ServiceIdentity", Some(namespace), "hooks").await;
     bed.ready("TopicPolicy", Some(namespace), "hooks").await;
     let target = json!({"kafka": {"broker": "kafka", "serviceIdentity": "hooks", "topic": topic}});
-    bed.apply(with(object(namespace, name, 1, Scheme::Github), "/spec/target", target)).await?;
+    bed.apply(keys(namespace, name, &scheme.entry)).await?;
+    bed.apply(with(object(namespace, name, 1, scheme), "/spec/target", target)).await?;
     bed.ready("WebhookEndpoint", Some(namespace), name).await;
     Ok(name)
 }
 
-fn object(namespace: &str, name: &str, port: u16, scheme: Scheme) -> Value {
-    let secret = if matches!(scheme, Scheme::StandardWebhooks) { "encoded" } else { "keys" };
-    let mut spec = json!({
+fn keys(namespace: &str, name: &str, entry: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"credence.dev/webhook-keys": "true"}},
+        "stringData": {"only": entry},
+    })
+}
+
+fn object(namespace: &str, name: &str, port: u16, scheme: &Scheme) -> Value {
+    let spec = json!({
         "path": format!("/{namespace}/{name}"),
-        "verification": scheme.verification(),
-        "keys": {"external": {"secretRef": {"name": secret}}},
+        "externalURL": schemes::URL,
+        "verification": scheme.verification,
+        "source": {"cidrs": ["127.0.0.0/8"]},
+        "keys": {"external": {"secretRef": {"name": name}}},
         "target": {"service": {"name": "target", "port": port, "path": "/hooks"}},
         "limits": {"perSecond": 100_000},
-        "replay": {"window": "10m"},
+        // Deliveries are forgotten soon: there are more of them than one edge remembers.
+        "tolerance": {"past": "50s", "future": "10s"},
+        "replay": {"window": "1m"},
     });
-    if matches!(scheme, Scheme::Token) {
-        spec["source"] = json!({"cidrs": ["127.0.0.0/8"]});
-    }
     manifest("WebhookEndpoint", Some(namespace), name, spec)
+}
+
+/// Requests that are ready to be sent, for each connection its own.
+type Prepared = Vec<Vec<Request<Full<Bytes>>>>;
+
+fn prepare(scheme: &Scheme, path: &str, numbers: Range<u64>) -> Prepared {
+    let mut prepared: Prepared = (0..AT_ONCE).map(|_| Vec::new()).collect();
+    for (number, connection) in numbers.zip((0..AT_ONCE).cycle()) {
+        let body = format!("{number:0>BODY$}").into_bytes();
+        let signed = (scheme.sign)(number, &body);
+        let mut request = Request::post(format!("{path}{}", signed.query)).header("host", "localhost");
+        for (name, value) in signed.headers {
+            request = request.header(name, value);
+        }
+        prepared[connection].push(request.body(Full::new(Bytes::from(body))).unwrap());
+    }
+    prepared
+}
+
+/// Where a load goes.
+struct Destination {
+    port: u16,
+    tls: Option<TlsConnector>,
+}
+
+impl Destination {
+    fn plain(port: u16) -> Self {
+        Self { port, tls: None }
+    }
+
+    fn edge(bed: &Bed) -> Self {
+        let port = bed.env("EDGE_URL").rsplit_once(':').unwrap().1.parse().unwrap();
+        Self { port, tls: Some(TlsConnector::from(Arc::new(tls(bed)))) }
+    }
+
+    async fn connect(&self) -> SendRequest<Full<Bytes>> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        match &self.tls {
+            None => converse(TokioIo::new(stream)).await,
+            Some(tls) => {
+                let name = ServerName::try_from("localhost").unwrap();
+                converse(TokioIo::new(tls.connect(name, stream).await.unwrap())).await
+            }
+        }
+    }
+}
+
+async fn converse(io: impl Read + hyper::rt::Write + Unpin + Send + 'static) -> SendRequest<Full<Bytes>> {
+    let (sender, connection) = http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    sender
 }
 
 /// What a load brought about.
 struct Load {
     rate: f64,
+    /// Processor time of the edge for a delivery, in microseconds.
+    cpu: f64,
     latencies: Vec<Duration>,
 }
 
 impl Load {
+    /// In milliseconds.
+    fn latency(&self, percent: usize) -> f64 {
+        let at = (self.latencies.len() * percent / 100).min(self.latencies.len() - 1);
+        1000.0 * self.latencies[at].as_secs_f64()
+    }
+
     fn tell(&self, report: &mut crate::report::Report, name: &str) {
         report.add(format!("{name}: deliveries"), self.rate, "/s");
         for percent in [50, 99] {
-            let at = (self.latencies.len() * percent / 100).min(self.latencies.len() - 1);
-            report.add(format!("{name}: latency, p{percent}"), 1000.0 * self.latencies[at].as_secs_f64(), "ms");
+            report.add(format!("{name}: latency, p{percent}"), self.latency(percent), "ms");
         }
+        report.add(format!("{name}: processor of the edge for each"), self.cpu, "µs");
     }
 }
 
-async fn load(
-    client: &HttpsClient,
-    url: &str,
-    scheme: Scheme,
-    number: &Arc<AtomicU64>,
-    seconds: u64,
-) -> Result<Load, String> {
-    let (began, lasts) = (Instant::now(), Duration::from_secs(seconds));
+/// Sends everything, one after the other on each connection: as fast as it goes, or so many a second in all.
+async fn load(bed: &Bed, to: &Destination, requests: Prepared, pace: Option<u64>) -> Result<Load, String> {
+    let mut connections = Vec::new();
+    for requests in requests {
+        connections.push((to.connect().await, requests));
+    }
+    let interval =
+        pace.map(|pace| Duration::from_secs(1) * u32::try_from(AT_ONCE).unwrap() / u32::try_from(pace).unwrap());
+    let (cpu, began) = (process_cpu(bed.env("EDGE_PID")), Instant::now());
     let mut senders = JoinSet::new();
-    for _ in 0..AT_ONCE {
-        let (client, url, number) = (client.clone(), url.to_owned(), number.clone());
+    for (index, (mut connection, requests)) in connections.into_iter().enumerate() {
         senders.spawn(async move {
-            let mut latencies = Vec::new();
-            while began.elapsed() < lasts {
-                let number = number.fetch_add(1, Ordering::Relaxed);
-                let body = format!("{number:0>BODY$}").into_bytes();
-                let mut request = Request::post(&url);
-                for (name, value) in scheme.headers(number, &body) {
-                    request = request.header(name, value);
+            let mut latencies = Vec::with_capacity(requests.len());
+            for (number, request) in requests.into_iter().enumerate() {
+                if let Some(interval) = interval {
+                    let turn = interval * u32::try_from(number).unwrap();
+                    let shift = interval * u32::try_from(index).unwrap() / u32::try_from(AT_ONCE).unwrap();
+                    tokio::time::sleep_until((began + turn + shift).into()).await;
                 }
-                let request = request.body(Full::new(Bytes::from(body))).unwrap();
+                let path = request.uri().path().to_owned();
                 let sent = Instant::now();
-                let answer = client.request(request).await.map_err(|error| format!("{url}: {error:?}"))?;
+                let answer = connection.send_request(request).await.map_err(|error| format!("{path}: {error:?}"))?;
                 latencies.push(sent.elapsed());
                 if !answer.status().is_success() {
-                    return Err(format!("{url} answered {}", answer.status()));
+                    return Err(format!("{path} answered {}", answer.status()));
                 }
+                connection.ready().await.map_err(|error| format!("{path}: {error:?}"))?;
             }
             Ok(latencies)
         });
@@ -206,8 +262,9 @@ async fn load(
         latencies.extend(ended.unwrap()?);
     }
     let rate = float(latencies.len()) / began.elapsed().as_secs_f64();
+    let cpu = 1e6 * (process_cpu(bed.env("EDGE_PID")) - cpu) / float(latencies.len());
     latencies.sort_unstable();
-    Ok(Load { rate, latencies })
+    Ok(Load { rate, cpu, latencies })
 }
 
 /// Handshakes without resumption, one after the other on eight tasks, each with a refused request.

@@ -242,6 +242,33 @@ async fn send(sender: &Sender, path: &str, key: &str, worker: u64, sent: u64) ->
     sent + 1
 }
 
+/// Has the account of the identity renewed, and waits until the edge has the new credential.
+async fn renew_account(bed: &Bed, namespace: &str) {
+    let ready = bed.ready("WebhookEndpoint", Some(namespace), "payments").await;
+    let route = format!("route-{}", ready.metadata.uid.unwrap());
+    let credential = || async {
+        let account = bed.secret(namespace, "hooks.kafka").await.unwrap().data.unwrap();
+        let route = bed.secret("credence-edge", &route).await.unwrap().data.unwrap();
+        let route: Value = serde_json::from_slice(&route["route.json"].0).unwrap();
+        (
+            String::from_utf8(account["tls.crt"].0.clone()).unwrap(),
+            route["account"]["chain"].as_str().unwrap().to_owned(),
+        )
+    };
+    let (before, given) = credential().await;
+    assert_eq!(before, given);
+    let order = json!({
+        "targets": [{"kind": "ServiceIdentity"}],
+        "issuedBefore": (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1)).to_string(),
+    });
+    bed.apply(manifest("RotationPolicy", Some(namespace), "turn", order)).await.unwrap();
+    until("the edge to have the credential that was renewed", || async {
+        let (now, given) = credential().await;
+        if now != before && now == given { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_goes_away_and_a_route_that_changes_lose_no_record() {
     // It takes Kafka away.
@@ -296,29 +323,8 @@ async fn a_broker_that_goes_away_and_a_route_that_changes_lose_no_record() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         bed.apply(with(object.clone(), "/spec/limits", json!({"perSecond": 10_000 + round}))).await.unwrap();
     }
-    let ready = bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
-    let route = format!("route-{}", ready.metadata.uid.unwrap());
-    let credential = || async {
-        let account = bed.secret(&namespace, "hooks.kafka").await.unwrap().data.unwrap();
-        let route = bed.secret("credence-edge", &route).await.unwrap().data.unwrap();
-        let route: Value = serde_json::from_slice(&route["route.json"].0).unwrap();
-        (
-            String::from_utf8(account["tls.crt"].0.clone()).unwrap(),
-            route["account"]["chain"].as_str().unwrap().to_owned(),
-        )
-    };
-    let (before, given) = credential().await;
-    assert_eq!(before, given);
-    let order = json!({
-        "targets": [{"kind": "ServiceIdentity"}],
-        "issuedBefore": (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1)).to_string(),
-    });
-    bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", order)).await.unwrap();
-    until("the edge to have the credential that was renewed", || async {
-        let (now, given) = credential().await;
-        if now != before && now == given { Ok(()) } else { Err("not yet".to_owned()) }
-    })
-    .await;
+    bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+    renew_account(&bed, &namespace).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
     let failed = |line: &&str| line.contains(&namespace) && line.contains("Failed");

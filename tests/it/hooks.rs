@@ -79,8 +79,8 @@ pub fn now() -> i64 {
 /// A client of HTTP and HTTPS that trusts the edge, on kept connections; no TLS session is resumed.
 pub type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// See [`HttpsClient`].
-pub fn https(bed: &Bed) -> HttpsClient {
+/// How TLS is spoken with the edge; no session is resumed.
+pub fn tls(bed: &Bed) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_file_iter(bed.env("EDGE_CA")).unwrap() {
         roots.add(authority.unwrap()).unwrap();
@@ -89,7 +89,12 @@ pub fn https(bed: &Bed) -> HttpsClient {
     let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
     tls.resumption = Resumption::disabled();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    tls
+}
+
+/// See [`HttpsClient`].
+pub fn https(bed: &Bed) -> HttpsClient {
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls(bed)).https_or_http().enable_http1().build();
     Client::builder(TokioExecutor::new()).build(connector)
 }
 

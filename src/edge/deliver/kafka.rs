@@ -209,7 +209,7 @@ mod tests {
             endpoint: "shop/payments".into(),
             delivery: "msg_1".into(),
             assertion: "a.b.c".into(),
-            body_sha256: String::new(),
+            body_sha256: [0; 32],
             body: Bytes::from_static(b"\0\xff"),
         };
         let record = to_record(&parcel, Timestamp::from_millisecond(7).unwrap());

@@ -38,8 +38,8 @@ pub struct Parcel {
     pub delivery: String,
     /// What the edge knows of it, signed.
     pub assertion: String,
-    /// SHA-256 of the body, in hexadecimal.
-    pub body_sha256: String,
+    /// SHA-256 of the body.
+    pub body_sha256: [u8; 32],
     /// The body as it came.
     pub body: Bytes,
 }

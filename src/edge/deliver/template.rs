@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::outcome::Why;
 use super::Parcel;
 use crate::api::ObjectTemplate;
+use crate::domain::identity::hex;
 
 /// How long a template may be, as JSON.
 const LONGEST: usize = 64 << 10;
@@ -79,7 +80,7 @@ impl Template {
         metadata["namespace"] = json!(namespace);
         let annotations = &mut metadata["annotations"];
         annotations["credence.dev/delivery-id"] = json!(parcel.delivery);
-        annotations["credence.dev/body-sha256"] = json!(parcel.body_sha256);
+        annotations["credence.dev/body-sha256"] = json!(hex(&parcel.body_sha256));
         annotations["credence.dev/endpoint"] = json!(parcel.endpoint);
         Ok(object)
     }
@@ -166,7 +167,7 @@ mod tests {
             endpoint: "shop/payments".into(),
             delivery: "$(delivery.body)".into(),
             assertion: "a.b.c".into(),
-            body_sha256: "00ff".into(),
+            body_sha256: [0xab; 32],
             body: Bytes::from_static(body),
         }
     }
@@ -184,7 +185,7 @@ mod tests {
                 "namespace": "shop",
                 "annotations": {
                     "credence.dev/delivery-id": "$(delivery.body)",
-                    "credence.dev/body-sha256": "00ff",
+                    "credence.dev/body-sha256": "ab".repeat(32),
                     "credence.dev/endpoint": "shop/payments",
                 },
             },
