@@ -82,13 +82,13 @@ impl Edge {
     /// An edge that serves nothing yet.
     #[must_use]
     pub fn new(surroundings: Surroundings, log: Log, redis: Option<Redis>, objects: Objects) -> Self {
-        let stopping = CancellationToken::new();
+        let (stopping, room) = (CancellationToken::new(), Room::default());
         Self {
             routes: Routes::new(surroundings),
             credentials: Credentials::default(),
-            replays: Replays::new(redis),
+            replays: Replays::new(room.deliveries, redis),
             targets: Targets::new(objects, stopping.clone()),
-            room: Room::default(),
+            room,
             log,
             metrics: Arc::default(),
             work: TaskTracker::new(),

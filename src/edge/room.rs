@@ -1,4 +1,4 @@
-//! How much callers may hold on to, together and each of them. What is not bounded by what this process has would end it, and
+//! How much callers may hold on to, together and each of them, and how many deliveries are remembered. What is not bounded by what this process has would end it, and
 //! it would serve nobody; what is not bounded by address would be one caller's.
 
 use std::collections::HashMap;
@@ -13,6 +13,9 @@ const CONNECTIONS_PER_ADDRESS: usize = 12_000;
 const CONNECTION: usize = 40 << 10;
 /// How much bodies may take at most, in bytes.
 const BODIES: usize = 256 << 20;
+/// How many deliveries are remembered at most, and what one takes at most, in bytes.
+const DELIVERIES: usize = 1 << 20;
+const DELIVERY: usize = 64;
 /// The largest body that an endpoint can allow: whoever sends nothing else has room for it.
 const BODY: usize = 10 << 20;
 
@@ -20,6 +23,8 @@ const BODY: usize = 10 << 20;
 pub struct Room {
     connections: Arc<Bound>,
     bodies: Arc<Bound>,
+    /// How many deliveries there is memory to remember.
+    pub deliveries: usize,
 }
 
 impl Default for Room {
@@ -34,14 +39,16 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Half of the memory is for connections and a quarter for bodies, of which an address may hold a quarter. A quarter of
-    /// the file descriptors is for deliveries: who only holds connections must not keep others from their targets.
+    /// Three eighths of the memory are for connections, a quarter is for bodies, of which an address may hold a quarter, and
+    /// an eighth for what is remembered. A quarter of the file descriptors is for deliveries: who only holds connections
+    /// must not keep others from their targets.
     fn within(memory: usize, files: usize) -> Self {
-        let connections = CONNECTIONS.min(memory / 2 / CONNECTION).min(files / 4 * 3);
+        let connections = CONNECTIONS.min(memory / 8 * 3 / CONNECTION).min(files / 4 * 3);
         let bodies = BODIES.min(memory / 4);
         Self {
             connections: Bound::new(connections, CONNECTIONS_PER_ADDRESS),
             bodies: Bound::new(bodies, BODY.max(bodies / 4)),
+            deliveries: DELIVERIES.min(memory / 8 / DELIVERY),
         }
     }
 
@@ -139,7 +146,9 @@ mod tests {
         let connections = |memory, files| Room::within(memory, files).connections.all;
         assert_eq!(connections(usize::MAX, usize::MAX), 20_000);
         assert_eq!(connections(usize::MAX, 1024), 768);
-        assert_eq!(connections(128 << 20, usize::MAX), 1638);
+        assert_eq!(connections(256 << 20, usize::MAX), 2457);
+        assert_eq!(Room::within(256 << 20, usize::MAX).deliveries, 524_288);
+        assert_eq!(Room::within(usize::MAX, usize::MAX).deliveries, 1 << 20);
         let bodies = |memory| {
             let bound = Room::within(memory, usize::MAX).bodies;
             (bound.all >> 20, bound.each >> 20)

@@ -41,6 +41,14 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let port = target().await;
     let namespace = namespaces(bed, "webhooks", 1).await?.remove(0);
     let schemes = schemes::all();
+    bed.apply(keys(&namespace, "more", &schemes[1].entry)).await?;
+    at_once(0..sizes.endpoints, async |number| {
+        let more = object(&namespace, &format!("more-{number}"), port, &schemes[1]);
+        bed.apply(with(more, "/spec/keys/external/secretRef/name", json!("more"))).await.map(drop)
+    })
+    .await?;
+    bed.ready("WebhookEndpoint", Some(&namespace), &format!("more-{}", sizes.endpoints - 1)).await;
+    report.add(format!("memory with {} endpoints", sizes.endpoints), memory("VmRSS"), "MiB");
     let count = sizes.seconds * PER_SECOND;
     let plain = Destination::plain(port);
     load(bed, &plain, prepare(&schemes[0], "/hooks", 0..count), None).await?.tell(report, "straight to the target");
@@ -70,18 +78,6 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     load(bed, &Destination::edge(bed), records, None).await?.tell(report, "GitHub, to a topic of Kafka");
     report.add("memory after all of these, peak", process_memory(bed.env("EDGE_PID"), "VmHWM"), "MiB");
     report.add("full TLS handshakes", handshakes(bed, sizes.seconds).await, "/s");
-    at_once(0..sizes.endpoints, async |number| {
-        let mut more = object(&namespace, &format!("more-{number}"), port, &schemes[1]);
-        more["spec"]["keys"]["external"]["secretRef"]["name"] = json!("scheme-1");
-        bed.apply(more).await.map(drop)
-    })
-    .await?;
-    bed.ready("WebhookEndpoint", Some(&namespace), &format!("more-{}", sizes.endpoints - 1)).await;
-    report.add(
-        format!("memory with {} endpoints", sizes.endpoints),
-        process_memory(bed.env("EDGE_PID"), "VmRSS"),
-        "MiB",
-    );
     Ok(())
 }
 

@@ -101,6 +101,11 @@ async fn two_replicas_that_race_for_a_delivery_accept_it_once() {
     }
     let times = deliveries(&target);
     assert!(times.len() == 1000 && times.values().all(|times| *times == 1), "each once");
+
+    bed.apply(endpoint(&namespace, "alone", &target, json!({"standardWebhooks": {}}))).await.unwrap();
+    let ready = bed.ready("WebhookEndpoint", Some(&namespace), "alone").await;
+    let protection = ready.data["status"]["protection"].as_str().unwrap();
+    assert!(protection.contains("set replay.store to Redis"), "{protection}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

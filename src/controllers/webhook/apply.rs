@@ -46,7 +46,7 @@ pub async fn apply<W: Webhook>(
         return Ok(Done::gone());
     }
     let mut conditions = Conditions::new();
-    let mut status = WebhookStatus { protection: Some(webhook.protection().to_owned()), ..WebhookStatus::default() };
+    let mut status = WebhookStatus { protection: Some(protection(observed)), ..WebhookStatus::default() };
     let mut next = None;
     let (records, material) = match plan {
         Plan::Refuse(reason, message) => {
@@ -99,6 +99,16 @@ pub async fn apply<W: Webhook>(
     context.events.transition(webhook, &observed.status.conditions, &conditions).await;
     let changes = key_set::next_change(&records, observed.now).map(|at| wait(observed.now, at));
     Ok(Done::with(&conditions, next.into_iter().chain(changes).min()))
+}
+
+/// What the webhook gives, in words, as it is served now.
+fn protection<W: Webhook>(observed: &Observed<W>) -> String {
+    let (gives, replicas) = (observed.webhook.protection(), observed.served.len());
+    if observed.webhook.remembers_apart() && replicas > 1 {
+        format!("{gives}; each of {replicas} replicas remembers for itself, so set replay.store to Redis")
+    } else {
+        gives.to_owned()
+    }
 }
 
 /// Hands the route to the edge, when it is another than before. Returns its digest; `None` when it cannot be served.

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::super::context::{Statuses, Stores, Triggers};
 use crate::api::{
-    KafkaTarget, RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint, WebhookKeyAlgorithm,
-    WebhookKeys, WebhookSource, WebhookStatus,
+    KafkaTarget, ReplayStore, RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint,
+    WebhookKeyAlgorithm, WebhookKeys, WebhookSource, WebhookStatus,
 };
 use crate::edge::route::Spec;
 use crate::kubernetes::run::Trigger;
@@ -51,6 +51,8 @@ pub trait Webhook:
     fn has_standard_keys(&self) -> bool;
     /// What it gives, in words.
     fn protection(&self) -> &'static str;
+    /// Whether each replica of the edge remembers for itself what it has delivered.
+    fn remembers_apart(&self) -> bool;
     /// What it is ready for, in words.
     fn purpose(&self) -> String;
 
@@ -142,6 +144,11 @@ impl Webhook for WebhookEndpoint {
         }
     }
 
+    fn remembers_apart(&self) -> bool {
+        let store = self.spec.replay.as_ref().and_then(|replay| replay.store).unwrap_or_default();
+        store == ReplayStore::Memory
+    }
+
     fn purpose(&self) -> String {
         format!("deliveries to {} go to their target", self.spec.path)
     }
@@ -205,6 +212,10 @@ impl Webhook for WebhookDestination {
                  sender"
             }
         }
+    }
+
+    fn remembers_apart(&self) -> bool {
+        false
     }
 
     fn purpose(&self) -> String {

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::{Identity, NotClaimed};
 
-/// How many deliveries are remembered at most; more are refused, since forgetting one early would let it in again.
-const MOST: usize = 1 << 20;
 /// Parts with a lock of their own, so that looking through one for what has ended keeps nobody waiting.
 const PARTS: usize = 64;
 /// How often a part is looked through, in seconds.
@@ -54,13 +52,12 @@ pub(super) struct Memory {
     most: usize,
 }
 
-impl Default for Memory {
-    fn default() -> Self {
-        Self { began: Instant::now(), parts: array::from_fn(|_| Mutex::default()), most: MOST / PARTS }
-    }
-}
-
 impl Memory {
+    /// Remembers so many deliveries; more are refused, since forgetting one early would let it in again.
+    pub(super) fn new(most: usize) -> Self {
+        Self { began: Instant::now(), parts: array::from_fn(|_| Mutex::default()), most: most / PARTS }
+    }
+
     pub(super) fn claim(
         &self,
         identity: &Identity,
@@ -128,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_delivery_is_new_once_within_its_window() {
-        let (memory, start) = (Memory::default(), Instant::now());
+        let (memory, start) = (Memory::new(1 << 10), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
         let claim = |identity: u8, token: u64, second| {
             memory.claim(&[identity; 32], token << 33, Duration::from_secs(10), after(second))
@@ -151,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded_and_what_has_ended_makes_room() {
-        let memory = Memory { most: 4, ..Memory::default() };
+        let memory = Memory::new(4 * PARTS);
         let start = Instant::now();
         let claim = |number: u16, at| {
             let mut identity = [0; 32];

@@ -40,17 +40,16 @@ pub enum NotClaimed {
 }
 
 /// The replay memories of an edge.
-#[derive(Default)]
 pub struct Replays {
     memory: Memory,
     redis: Option<Redis>,
 }
 
 impl Replays {
-    /// With a Redis, if there is one.
+    /// With room for so many deliveries in memory, and with a Redis, if there is one.
     #[must_use]
-    pub fn new(redis: Option<Redis>) -> Self {
-        Self { memory: Memory::default(), redis }
+    pub fn new(deliveries: usize, redis: Option<Redis>) -> Self {
+        Self { memory: Memory::new(deliveries), redis }
     }
 
     /// Claims a delivery for as long as its target may take.
