@@ -119,7 +119,7 @@ impl Outbound {
         }
         let Some(dead_letter) = &self.dead_letter else { return why };
         attempt.failure = Some(why);
-        let Ok(parcel) = letter.into_parcel(edge, served, dead_letter, why) else { return Why::NotReady };
+        let Ok(parcel) = letter.into_parcel(edge, served, dead_letter, why) else { return why };
         match edge.targets.deliver(dead_letter, &parcel).await {
             (Why::Delivered, _) => Why::DeadLettered,
             (failed, status) => {

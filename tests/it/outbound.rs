@@ -21,6 +21,8 @@ use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::RwLock;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 
 use crate::bed::{Bed, identity, manifest, run, until, with};
@@ -28,6 +30,7 @@ use crate::hooks::{Parcels, Target};
 use crate::webhook::{audit, check_assertion};
 
 /// A receiver of webhooks whose certificate is for `localhost`.
+#[derive(Clone)]
 struct Receiver {
     port: u16,
     /// The authority of its certificate, in PEM.
@@ -37,6 +40,8 @@ struct Receiver {
     parcels: Parcels,
     /// What it answers, one after the other; then 200.
     answers: Arc<Mutex<VecDeque<u16>>>,
+    /// Held, nobody is answered.
+    patience: Arc<RwLock<()>>,
 }
 
 impl Receiver {
@@ -57,13 +62,9 @@ impl Receiver {
             key: STANDARD.encode(digest(&SHA256, &pair.subject_public_key_info())),
             parcels: Parcels::default(),
             answers: Arc::default(),
+            patience: Arc::default(),
         };
-        tokio::spawn(serve(
-            listener,
-            TlsAcceptor::from(Arc::new(tls)),
-            receiver.parcels.clone(),
-            receiver.answers.clone(),
-        ));
+        tokio::spawn(receiver.clone().serve(listener, TlsAcceptor::from(Arc::new(tls))));
         receiver
     }
 
@@ -80,29 +81,34 @@ impl Receiver {
     }
 }
 
-async fn serve(listener: TcpListener, tls: TlsAcceptor, parcels: Parcels, answers: Arc<Mutex<VecDeque<u16>>>) {
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let (tls, parcels, answers) = (tls.clone(), parcels.clone(), answers.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (parcels, answers) = (parcels.clone(), answers.clone());
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect().await.unwrap().to_bytes();
-                let mut headers = parts.headers;
-                headers.insert("x-path", parts.uri.to_string().parse().unwrap());
-                parcels.lock().unwrap().push((headers, body));
-                let status = answers.lock().unwrap().pop_front().unwrap_or(200);
-                let mut response = Response::new(Full::<Bytes>::default());
-                *response.status_mut() = StatusCode::from_u16(status).unwrap();
-                response.headers_mut().insert("location", "/elsewhere".parse().unwrap());
-                Ok::<_, Infallible>(response)
-            }
-        });
-        tokio::spawn(async move {
-            let Ok(stream) = tls.accept(stream).await else { return };
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
+impl Receiver {
+    async fn serve(self, listener: TcpListener, tls: TlsAcceptor) {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (tls, receiver) = (tls.clone(), self.clone());
+            let service = service_fn(move |request| {
+                let receiver = receiver.clone();
+                async move { Ok::<_, Infallible>(receiver.answer(request).await) }
+            });
+            tokio::spawn(async move {
+                let Ok(stream) = tls.accept(stream).await else { return };
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let mut headers = parts.headers;
+        headers.insert("x-path", parts.uri.to_string().parse().unwrap());
+        self.parcels.lock().unwrap().push((headers, body));
+        let _ = self.patience.read().await;
+        let status = self.answers.lock().unwrap().pop_front().unwrap_or(200);
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        response.headers_mut().insert("location", "/elsewhere".parse().unwrap());
+        response
     }
 }
 
@@ -374,6 +380,35 @@ async fn what_a_destination_does_not_take_is_tried_again_and_then_goes_to_the_de
     let (none, refused) = (&Value::Null, &json!("TargetRefused"));
     assert_eq!(told[4..], [("DeadLettered", refused), ("TargetRefused", refused)]);
     assert_eq!(told[..2], [("Delivered", none), ("TargetRefused", none)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_hangs_holds_so_many_deliveries_and_no_more() {
+    const AT_ONCE: usize = 64;
+    let scene = Arc::new(Scene::open("hangs").await);
+    let receiver = Receiver::start().await;
+    scene.ready(with(scene.destination("acme", &receiver), "/spec/target/timeout", json!("60s"))).await;
+    let held = receiver.patience.write().await;
+    let mut senders = JoinSet::new();
+    for number in 0..AT_ONCE {
+        let scene = scene.clone();
+        senders.spawn(async move { spawn_blocking(move || scene.send("acme", &format!("msg_{number}"), "{}")).await });
+    }
+    until("all of them to be under way", || async {
+        let count = receiver.count();
+        if count == AT_ONCE { Ok(()) } else { Err(count.to_string()) }
+    })
+    .await;
+    assert_eq!(scene.send("acme", "msg_more", "{}"), 503);
+    assert_eq!(scene.audit("acme").last().unwrap()["reason"], "TargetBusy");
+    let other = Receiver::start().await;
+    scene.ready(scene.destination("other", &other)).await;
+    assert_eq!(scene.send("other", "msg_1", "{}"), 200, "nobody else waits for it");
+    drop(held);
+    for answer in senders.join_all().await {
+        assert_eq!(answer.unwrap(), 200);
+    }
+    assert_eq!(scene.send("acme", "msg_more", "{}"), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -35,6 +35,10 @@ const AT_ONCE: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The authorities of the public web, the same for all destinations.
+static PUBLIC_WEB: LazyLock<Arc<RootCertStore>> =
+    LazyLock::new(|| Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()));
 
 /// A destination with the way to it.
 pub struct Destination {
@@ -132,17 +136,8 @@ fn failed(error: &(dyn Error + 'static)) -> Answer {
 }
 
 fn tls(public_keys: &[String], ca_bundle: Option<&str>) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    match ca_bundle {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(pem) => {
-            for authority in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let authority = authority.map_err(|error| format!("target.caBundle: {error}"))?;
-                roots.add(authority).map_err(|error| format!("target.caBundle: {error}"))?;
-            }
-        }
-    }
-    let chain = WebPkiServerVerifier::builder(Arc::new(roots))
+    let roots = ca_bundle.map_or_else(|| Ok(PUBLIC_WEB.clone()), authorities)?;
+    let chain = WebPkiServerVerifier::builder(roots)
         .build()
         .map_err(|_| "target.caBundle: there is no certificate in it; write authorities in PEM".to_owned())?;
     let keys = public_keys.iter().map(|key| digest_of(key)).collect::<Result<_, _>>()?;
@@ -153,6 +148,15 @@ fn tls(public_keys: &[String], ca_bundle: Option<&str>) -> Result<ClientConfig, 
     // Who resumes a session is not asked for a certificate again, whatever became of it meanwhile.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+fn authorities(pem: &str) -> Result<Arc<RootCertStore>, String> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let authority = authority.map_err(|error| format!("target.caBundle: {error}"))?;
+        roots.add(authority).map_err(|error| format!("target.caBundle: {error}"))?;
+    }
+    Ok(Arc::new(roots))
 }
 
 fn digest_of(key: &str) -> Result<[u8; 32], String> {
