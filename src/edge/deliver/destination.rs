@@ -26,7 +26,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::super::outcome::Why;
 use super::super::reach::{Outside, Reach};
 use super::super::route::duration;
-use super::{Answer, Patience};
+use super::{Answer, Explained, Patience};
 use crate::api::DestinationTarget;
 
 /// How many deliveries to one destination are under way at once; one that hangs must not hold what others need.
@@ -49,6 +49,7 @@ pub struct Destination {
     url: Uri,
     client: Client<HttpsConnector<Outside>, Full<Bytes>>,
     turns: Semaphore,
+    explained: Explained,
 }
 
 impl Destination {
@@ -81,6 +82,7 @@ impl Destination {
             url: uri,
             client,
             turns: Semaphore::new(AT_ONCE),
+            explained: Explained::default(),
         })
     }
 
@@ -97,8 +99,12 @@ impl Destination {
         *request.headers_mut() = headers;
         match self.client.request(request).await {
             Err(error) => {
-                tracing::debug!(target = self.audience, error = ?error, "a destination cannot be reached");
-                failed(&error)
+                let (answer, cause) = failed(&error);
+                if self.explained.is_due() {
+                    let why = answer.why.as_str();
+                    tracing::warn!(destination = self.audience, why, cause, "a destination cannot be reached");
+                }
+                answer
             }
             Ok(answer) => {
                 let status = answer.status();
@@ -116,23 +122,24 @@ fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || ASKS_FOR_PATIENCE.contains(&status)
 }
 
-/// What a failed connection means: an address or a certificate that is refused is none the next time either.
-fn failed(error: &(dyn Error + 'static)) -> Answer {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
-            return Answer::last(Why::TargetUntrusted, None);
+/// What a failed connection means, and its cause: an address or a certificate that is refused is none the next time either.
+fn failed(error: &(dyn Error + 'static)) -> (Answer, String) {
+    let mut cause = error;
+    loop {
+        if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
+            return (Answer::last(Why::TargetUntrusted, None), why.to_string());
         }
-        cause = match error.downcast_ref::<io::Error>() {
-            Some(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Answer::last(Why::AddressRefused, None);
-            }
-            // An I/O error gives the source of what it wraps as its own, and so hides what that is.
-            Some(io) if io.get_ref().is_some() => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-            _ => error.source(),
-        };
+        let io = cause.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return (Answer::last(Why::AddressRefused, None), cause.to_string());
+        }
+        // An I/O error gives the source of what it wraps as its own, and so hides what that is.
+        let inner = io.and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
+        match inner.or_else(|| cause.source()) {
+            Some(inner) => cause = inner,
+            None => return (Answer { why: Why::TargetUnreachable, status: None, is_passing: true }, cause.to_string()),
+        }
     }
-    Answer { why: Why::TargetUnreachable, status: None, is_passing: true }
 }
 
 fn tls(public_keys: &[String], ca_bundle: Option<&str>) -> Result<ClientConfig, String> {

@@ -4,7 +4,7 @@ show_destination() {
     heading "5. A service sends a webhook: the edge signs it, and it goes to one host"
     local receiver log=$WORK/receiver.log taken
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj "/CN=localhost" \
-        -addext "subjectAltName=DNS:localhost" -keyout "$WORK/receiver.key" -out "$WORK/receiver.crt" 2>/dev/null
+        -addext "subjectAltName=DNS:localhost" -addext "basicConstraints=critical,CA:FALSE" -keyout "$WORK/receiver.key" -out "$WORK/receiver.crt" 2>/dev/null
     : >"$log"
     "$SIGNERS/bin/python3" "$BED_HOME/show/receiver.py" "$WORK/receiver.crt" "$WORK/receiver.key" >"$log" 2>&1 &
     receiver=$!

@@ -4,6 +4,7 @@ show_webhooks() {
     heading "4. A webhook reaches its target once, signed and fresh; its key turns, and its URL stays"
     local target port first second log=$WORK/target.log
     printf '{"paid": 7}' >"$WORK/body"
+    : >"$log"
     "$SIGNERS/bin/python3" "$BED_HOME/show/target.py" >"$log" 2>&1 &
     target=$!
     # shellcheck disable=SC2064 # the pid of now
