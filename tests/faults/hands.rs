@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::bed::{Bed, identity, policy, run, self_signed, unique, until};
+use crate::bed::{Bed, identity, manifest, policy, run, self_signed, unique, until};
 use crate::operator::Operator;
 
 /// The notes of all events of an object with a reason, repeated as often as they were counted.
@@ -41,7 +41,11 @@ fn writes(bed: &Bed, namespace: &str, name: &str) -> usize {
 }
 
 async fn scribble(bed: &Bed, kind: &str, namespace: &str, name: &str) {
-    let content = if kind == "Secret" { json!({"tls.crt": "bm9uc2Vuc2U="}) } else { json!({"ca.crt": "nonsense"}) };
+    let nonsense = "bm9uc2Vuc2U=";
+    let content = match kind {
+        "Secret" => json!({"tls.crt": nonsense, "signing-key": nonsense}),
+        _ => json!({"ca.crt": "nonsense"}),
+    };
     let manifest = json!({
         "apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "data": content,
     });
@@ -167,6 +171,32 @@ async fn two_writers_who_fight_over_a_secret_are_reported_and_cost_few_writes() 
         if data["tls.crt"].0.starts_with(b"-----BEGIN") { Ok(()) } else { Err("still nonsense".to_owned()) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn who_fights_over_the_keys_of_a_webhook_is_reported_and_does_not_make_them_turn_for_ever() {
+    let bed = Bed::open().await;
+    let _operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("keyfight").await;
+    let target = json!({"service": {"name": "payments", "port": 80}});
+    let path = format!("/{namespace}/payments");
+    let spec = json!({"path": path, "verification": {"standardWebhooks": {}}, "target": target});
+    bed.apply(manifest("WebhookEndpoint", Some(&namespace), "payments", spec)).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+    let before = writes(&bed, &namespace, "payments-webhook-keys");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        scribble(&bed, "Secret", &namespace, "payments-webhook-keys").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let written = writes(&bed, &namespace, "payments-webhook-keys") - before;
+    assert!((2..=4).contains(&written), "{written} writes in 20 s against 40");
+    let told = ("False", "Contended");
+    let told = bed.condition("WebhookEndpoint", Some(&namespace), "payments", "KeysReady", told).await;
+    let status = &told.data["status"];
+    assert!(status.to_string().contains("scribbler"), "{status}");
+    let programmed = status["conditions"].as_array().unwrap().iter().find(|it| it["type"] == "Programmed");
+    assert_ne!(programmed.map(|it| &it["status"]), Some(&json!("False")), "what is served stays: {status}");
 }
 
 #[tokio::test]

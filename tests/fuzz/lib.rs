@@ -47,7 +47,10 @@ impl Target {
         let scheme = Scheme::new(&verification).unwrap();
         let material = Material::parse(&scheme, key.as_bytes()).unwrap();
         let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, material }];
-        Self { scheme, keys, signs_body }
+        let target = Self { scheme, keys, signs_body };
+        let seed = Parts::read(include_bytes!("seeds")).unwrap();
+        assert!(target.lets_in(&seed, &seed.body), "the seed is not signed as the scheme wants it");
+        target
     }
 
     /// Verifies what the bytes make, and what is let in once more with another body.

@@ -457,6 +457,7 @@ async fn a_destination_that_cannot_be_served_says_why() {
         scene.bed.condition("WebhookDestination", Some(&scene.namespace), "broken", "Accepted", invalid).await;
     }
     let external = json!({"external": {"secretRef": {"name": "mine"}}});
+    scene.ready(scene.destination("mine", &receiver)).await;
     scene.bed.apply(with(scene.destination("mine", &receiver), "/spec/keys", external)).await.unwrap();
     let secret = |key: &str| {
         json!({
@@ -472,6 +473,8 @@ async fn a_destination_that_cannot_be_served_says_why() {
     scene.bed.apply(secret(&private)).await.unwrap();
     let ready = scene.bed.ready("WebhookDestination", Some(&scene.namespace), "mine").await;
     assert_eq!(ready.data["status"]["keys"][0]["publicKey"], public);
+    let made = scene.bed.secret(&scene.namespace, "mine-webhook-signing-keys").await;
+    assert!(made.is_none(), "what the operator had made is of no use any more");
     assert_eq!(scene.send("mine", "msg_1", "{}"), 200);
     assert!(scene.verifies(&public, &receiver.last()));
 }

@@ -16,6 +16,7 @@ use super::account;
 use super::keys::{self, KEYS};
 use super::observe::{Observed, key_secret, route_secret};
 use super::plan::Plan;
+use super::settle::{self, Keys, Material};
 use super::{FINALIZER, Webhook};
 use crate::api::{ConditionType, Conditions, Reason, WebhookKeyState, WebhookKeyStatus, WebhookStatus};
 use crate::domain::identity::digest;
@@ -32,9 +33,6 @@ use crate::kubernetes::{COMPONENT, MANAGED_BY, uid};
 /// How soon something is tried again that no watch would tell of, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// Keys with their material; read only when it is needed.
-type Material = Option<Vec<(KeyRecord, String)>>;
-
 pub async fn apply<W: Webhook>(
     context: &Arc<Context>,
     webhook: &W,
@@ -47,45 +45,31 @@ pub async fn apply<W: Webhook>(
     }
     let mut conditions = Conditions::new();
     let mut status = WebhookStatus { protection: Some(protection(observed)), ..WebhookStatus::default() };
-    let mut next = None;
-    let (records, material) = match plan {
+    let keys = match plan {
         Plan::Refuse(reason, message) => {
             conditions.unmet(ConditionType::Accepted, reason, message);
-            (Vec::new(), None)
+            Keys::default()
         }
         Plan::Generated(decision) => {
             conditions.met(ConditionType::Accepted, Reason::Valid, "the spec agrees with what it names");
             status.key_secret = Some(key_secret(webhook));
-            next = Some(wait(observed.now, decision.until));
-            let before = observed.made.clone().and_then(Result::ok);
-            if decision.make || before.as_ref() != Some(&decision.keys) {
-                match keys::write(context, webhook, &decision.keys, decision.make, observed.now).await {
-                    Ok(written) => (written.iter().map(|(record, _)| record.clone()).collect(), Some(written)),
-                    Err(error @ Error::NotOwned { .. }) => {
-                        conditions.unmet(ConditionType::KeysReady, Reason::NotOwned, error.to_string());
-                        (Vec::new(), None)
-                    }
-                    Err(error) => return Err(error),
-                }
-            } else {
-                (decision.keys, None)
-            }
+            settle::generated(context, webhook, observed, decision).await?
         }
         Plan::External(secret) => {
             conditions.met(ConditionType::Accepted, Reason::Valid, "the spec agrees with what it names");
             status.key_secret = Some(secret.clone());
-            match keys::external(context, webhook, &secret).await? {
-                Ok(found) => (found.iter().map(|(record, _)| record.clone()).collect(), Some(found)),
-                Err(message) => {
-                    conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, message);
-                    (Vec::new(), None)
-                }
-            }
+            settle::external(context, webhook, &secret).await?
         }
     };
-    let accepted = !records.is_empty();
-    let route =
-        if accepted { program(context, webhook, observed, &records, material, &mut conditions).await? } else { None };
+    let Keys { records, material, problem, mut next, held } = keys;
+    if let Some((reason, message)) = problem {
+        conditions.unmet(ConditionType::KeysReady, reason, message);
+    }
+    let route = match (held, records.is_empty()) {
+        (true, _) => observed.route.clone(),
+        (false, true) => None,
+        (false, false) => program(context, webhook, observed, &records, material, &mut conditions).await?,
+    };
     if route.is_none() {
         withdraw(context, webhook).await?;
         next = Some(retry_in(&observed.status.conditions, ConditionType::Ready, observed.now, RETRY));

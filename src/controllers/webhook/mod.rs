@@ -7,6 +7,7 @@ mod keys;
 mod kind;
 mod observe;
 mod plan;
+mod settle;
 mod sweep;
 
 use std::sync::Arc;

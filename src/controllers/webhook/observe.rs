@@ -23,6 +23,8 @@ pub struct Observed<W> {
     pub has_edge: bool,
     /// The keys that the operator has made, or who else has changed them.
     pub made: Option<Result<Vec<KeyRecord>, String>>,
+    /// Whether somebody else has changed or deleted them.
+    pub keys_lost: bool,
     /// The credential of the broker account that it needs, by its fingerprint, or why there is none.
     pub account: Option<Result<String, (Reason, String)>>,
     /// Digest of the route as it was written.
@@ -56,6 +58,10 @@ pub fn observe<W: Webhook>(context: &Context, webhook: &Arc<W>) -> Observed<W> {
         status: W::statuses(&context.statuses).current(&**webhook, webhook.status()),
         path_holder: context.claims.holder_of_path(&**webhook),
         has_edge: edge.is_some(),
+        keys_lost: made.as_ref().map_or_else(
+            || context.webhook_secrets.was_lost(&namespace, &key_secret(&**webhook)),
+            |record| record.facts.is_err(),
+        ),
         made: made.map(|record| record.facts.clone().map(|facts| facts.keys)),
         account: account::find(context, &**webhook),
         // What somebody else has changed is written again.

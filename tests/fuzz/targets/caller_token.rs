@@ -28,6 +28,17 @@ const TOKENS: [&str; 4] = [
     "eyJhbGciOiJQUzI1NiIsImtpZCI6InJzYS1wc3MiLCJ0eXAiOiJKV1QifQ.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwiYXVkIjpbImhvb2tzIiwib3RoZXIiXSwic3ViIjoic2hvcCIsImlhdCI6MTc2NDAwMDAwMCwiZXhwIjoxNzY0MDAzNjAwLCJuYmYiOjE3NjQwMDAwMDB9.cKPCJAaQY07K1uZ4rva_IG5F2ir3EpmwkEUZhhVqB1CLlt3ctHDdDcVCLksOjmPX3zr4xPUeF0qMiShRYSuXrc-FGz74lgBI_JnN6ZFhtlQF9vF5eHFyS0s7n4DnHjUHQmAwEV94Q_5ARVNLhbMYa8JjfsCsPrM7_xn3_JsZYhnlaG1i1Hy3tuAGyoLl9xu0NNXCymPN9xeuCCpszM0YZA9YlkSiDt2-fbyTjTrWHSNsOCxvc6hxGO_cZgpGtcNooiDS6rYZ7Aphg2gpbBrqxENT2RrJA8eiXGU42a99yZuO_4565kV9tTS6dSEUKJfT5PCizfOMJojbmaaogkXZyQ",
 ];
 
+/// One claim a line, so that an edit may repeat one.
+const CLAIMS: &[u8] = br#"{
+"iss":"https://issuer.example",
+"aud":["hooks","shop"],
+"sub":"bank",
+"iat":1763999000,
+"exp":1764000300,
+"nbf":1764000030,
+"jti":"1"
+}"#;
+
 fn pin() -> TokenPin {
     let rsa = "uOcK3Gn2Wb9X7cHihQJ2qd7fAJ3tqxczDtdSQEO87HA0hPomwBKgwGLjPAGK8HnaUGI0NlR7mon-xJ9ag-3zymCEiadpC3qjOjFcRisXmBm1OboLHDRsTbuKMECovbY_KOjcjdhjSLgqSZ-x4VheMHxNEIKRKBc44zGhTxr5oqRuNkp90232Cnw_9HngDUcKYb2wFZvewYt5Xop0Q9AZ7gASTZ2msz2iKL559dUT4ezdvMEER3SV-RRp8mZBoXKFgLoxv_vBu0My9vjXrTGIfS8UypykWbyvn2jJCE4WNscG-k957TxzR6EKIne8cptOi4eh6fe-QJb0tejmMamlSQ";
     let jwks = json!({"keys": [
@@ -52,10 +63,10 @@ fn caller(headers: &HeaderMap) -> Option<String> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((which, rest)) = data.split_first() else { return };
+    let Some((which, edits)) = data.split_first() else { return };
     match TOKENS.get(usize::from(*which) % (TOKENS.len() + 1)) {
-        Some(token) => altered(token, rest),
-        None => signed(rest),
+        Some(token) => altered(token, edits),
+        None => signed(&edited(CLAIMS, edits)),
     }
 });
 
@@ -81,7 +92,10 @@ fn signed(claims: &[u8]) {
     let issuer = ISSUER.get_or_init(|| Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap());
     let token = format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes())));
     let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(&token).unwrap())]);
-    let Some(caller) = caller(&headers) else { return };
+    let Some(caller) = caller(&headers) else {
+        assert_ne!(claims, CLAIMS, "they are right as they are");
+        return;
+    };
     let subject = said["sub"].as_str().unwrap();
     assert_eq!(caller, format!("jwt:https://issuer.example#{subject}"));
     assert!(said["iss"] == "https://issuer.example" && ["shop", "bank"].contains(&subject));
