@@ -172,6 +172,31 @@ async fn keys_turn_without_a_change_of_the_endpoint_and_the_former_one_is_accept
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sender_can_have_a_private_key_that_the_edge_never_sees() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("private").await;
+    let target = Target::start().await;
+    let asymmetric = json!({"generated": {"algorithm": "Ed25519"}});
+    let github = endpoint(&namespace, "github", &target, json!({"github": {}}));
+    let refused = bed.apply(with(github, "/spec/keys", asymmetric.clone())).await.unwrap_err();
+    assert!(refused.contains("only Standard Webhooks has public keys"), "{refused}");
+    let object = endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}));
+    bed.apply(with(object, "/spec/keys", asymmetric)).await.unwrap();
+    let ready = bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+    let key = signing_key(&bed, &namespace, "payments").await;
+    assert!(key.starts_with("whsk_"));
+    let route = bed.secret("credence-edge", &format!("route-{}", ready.metadata.uid.unwrap())).await.unwrap();
+    let route = String::from_utf8(route.data.unwrap()["route.json"].0.clone()).unwrap();
+    let public = ready.data["status"]["keys"][0]["publicKey"].as_str().unwrap();
+    assert!(route.contains(public) && !route.contains("whsk_"));
+    let path = format!("/{namespace}/payments");
+    let headers = sign(&bed, "standard-webhooks", &key, "msg_1", now(), "{}");
+    assert_eq!(send(&bed, &path, &headers, "{} "), 403, "another body");
+    assert_eq!(send(&bed, &path, &headers, "{}"), 200);
+    assert_eq!(send(&bed, &path, &headers, "{}"), 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_cannot_be_served_says_why_and_is_not() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("refused").await;

@@ -15,11 +15,19 @@ import sys
 
 
 def standard_webhooks(key, body, delivery, seconds, url):
+    """The library knows secrets only; a private key signs as the standard says."""
     from standardwebhooks.webhooks import Webhook
 
+    headers = {"webhook-id": delivery, "webhook-timestamp": str(seconds)}
+    if key.startswith("whsk_"):
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        private = Ed25519PrivateKey.from_private_bytes(base64.b64decode(key.removeprefix("whsk_"))[:32])
+        signature = private.sign(f"{delivery}.{seconds}.".encode() + body)
+        return headers | {"webhook-signature": "v1a," + base64.b64encode(signature).decode()}
     at = datetime.datetime.fromtimestamp(seconds, tz=datetime.timezone.utc)
     signature = Webhook(key).sign(delivery, at, body.decode())
-    return {"webhook-id": delivery, "webhook-timestamp": str(seconds), "webhook-signature": signature}
+    return headers | {"webhook-signature": signature}
 
 
 def stripe(key, body, delivery, seconds, url):
