@@ -25,7 +25,7 @@ use tokio::sync::RwLock;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 
-use crate::bed::{Bed, identity, manifest, run, until, with};
+use crate::bed::{Bed, identity, manifest, policy, run, until, with};
 use crate::hooks::{Parcels, Target};
 use crate::webhook::{audit, check_assertion};
 
@@ -380,6 +380,35 @@ async fn what_a_destination_does_not_take_is_tried_again_and_then_goes_to_the_de
     let (none, refused) = (&Value::Null, &json!("TargetRefused"));
     assert_eq!(told[4..], [("DeadLettered", refused), ("TargetRefused", refused)]);
     assert_eq!(told[..2], [("Delivered", none), ("TargetRefused", none)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_can_be_a_record_written_with_an_account_of_the_namespace() {
+    let scene = Scene::open("letters").await;
+    let (bed, namespace) = (&scene.bed, &scene.namespace);
+    let receiver = Receiver::start().await;
+    let topic = format!("sandbox.{namespace}");
+    bed.kafka("kafka-topics", &["--create", "--topic", &topic, "--partitions", "1"]);
+    let letters = json!({"kafka": {"broker": "kafka", "serviceIdentity": "letters", "topic": topic}});
+    let destination = with(scene.destination("acme", &receiver), "/spec/deadLetter", letters);
+    bed.apply(destination.clone()).await.unwrap();
+    let unmet = |reason| ("False", reason);
+    let kind = "WebhookDestination";
+    bed.condition(kind, Some(namespace), "acme", "Accepted", unmet("IdentityNotFound")).await;
+    bed.apply(identity(namespace, "letters", &[])).await.unwrap();
+    bed.condition(kind, Some(namespace), "acme", "Accepted", unmet("IdentityHasNoAccount")).await;
+    bed.apply(identity(namespace, "letters", &["kafka"])).await.unwrap();
+    let grants = json!([{"identity": {"name": "letters"}, "actions": ["Publish"]}]);
+    bed.apply(policy(namespace, "letters", &topic, grants)).await.unwrap();
+    bed.ready("TopicPolicy", Some(namespace), "letters").await;
+    bed.ready(kind, Some(namespace), "acme").await;
+    receiver.answers(&[410]);
+    assert_eq!(scene.send("acme", "msg_1", r#"{"kept": true}"#), 202);
+    let arguments = ["--topic", &topic, "--from-beginning", "--max-messages", "1", "--timeout-ms", "15000"];
+    let print = ["--formatter-property", "print.key=true", "--formatter-property", "print.headers=true"];
+    let record = bed.kafka("kafka-console-consumer", &[&arguments[..], &print].concat());
+    assert!(record.contains("credence-failure:TargetRefused"), "{record}");
+    assert!(record.contains("msg_1\t{\"kept\": true}"), "{record}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
