@@ -14,7 +14,7 @@ const CONNECTION: usize = 40 << 10;
 /// How much bodies may take at most, in bytes.
 const BODIES: usize = 256 << 20;
 /// How many deliveries are remembered at most, and what one takes at most, in bytes.
-const DELIVERIES: usize = 1 << 20;
+const DELIVERIES: usize = 1 << 22;
 const DELIVERY: usize = 64;
 /// The largest body that an endpoint can allow: whoever sends nothing else has room for it.
 const BODY: usize = 10 << 20;
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(connections(usize::MAX, 1024), 768);
         assert_eq!(connections(256 << 20, usize::MAX), 2457);
         assert_eq!(Room::within(256 << 20, usize::MAX).deliveries, 524_288);
-        assert_eq!(Room::within(usize::MAX, usize::MAX).deliveries, 1 << 20);
+        assert_eq!(Room::within(usize::MAX, usize::MAX).deliveries, 1 << 22);
         let bodies = |memory| {
             let bound = Room::within(memory, usize::MAX).bodies;
             (bound.all >> 20, bound.each >> 20)
