@@ -175,8 +175,12 @@ async fn the_bundle_is_in_selected_namespaces_and_nowhere_else() {
     label(&bed, &inside, json!({"mesh": name})).await;
     let selector = json!({"namespaceSelector": {"matchLabels": {"mesh": name}}});
     bed.apply(with(self_signed(&name), "/spec/bundle", selector)).await.unwrap();
-    let object = bed.ready("TrustDomain", None, &name).await;
-    assert_eq!(object.data["status"]["bundle"]["namespaces"], 2, "the selected one and the operator's");
+    // The operator may see the trust domain before it sees the label.
+    until("the selected namespace and the operator's to have the bundle", || async {
+        let status = bed.ready("TrustDomain", None, &name).await.data["status"].clone();
+        if status["bundle"]["namespaces"] == 2 { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
     let bundle = bed.get("ConfigMap", Some(&inside), &bundle_name).await.unwrap();
     assert!(bundle.data["data"]["ca.crt"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
     assert!(bed.get("ConfigMap", Some(&outside), &bundle_name).await.is_none());
