@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::context::{Context, NameClaims};
 use super::edges::Concerned;
 use super::service_identity::plan::service_account;
-use super::webhook::Webhook;
+use super::webhook::{KeySource, Webhook};
 use crate::api::{
     BrokerConnection, IdentityReference, ServiceIdentity, TopicPolicy, TrustDomain, WebhookDestination, WebhookEndpoint,
 };
@@ -244,7 +244,8 @@ impl Context {
 
     fn users_of_key_secret<W: Webhook>(&self, secret: &Name) {
         self.webhooks_in::<W>(&secret.namespace, |webhook| {
-            [webhook.external_secret(), webhook.source_secret()].contains(&Some(&*secret.name))
+            let own = matches!(webhook.key_source(), KeySource::External(name) if name == &*secret.name);
+            own || webhook.source_secret() == Some(&*secret.name)
         });
     }
 

@@ -82,8 +82,8 @@ impl Turning {
 pub struct Decision {
     /// The keys of before, without those that have ended.
     pub keys: Vec<KeyRecord>,
-    /// Whether one more has to be made. It is the first, and signs at once, when no other signs.
-    pub make: bool,
+    /// What kind of key has to be made, if one more has to be. It is the first, and signs at once, when no other signs.
+    pub make: Option<WebhookKeyAlgorithm>,
     /// When to look again.
     pub until: Timestamp,
 }
@@ -129,7 +129,7 @@ pub fn decide(
     }
     let ends = keys.iter().filter_map(|key| key.not_after);
     let until = ends.chain(turns_at).min().unwrap_or(Timestamp::MAX);
-    Decision { keys, make, until }
+    Decision { keys, make: make.then_some(algorithm), until }
 }
 
 /// The key that senders are told to sign with.
@@ -198,12 +198,16 @@ mod tests {
     #[test]
     fn a_key_is_accepted_everywhere_before_anybody_signs_with_it() {
         let turning = Turning::default();
-        assert!(decide(&turning, HmacSha256, &[], false, at(0)).make);
+        assert_eq!(decide(&turning, HmacSha256, &[], false, at(0)).make, Some(HmacSha256));
         let first = signs(0, key("a", 0, None));
         let kept = decide(&turning, HmacSha256, std::slice::from_ref(&first), true, at(719));
-        assert_eq!((kept.make, kept.until), (false, at(720)));
+        assert_eq!((kept.make, kept.until), (None, at(720)));
         let due = decide(&turning, HmacSha256, std::slice::from_ref(&first), true, at(720));
-        assert_eq!((due.make, &due.keys[..]), (true, &[first.clone()][..]), "the first still signs, without an end");
+        assert_eq!(
+            (due.make, &due.keys[..]),
+            (Some(HmacSha256), &[first.clone()][..]),
+            "the first still signs, without an end"
+        );
         let both = [first, key("b", 720, None)];
         assert_eq!(
             decide(&turning, HmacSha256, &both, false, at(800)).keys,
@@ -213,7 +217,7 @@ mod tests {
         let turned = decide(&turning, HmacSha256, &both, true, at(800));
         assert_eq!(turned.keys, [signs(0, key("a", 0, Some(824))), signs(800, key("b", 720, None))]);
         assert_eq!(signing(&turned.keys).unwrap().id, "b");
-        assert_eq!((turned.make, turned.until), (false, at(824)));
+        assert_eq!((turned.make, turned.until), (None, at(824)));
         let ended = decide(&turning, HmacSha256, &turned.keys, true, at(824));
         assert_eq!(ended.keys, [signs(800, key("b", 720, None))]);
         assert_eq!(ended.until, at(1520));
@@ -224,22 +228,25 @@ mod tests {
         let turning = Turning { issued_before: Some(at(10)), ..Turning::default() };
         let first = [signs(0, key("a", 0, None))];
         assert_eq!(decide(&turning, HmacSha256, &first, true, at(9)).until, at(10));
-        assert!(decide(&turning, HmacSha256, &first, true, at(10)).make);
+        assert!(decide(&turning, HmacSha256, &first, true, at(10)).make.is_some());
         let both = [signs(0, key("a", 0, Some(34))), signs(11, key("b", 10, None))];
-        assert!(!decide(&turning, HmacSha256, &both, true, at(12)).make, "the new one is not older than the order");
-        assert!(!decide(&Turning { suspend: true, ..turning }, HmacSha256, &first, true, at(5000)).make);
+        assert!(
+            decide(&turning, HmacSha256, &both, true, at(12)).make.is_none(),
+            "the new one is not older than the order"
+        );
+        assert!(decide(&Turning { suspend: true, ..turning }, HmacSha256, &first, true, at(5000)).make.is_none());
     }
 
     #[test]
     fn another_algorithm_turns_the_key_at_once_and_once() {
         let suspended = Turning { suspend: true, ..Turning::default() };
         let first = [signs(0, key("a", 0, None))];
-        assert!(decide(&suspended, Ed25519, &first, true, at(1)).make);
+        assert_eq!(decide(&suspended, Ed25519, &first, true, at(1)).make, Some(Ed25519));
         let public = KeyRecord { public_key: Some("whpk_".into()), ..key("b", 1, None) };
         let both = [first[0].clone(), public];
         let turned = decide(&suspended, Ed25519, &both, true, at(1));
-        assert_eq!((turned.make, signing(&turned.keys).unwrap().id.as_str()), (false, "b"));
-        assert!(!decide(&suspended, Ed25519, &turned.keys, true, at(2)).make);
+        assert_eq!((turned.make, signing(&turned.keys).unwrap().id.as_str()), (None, "b"));
+        assert!(decide(&suspended, Ed25519, &turned.keys, true, at(2)).make.is_none());
     }
 
     #[test]

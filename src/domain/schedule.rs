@@ -55,6 +55,14 @@ pub fn next_opening(windows: &[Window], now: Timestamp) -> Timestamp {
     windows.iter().filter_map(|window| window.opening(now)).map(|(opens, _)| opens.max(now)).min().unwrap_or(now)
 }
 
+/// A duration of a spec, or its default; `field` is where it stands.
+///
+/// # Errors
+/// Says what is wrong and what to write instead.
+pub fn duration(field: &str, text: Option<&str>, default: SignedDuration) -> Result<SignedDuration, String> {
+    text.map_or(Ok(default), |text| parse_duration(text).map_err(|why| format!("{field}: {why}")))
+}
+
 /// Reads a duration as Kubernetes users write it, such as `1h30m`.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ const LIFETIME: i64 = 60;
 /// What an assertion says.
 #[derive(Debug, Serialize)]
 pub struct Claims<'a> {
-    /// For whom: the target, as [`audience`](super::route::Target::audience) says.
+    /// For whom: the target, as [`audience`](super::deliver::target::Target::audience) says.
     #[serde(rename = "aud")]
     pub audience: &'a str,
     /// ID of the delivery.

@@ -13,15 +13,18 @@ use super::Edge;
 use super::assertion::Claims;
 use super::audit::Attempt;
 use super::deliver::Parcel;
+use super::deliver::target::Target;
+use super::document::{Endpoint, Invalid, RouteDocument};
 use super::handle::Received;
-use super::keys::Key;
+use super::keys::{self, Key};
 use super::outcome::Why;
 use super::replay::Identity;
-use super::route::{Endpoint, RouteDocument, Surroundings, Target, compile_keys, duration, window};
+use super::route::Surroundings;
 use super::table::Served;
 use super::verify::{Delivery, Material, Scheme, Verified, Window, verify};
 use crate::api::{ReplayStore, WebhookEndpointSpec};
 use crate::domain::identity::hex;
+use crate::domain::schedule::duration;
 
 /// How a delivery that comes twice is recognized.
 #[derive(Clone, Debug)]
@@ -59,19 +62,20 @@ impl Inbound {
         document: &RouteDocument,
         spec: &WebhookEndpointSpec,
         surroundings: &Surroundings,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Invalid> {
         let scheme = Scheme::new(&spec.verification)?;
-        let window = window(spec.tolerance.as_ref())?;
+        let window = Window::compile(spec.tolerance.as_ref())?;
         let replay = spec.replay.clone().unwrap_or_default();
         let remembered = duration("replay.window", replay.window.as_deref(), SignedDuration::from_hours(24))?;
         if remembered < window.past + window.future {
             return Err("replay.window: it must be as long as tolerance.past and tolerance.future together, or a \
                         delivery would be new again while it is still fresh"
-                .to_owned());
+                .to_owned()
+                .into());
         }
         Ok(Self {
             external_url: spec.external_url.clone(),
-            keys: compile_keys(&document.keys, |text| Material::parse(&scheme, text))?,
+            keys: keys::compile(&document.keys, |text| Material::parse(&scheme, text))?,
             scheme,
             window,
             replay: ReplayRules {
@@ -79,7 +83,7 @@ impl Inbound {
                 store: replay.store.unwrap_or_default(),
                 idempotency_key: replay.idempotency_key,
             },
-            target: Target::compile(document, &spec.target, surroundings)?,
+            target: Target::compile("target", document, &spec.target, surroundings)?,
         })
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use super::document::{Invalid, KeyDocument};
 use super::verify::{Material, Refusal};
 
 /// One key of an endpoint.
@@ -24,6 +25,21 @@ impl Key {
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.not_before.is_none_or(|begin| begin <= now) && self.not_after.is_none_or(|end| now < end)
     }
+}
+
+/// Reads keys, each by `parse`.
+///
+/// # Errors
+/// Names the key that cannot be used, and says what to write instead.
+pub fn compile(
+    documents: &[KeyDocument],
+    parse: impl Fn(&[u8]) -> Result<Material, String>,
+) -> Result<Vec<Key>, Invalid> {
+    let compile = |KeyDocument { id, material, not_before, not_after }: &KeyDocument| {
+        let material = parse(material.as_bytes()).map_err(|why| Invalid::Keys(format!("the key {id}: {why}")))?;
+        Ok(Key { id: id.clone(), not_before: *not_before, not_after: *not_after, material })
+    };
+    documents.iter().map(compile).collect()
 }
 
 /// The live key that has signed. All are tried, so that the time it takes does not tell which one it was.

@@ -11,6 +11,7 @@ mod accept;
 mod assertion;
 pub mod audit;
 mod deliver;
+pub mod document;
 pub mod framing;
 mod handle;
 mod inbound;

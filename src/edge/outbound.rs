@@ -12,10 +12,12 @@ use super::Edge;
 use super::assertion::Claims;
 use super::audit::Attempt;
 use super::deliver::destination::Destination;
+use super::deliver::target::Target;
 use super::deliver::{Answer, Parcel};
+use super::document::{Invalid, RouteDocument};
 use super::handle::Received;
 use super::outcome::Why;
-use super::route::{RouteDocument, Surroundings, Target};
+use super::route::Surroundings;
 use super::signing::{SigningKey, sign};
 use super::table::Served;
 use super::verify::delivery_id;
@@ -61,19 +63,17 @@ impl Outbound {
         document: &RouteDocument,
         spec: &WebhookDestinationSpec,
         surroundings: &Surroundings,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Invalid> {
         if document.keys.len() > MOST_KEYS {
-            return Err(format!(
-                "the key {}: there are more than {MOST_KEYS}; remove those that ended",
-                document.keys[0].id
-            ));
+            return Err(Invalid::Keys(format!("there are more than {MOST_KEYS} keys; remove those that have ended")));
         }
         let dead_letter = spec.dead_letter.as_ref();
-        let dead_letter = dead_letter.map(|target| Target::compile(document, target, surroundings)).transpose();
+        let dead_letter = dead_letter.map(|target| Target::compile("deadLetter", document, target, surroundings));
+        let keys: Result<_, String> = document.keys.iter().map(SigningKey::parse).collect();
         Ok(Self {
-            keys: document.keys.iter().map(SigningKey::parse).collect::<Result<_, _>>()?,
+            keys: keys.map_err(Invalid::Keys)?,
             destination: Destination::compile(&spec.target, &surroundings.destinations)?,
-            dead_letter: dead_letter.map_err(|why| format!("deadLetter: {why}"))?,
+            dead_letter: dead_letter.transpose()?,
         })
     }
 

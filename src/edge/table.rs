@@ -8,8 +8,9 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::document::RouteDocument;
 use super::rate::Rate;
-use super::route::{Route, RouteDocument, Surroundings};
+use super::route::{Route, Surroundings};
 
 /// How exactly it is known when a key last verified a delivery, in seconds.
 const PRECISION: i64 = 600;
@@ -123,7 +124,7 @@ impl Routes {
             Ok(route) => Some(Arc::new(Served::new(route, before))),
             Err(why) => {
                 let endpoint = format!("{}/{}", document.endpoint.namespace, document.endpoint.name);
-                tracing::error!(endpoint, why, "a webhook cannot be served");
+                tracing::error!(endpoint, %why, "a webhook cannot be served");
                 None
             }
         }

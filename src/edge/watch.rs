@@ -9,7 +9,7 @@ use kube::runtime::watcher::{Event, watcher};
 use kube::{Api, Client, ResourceExt};
 
 use super::Edge;
-use super::route::RouteDocument;
+use super::document::RouteDocument;
 use crate::kubernetes::health::Health;
 use crate::kubernetes::watch::{Interruptions, config};
 use crate::kubernetes::{COMPONENT, MANAGED_BY};

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Context;
 use super::attached::{policies_for, rules_for};
-use super::webhook::{Webhook, key_secret};
+use super::webhook::{KeySource, Webhook, key_secret};
 use crate::api::{
     ConditionType, Conditions, Reason, RotationPolicy, RotationPolicySpec, RotationPolicyStatus, RotationTargetKind,
     ServiceIdentity, WebhookDestination, WebhookEndpoint,
@@ -123,7 +123,7 @@ fn webhooks<'a, W: Webhook>(
     before: Option<Timestamp>,
 ) -> impl Iterator<Item = bool> + 'a {
     attached(context, W::store(&context.stores), policy, W::ROTATION, Turning::new)
-        .filter(|webhook| webhook.algorithm().is_some())
+        .filter(|webhook| matches!(webhook.key_source(), KeySource::Generated(_)))
         .map(move |webhook| before.is_some_and(|before| signs_with_older(context, &webhook, before)))
 }
 

@@ -19,7 +19,7 @@ use super::observe::key_secret;
 use crate::api::WebhookKeyAlgorithm;
 use crate::domain::identity::hex;
 use crate::domain::key_set::{self, KeyRecord};
-use crate::edge::route::KeyDocument;
+use crate::edge::document::KeyDocument;
 use crate::edge::signing;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::owned_metadata;
@@ -49,7 +49,7 @@ pub async fn write<W: Webhook>(
     context: &Context,
     webhook: &W,
     records: &[KeyRecord],
-    make: bool,
+    make: Option<WebhookKeyAlgorithm>,
     now: Timestamp,
 ) -> Result<Vec<(KeyRecord, String)>, Error> {
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
@@ -60,9 +60,9 @@ pub async fn write<W: Webhook>(
             keys.push(Stored { record: record.clone(), key: key.clone() });
         }
     }
-    if make {
+    if let Some(algorithm) = make {
         let first = !keys.iter().any(|key| key.record.signs_since.is_some());
-        keys.push(generate(webhook, first, now)?);
+        keys.push(generate(webhook, algorithm, first, now)?);
     }
     let all: Vec<KeyRecord> = keys.iter().map(|key| key.record.clone()).collect();
     let json = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Bug(error.to_string()));
@@ -108,13 +108,18 @@ pub async fn made<W: Webhook>(
 }
 
 /// A new key, in the form that its scheme's own libraries take.
-fn generate<W: Webhook>(webhook: &W, signs: bool, now: Timestamp) -> Result<Stored, Error> {
+fn generate<W: Webhook>(
+    webhook: &W,
+    algorithm: WebhookKeyAlgorithm,
+    signs: bool,
+    now: Timestamp,
+) -> Result<Stored, Error> {
     let random = |bytes: &mut [u8]| rand::fill(bytes).map_err(|_| Error::Bug("no random bytes to be had".into()));
     let mut secret = Zeroizing::new([0; LENGTH]);
     random(&mut *secret)?;
     let mut id = [0; 5];
     random(&mut id)?;
-    let (key, public_key) = match webhook.algorithm().unwrap_or_default() {
+    let (key, public_key) = match algorithm {
         WebhookKeyAlgorithm::Ed25519 => {
             let (private, public) = signing::pair(&secret).ok_or_else(|| Error::Bug("no Ed25519 key".into()))?;
             (private, Some(public))

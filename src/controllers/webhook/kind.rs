@@ -11,10 +11,18 @@ use crate::api::{
     KafkaTarget, ReplayStore, RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint,
     WebhookKeyAlgorithm, WebhookKeys, WebhookSource, WebhookStatus,
 };
-use crate::edge::route::Spec;
+use crate::edge::document::Spec;
 use crate::kubernetes::run::Trigger;
 use crate::kubernetes::status::StatusWriter;
 use crate::kubernetes::store::Store;
+
+/// Who makes the keys of a webhook.
+pub enum KeySource<'a> {
+    /// The operator, of this kind.
+    Generated(WebhookKeyAlgorithm),
+    /// Somebody else, who keeps them in this Secret.
+    External(&'a str),
+}
 
 /// A kind whose objects the edge serves, each under a path and with a key set.
 pub trait Webhook:
@@ -56,18 +64,15 @@ pub trait Webhook:
     /// What it is ready for, in words.
     fn purpose(&self) -> String;
 
-    /// The kind of keys that the operator makes for it; `None` when somebody else makes them.
-    fn algorithm(&self) -> Option<WebhookKeyAlgorithm> {
+    /// Who makes its keys.
+    fn key_source(&self) -> KeySource<'_> {
         match self.keys() {
-            Some(WebhookKeys { external: Some(_), .. }) => None,
-            Some(WebhookKeys { generated: Some(generated), .. }) => Some(generated.algorithm.unwrap_or_default()),
-            _ => Some(WebhookKeyAlgorithm::default()),
+            Some(WebhookKeys { external: Some(external), .. }) => KeySource::External(&external.secret_ref.name),
+            keys => {
+                let generated = keys.and_then(|keys| keys.generated.as_ref());
+                KeySource::Generated(generated.and_then(|it| it.algorithm).unwrap_or_default())
+            }
         }
-    }
-
-    /// The Secret with keys that somebody else keeps.
-    fn external_secret(&self) -> Option<&str> {
-        Some(&self.keys()?.external.as_ref()?.secret_ref.name)
     }
 
     /// The Secret with the keys of the issuer whose tokens callers must send.

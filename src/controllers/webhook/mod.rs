@@ -7,6 +7,7 @@ mod keys;
 mod kind;
 mod observe;
 mod plan;
+mod program;
 mod settle;
 mod sweep;
 
@@ -17,7 +18,7 @@ use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 
 pub use keys::{ENTRIES, EXTERNAL_LABEL};
-pub use kind::Webhook;
+pub use kind::{KeySource, Webhook};
 pub use observe::key_secret;
 pub use sweep::{Gone, sweep_for_ever};
 

@@ -1,7 +1,7 @@
 //! Decides whether a webhook can be served, and what its keys are to be. No client here.
 
-use super::Webhook;
 use super::observe::Observed;
+use super::{KeySource, Webhook};
 use crate::api::Reason;
 use crate::domain::key_set::{self, Decision};
 use crate::edge::report::Served;
@@ -48,10 +48,10 @@ fn refuse<W: Webhook>(observed: &Observed<W>) -> Option<(Reason, String)> {
 }
 
 fn keys<W: Webhook>(observed: &Observed<W>) -> Plan {
-    if let Some(external) = observed.webhook.external_secret() {
-        return Plan::External(external.to_owned());
-    }
-    let algorithm = observed.webhook.algorithm().unwrap_or_default();
+    let algorithm = match observed.webhook.key_source() {
+        KeySource::External(secret) => return Plan::External(secret.to_owned()),
+        KeySource::Generated(algorithm) => algorithm,
+    };
     // Keys that somebody else has changed are nobody's any more: they are made anew.
     let made = observed.made.clone().and_then(Result::ok).unwrap_or_default();
     Plan::Generated(key_set::decide(&observed.turning, algorithm, &made, is_programmed(observed), observed.now))

@@ -56,7 +56,7 @@ pub async fn generated<W: Webhook>(
     }
     let until = wait(observed.now, decision.until);
     let before = observed.made.as_ref().and_then(|made| made.as_ref().ok());
-    let mut keys = if decision.make || before != Some(&decision.keys) {
+    let mut keys = if decision.make.is_some() || before != Some(&decision.keys) {
         match keys::write(context, webhook, &decision.keys, decision.make, observed.now).await {
             Ok(written) => Keys::of(written),
             Err(error @ Error::NotOwned { .. }) => return Ok(Keys::none(Reason::NotOwned, error.to_string())),

@@ -25,9 +25,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::super::outcome::Why;
 use super::super::reach::{Outside, Reach};
-use super::super::route::duration;
 use super::{Answer, Explained, Patience};
 use crate::api::DestinationTarget;
+use crate::domain::schedule::duration;
 
 /// How many deliveries to one destination are under way at once; one that hangs must not hold what others need.
 const AT_ONCE: usize = 64;

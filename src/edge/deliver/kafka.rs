@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use kafka_protocol::ResponseError;
 use kafka_protocol::records::Record;
 
+use super::super::document::{AccountDocument, Endpoint};
 use super::super::outcome::Why;
-use super::super::route::{AccountDocument, Endpoint};
 use super::{Answer, Explained, Parcel, Patience};
 use crate::api::{KafkaTarget, Reason};
 use crate::brokers::BrokerFailure;
@@ -38,10 +38,10 @@ impl Kafka {
         account: Option<&AccountDocument>,
     ) -> Result<Self, String> {
         let KafkaTarget { broker, service_identity, topic, timeout, attempts } = target;
-        let patience = Patience::compile("target.kafka.timeout", timeout.as_deref(), *attempts)?;
+        let patience = Patience::compile("kafka.timeout", timeout.as_deref(), *attempts)?;
         let account = account.filter(|account| !account.bootstrap_servers.is_empty()).ok_or_else(|| {
             format!(
-                "target.kafka: there is no credential of the ServiceIdentity {service_identity} for the broker \
+                "kafka: there is no credential of the ServiceIdentity {service_identity} for the broker \
                  {broker}; name the broker in its spec.brokers, and see its condition BrokerAccess"
             )
         })?;
@@ -50,7 +50,7 @@ impl Kafka {
         let key = PrivateKeyPem::new(key.clone());
         let producer = Producer::new(&access, chain, &key, topic, patience.timeout).map_err(|why| {
             format!(
-                "target.kafka: the Secret {service_identity}.{broker} cannot be used: {why}; delete it, and it is made \
+                "kafka: the Secret {service_identity}.{broker} cannot be used: {why}; delete it, and it is made \
                  anew"
             )
         })?;
@@ -105,7 +105,7 @@ impl Kafka {
             NotProduced::Refused(ResponseError::UnknownTopicOrPartition) => tracing::warn!(
                 endpoint,
                 "the broker {broker} has no topic {topic}, and the edge creates none; create it, or correct \
-                 target.kafka.topic"
+                 the topic of the target"
             ),
             NotProduced::Refused(ResponseError::MessageTooLarge | ResponseError::RecordListTooLarge) => tracing::warn!(
                 endpoint,
@@ -150,7 +150,7 @@ fn answer(why: &NotProduced) -> Answer {
             Answer::last(Why::TargetForbidden, None)
         }
         NotProduced::Failed(_) => passing(Why::TargetUnreachable),
-        NotProduced::Full => passing(Why::TargetRefused),
+        NotProduced::Full => passing(Why::TargetBusy),
         NotProduced::Refused(error) => match error {
             TopicAuthorizationFailed | ClusterAuthorizationFailed => Answer::last(Why::TargetForbidden, None),
             MessageTooLarge | RecordListTooLarge => Answer::last(Why::BodyTooLarge, None),

@@ -5,6 +5,7 @@ pub mod kafka;
 pub mod object;
 mod refusal;
 pub mod service;
+pub mod target;
 pub mod template;
 mod token;
 
@@ -19,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::object::Objects;
 use self::service::Post;
+use self::target::Target;
 use super::outcome::Why;
 use super::replay::Identity;
-use super::route::{Target, duration};
+use crate::domain::schedule::duration;
 
 /// The pause after the first attempt within the cluster; it doubles.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -9,9 +9,9 @@ use kube::{Api, Client};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::Semaphore;
 
+use super::super::document::Endpoint;
 use super::super::outcome::Why;
 use super::super::replay::Identity;
-use super::super::route::Endpoint;
 use super::refusal::Refusal;
 use super::template::Template;
 use super::token::Token;
@@ -60,8 +60,8 @@ impl Object {
         let ObjectTarget { service_account_name, template, timeout, attempts } = target;
         Ok(Self {
             audience: format!("{}.{}", template.kind.to_lowercase(), endpoint.namespace),
-            patience: Patience::compile("target.object.timeout", timeout.as_deref(), *attempts)?,
-            template: Template::compile(template).map_err(|why| format!("target.object.template: {why}"))?,
+            patience: Patience::compile("object.timeout", timeout.as_deref(), *attempts)?,
+            template: Template::compile(template).map_err(|why| format!("object.template: {why}"))?,
             endpoint: endpoint.clone(),
             account: service_account_name.clone(),
             api_version: template.api_version.clone(),

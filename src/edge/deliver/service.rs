@@ -10,9 +10,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::super::document::Endpoint;
 use super::super::outcome::Why;
 use super::super::reach::{Reach, Resolver, by_name};
-use super::super::route::{Endpoint, Surroundings};
+use super::super::route::Surroundings;
 use super::{Answer, Parcel, Patience};
 use crate::api::ServiceTarget;
 
@@ -53,7 +54,7 @@ impl Service {
         };
         Ok(Self {
             audience: format!("{}.{}.svc", target.name, endpoint.namespace),
-            patience: Patience::compile("target.service.timeout", target.timeout.as_deref(), target.attempts)?,
+            patience: Patience::compile("service.timeout", target.timeout.as_deref(), target.attempts)?,
             authority,
             path: target.path.clone().unwrap_or_else(|| "/".to_owned()),
         })

@@ -3,11 +3,15 @@
 use http::HeaderMap;
 use jiff::Timestamp;
 
-use crate::api::JwtPin;
-use crate::edge::keys::Key;
+use crate::api::{JwtPin, WebhookSource};
+use crate::edge::document::{Invalid, KeyDocument};
+use crate::edge::keys::{self, Key};
 use crate::edge::outcome::Why;
-use crate::edge::verify::Window;
 use crate::edge::verify::bearer::{Expected, Token};
+use crate::edge::verify::{Material, Window};
+
+/// Most sets of keys that a token is tried with: each costs an asymmetric verification.
+const MOST_SETS: usize = 16;
 
 /// Who a token must prove to be calling.
 pub struct TokenPin {
@@ -17,7 +21,31 @@ pub struct TokenPin {
 }
 
 impl TokenPin {
-    /// A pin with the keys of the issuer, and how far their clock may be from ours.
+    /// Compiles what a source asks for, with the keys of the issuer, and how far their clock may be from ours.
+    ///
+    /// # Errors
+    /// Says what is wrong with the keys.
+    pub fn compile(
+        source: Option<&WebhookSource>,
+        keys: &[KeyDocument],
+        window: Window,
+    ) -> Result<Option<Self>, Invalid> {
+        let Some(pin) = source.and_then(|source| source.jwt.as_ref()) else { return Ok(None) };
+        let secret = &pin.secret_ref.name;
+        if keys.is_empty() {
+            return Err(Invalid::Keys(format!(
+                "the Secret {secret} of source.jwt holds nothing to verify tokens with; add the issuer's JWKS under any \
+                 ID, and the label credence.dev/webhook-keys: \"true\""
+            )));
+        }
+        if keys.len() > MOST_SETS {
+            let why = format!("the Secret {secret} of source.jwt holds too many JWKS; keep at most {MOST_SETS}");
+            return Err(Invalid::Keys(why));
+        }
+        Ok(Some(Self::new(pin, keys::compile(keys, Material::jwks)?, window)))
+    }
+
+    /// A pin with the keys of the issuer.
     #[must_use]
     pub fn new(pin: &JwtPin, keys: Vec<Key>, window: Window) -> Self {
         let JwtPin { issuer, audience, subjects, secret_ref: _ } = pin.clone();

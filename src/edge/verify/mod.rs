@@ -10,6 +10,8 @@ use self::attempt::{Attempt, identity, sha256};
 pub use self::material::Material;
 pub use self::scheme::Scheme;
 use super::keys::Key;
+use crate::api::Tolerance;
+use crate::domain::schedule::duration;
 
 mod attempt;
 pub(super) mod bearer;
@@ -60,6 +62,20 @@ pub struct Window {
     pub past: SignedDuration,
     /// How far ahead it may be.
     pub future: SignedDuration,
+}
+
+impl Window {
+    /// Takes over the settings of an endpoint.
+    ///
+    /// # Errors
+    /// Says which value is wrong.
+    pub fn compile(tolerance: Option<&Tolerance>) -> Result<Self, String> {
+        let Tolerance { past, future } = tolerance.cloned().unwrap_or_default();
+        Ok(Self {
+            past: duration("tolerance.past", past.as_deref(), SignedDuration::from_mins(5))?,
+            future: duration("tolerance.future", future.as_deref(), SignedDuration::from_mins(1))?,
+        })
+    }
 }
 
 /// A delivery that a live key has signed.

@@ -174,3 +174,23 @@ fn a_token_is_there_once_and_whole() {
         assert!(says(&pin, &[std::str::from_utf8(&altered).unwrap()]).is_err(), "{end}");
     }
 }
+
+#[test]
+fn a_token_is_asked_for_only_with_keys_to_verify_it() {
+    let source = json!({"jwt": {"issuer": "i", "audience": "a", "subjects": ["s"], "secretRef": {"name": "issuer"}}});
+    let source: WebhookSource = serde_json::from_value(source).unwrap();
+    let document =
+        |id: usize, material: String| KeyDocument { id: id.to_string(), material, not_before: None, not_after: None };
+    let keys = |count: usize| (0..count).map(|id| document(id, issuer().jwks())).collect::<Vec<_>>();
+    let refused = |keys: &[KeyDocument]| match TokenPin::compile(Some(&source), keys, WINDOW).err() {
+        Some(Invalid::Keys(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(TokenPin::compile(None, &[], WINDOW).is_ok_and(|pin| pin.is_none()));
+    assert!(TokenPin::compile(Some(&source), &keys(MOST_SETS), WINDOW).is_ok_and(|pin| pin.is_some()));
+    let none = refused(&[]);
+    assert!(none.starts_with("the Secret issuer of source.jwt") && none.contains("add"), "{none}");
+    assert!(refused(&keys(MOST_SETS + 1)).contains("at most 16"));
+    let secret = refused(&[document(7, "0123456789abcdef".into())]);
+    assert!(secret.starts_with("the key 7: not a JWK Set; write"), "{secret}");
+}
