@@ -1,13 +1,14 @@
 //! What every controller can see and use.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::Client;
 use kube::core::PartialObjectMeta;
 
+use super::claims::NameClaims;
 use super::edges::Edges;
 use super::gate::RotationGate;
 use super::gauges::Counted;
@@ -21,7 +22,6 @@ use crate::api::{
     WebhookEndpoint, WebhookStatus,
 };
 use crate::brokers::registry::Brokers;
-use crate::domain::claims::Claims;
 use crate::domain::fence::Fence;
 use crate::domain::selector::Labels;
 use crate::issuers::authority::SigningAuthority;
@@ -87,21 +87,6 @@ pub struct Statuses {
     pub topic_policies: StatusWriter<TopicPolicyStatus>,
     pub webhook_endpoints: StatusWriter<WebhookStatus>,
     pub webhook_destinations: StatusWriter<WebhookStatus>,
-}
-
-/// Names that only one object may hold.
-#[derive(Default)]
-pub struct NameClaims {
-    /// Of ServiceAccounts: trust domain, namespace, ServiceAccount.
-    pub accounts: Mutex<Claims>,
-    /// Of DNS names: trust domain, name.
-    pub dns_names: Mutex<Claims>,
-    /// Of consumer groups: broker, group; held by a policy for the namespaces of its consumers.
-    pub groups: Mutex<Claims>,
-    /// Of paths at the edge.
-    pub paths: Mutex<Claims>,
-    /// Not exclusive: the policies that name an identity, by its namespace and name.
-    pub identity_policies: Mutex<Claims>,
 }
 
 /// What was last seen of each kind, as far as other objects depend on it.

@@ -2,6 +2,7 @@
 
 mod attached;
 pub mod broker_connection;
+mod claims;
 mod context;
 mod edges;
 mod gate;

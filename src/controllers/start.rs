@@ -17,7 +17,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::context::{Authorities, Context, NameClaims, SeenFacts, Settings, Statuses, Stores, Triggers};
+use super::claims::NameClaims;
+use super::context::{Authorities, Context, SeenFacts, Settings, Statuses, Stores, Triggers};
 use super::edges::{self, Edges};
 use super::gate::RotationGate;
 use super::gauges::{self, Counted};

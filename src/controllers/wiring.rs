@@ -1,6 +1,6 @@
 //! Which change wakes which controller. Every handler runs after the store has seen the change.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
@@ -9,14 +9,8 @@ use kube::Resource;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::context::{Context, NameClaims};
-use super::edges::Concerned;
-use super::service_identity::plan::service_account;
-use super::webhook::{KeySource, Webhook};
-use crate::api::{
-    BrokerConnection, IdentityReference, ServiceIdentity, TopicPolicy, TrustDomain, WebhookDestination, WebhookEndpoint,
-};
-use crate::domain::claims::Claim;
+use super::context::Context;
+use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy, TrustDomain};
 use crate::domain::name::Name;
 use crate::kubernetes::run::Trigger;
 use crate::kubernetes::store::Store;
@@ -31,7 +25,7 @@ pub struct Seen {
 
 impl Seen {
     /// Notes what others depend on (`None` for an object that is gone), and says whether it changed.
-    fn changed(&self, name: &Name, facts: Option<String>) -> bool {
+    pub(super) fn changed(&self, name: &Name, facts: Option<String>) -> bool {
         let mut seen = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         let facts = facts.map(|facts| self.hasher.hash_one(facts));
         let before = match facts {
@@ -42,32 +36,8 @@ impl Seen {
     }
 }
 
-/// What an object claims.
-fn claim<K: Resource>(object: &K, keys: BTreeSet<String>) -> Claim {
-    Claim { created: object.meta().creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()), keys }
-}
-
-// Keys of claims. Of what they are made of only the last may hold a slash.
-
-fn account_key(identity: &ServiceIdentity) -> String {
-    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
-    format!("{}/{namespace}/{}", identity.spec.trust_domain, service_account(identity))
-}
-
-fn dns_name_key(identity: &ServiceIdentity, dns_name: &str) -> String {
-    format!("{}/{dns_name}", identity.spec.trust_domain)
-}
-
-fn group_key(policy: &TopicPolicy, group: &str) -> String {
-    format!("{}/{group}", policy.spec.broker)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Generation and deletion: what others see of an object whose spec alone concerns them.
-fn spec_facts<K: Resource>(object: &K) -> String {
+pub(super) fn spec_facts<K: Resource>(object: &K) -> String {
     let meta = object.meta();
     format!("{:?}/{:?}/{}", meta.uid, meta.generation, meta.deletion_timestamp.is_some())
 }
@@ -76,41 +46,11 @@ fn is_ready(conditions: Option<&[Condition]>) -> bool {
     conditions.unwrap_or_default().iter().any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
-fn readable<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(store: &Store<K>, name: &Name) -> Option<K> {
+pub(super) fn readable<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(
+    store: &Store<K>,
+    name: &Name,
+) -> Option<K> {
     store.find(name)?.ok()
-}
-
-/// The webhook that something is written for. A route lives in the edge's namespace, and names the webhook's.
-fn of_webhook(namespace: &str, name: &str) -> Name {
-    let (namespace, name) = name.split_once('/').unwrap_or((namespace, name));
-    Name::new(Some(namespace), name)
-}
-
-/// A webhook as it claims a path: its kind is part of its name, since objects of two kinds may have one name.
-fn claimant<W: Webhook>(name: &Name) -> Name {
-    Name::new(Some(&name.namespace), &format!("{}/{}", W::kind(&()), name.name))
-}
-
-impl NameClaims {
-    /// Another identity that holds the ServiceAccount of this one in its trust domain.
-    pub fn holder_of_account(&self, identity: &ServiceIdentity) -> Option<Name> {
-        let holder = locked(&self.accounts).holder(&account_key(identity)).cloned();
-        holder.filter(|holder| *holder != Name::of(identity))
-    }
-
-    /// Another webhook that holds the path of this one, as `kind namespace/name`.
-    pub fn holder_of_path<W: Webhook>(&self, webhook: &W) -> Option<String> {
-        let holder = locked(&self.paths).holder(webhook.path()).cloned();
-        let holder = holder.filter(|holder| *holder != claimant::<W>(&Name::of(webhook)))?;
-        let (kind, name) = holder.name.split_once('/')?;
-        Some(format!("{kind} {}/{name}", holder.namespace))
-    }
-
-    /// Another identity that holds a DNS name in the trust domain of this one.
-    pub fn holder_of_dns_name(&self, identity: &ServiceIdentity, dns_name: &str) -> Option<Name> {
-        let holder = locked(&self.dns_names).holder(&dns_name_key(identity, dns_name)).cloned();
-        holder.filter(|holder| *holder != Name::of(identity))
-    }
 }
 
 impl Context {
@@ -130,15 +70,8 @@ impl Context {
     pub fn identity_changed(&self, changed: &Name) {
         self.triggers.identities.fire(changed);
         let found = readable(&self.stores.identities, changed);
-        let account = found.as_ref().map(|identity| claim(identity, BTreeSet::from([account_key(identity)])));
-        let dns_names = found.as_ref().map(|identity| {
-            let names = identity.spec.authentication.mtls.iter().flat_map(|mtls| &mtls.dns_names);
-            claim(identity, names.map(|name| dns_name_key(identity, name)).collect())
-        });
-        let mut affected = locked(&self.claims.accounts).update(changed, account);
-        affected.extend(locked(&self.claims.dns_names).update(changed, dns_names));
-        for other in &affected {
-            self.triggers.identities.fire(other);
+        for other in self.claims.identity_changed(changed, found.as_ref()) {
+            self.triggers.identities.fire(&other);
         }
         let facts = found.as_ref().map(|identity| {
             let conditions = identity.status.iter().flat_map(|status| &status.conditions);
@@ -151,8 +84,7 @@ impl Context {
             format!("{}/{:?}", spec_facts(identity), credentials.collect::<Vec<_>>())
         });
         if self.seen.accounts.changed(changed, accounts) {
-            self.users_of_accounts::<WebhookEndpoint>(changed);
-            self.users_of_accounts::<WebhookDestination>(changed);
+            self.accounts_changed(changed);
         }
         let gone = facts.is_none();
         if self.seen.identities.changed(changed, facts) {
@@ -174,8 +106,7 @@ impl Context {
             let everywhere = namespace == self.settings.namespace;
             let own = (!everywhere).then_some(namespace);
             fire_all(&self.triggers.identities, self.stores.identities.names(own));
-            fire_all(&self.triggers.webhook_endpoints, self.stores.webhook_endpoints.names(own));
-            fire_all(&self.triggers.webhook_destinations, self.stores.webhook_destinations.names(own));
+            self.webhooks_of(own);
             self.rotation_policies_of(namespace);
         }
     }
@@ -196,87 +127,12 @@ impl Context {
     pub fn topic_policy_changed(&self, changed: &Name) {
         self.triggers.topic_policies.fire(changed);
         let found = readable(&self.stores.topic_policies, changed);
-        let identities = found.as_ref().map(|policy| {
-            let named = policy.spec.grants.iter().map(|grant| &grant.identity);
-            let own = &changed.namespace;
-            let key =
-                |named: &IdentityReference| format!("{}/{}", named.namespace.as_deref().unwrap_or(own), named.name);
-            claim(policy, named.map(key).collect())
-        });
-        locked(&self.claims.identity_policies).update(changed, identities);
-        let groups = found.as_ref().map(|policy| {
-            let groups = policy.spec.grants.iter().filter_map(|grant| grant.consumer_group.as_ref());
-            claim(policy, groups.map(|group| group_key(policy, group)).collect())
-        });
-        let affected = locked(&self.claims.groups).update(changed, groups);
-        for other in &affected {
-            self.triggers.topic_policies.fire(other);
+        for other in self.claims.topic_policy_changed(changed, found.as_ref()) {
+            self.triggers.topic_policies.fire(&other);
         }
         if found.is_none() {
             // A broker connection that is being deleted waits for the last policy with rights on it.
             self.waiting_brokers();
-        }
-    }
-
-    /// A webhook was added, changed or removed.
-    pub fn webhook_changed<W: Webhook>(&self, changed: &Name) {
-        W::trigger(&self.triggers).fire(changed);
-        let found = readable(W::store(&self.stores), changed);
-        if found.is_none() {
-            self.gone_webhooks.tell();
-        }
-        let claimant = claimant::<W>(changed);
-        let facts = found.as_ref().map(|webhook| format!("{}/{:?}", spec_facts(webhook), webhook.meta().labels));
-        if self.seen.webhooks.changed(&claimant, facts) {
-            self.rotation_policies_of(&changed.namespace);
-        }
-        let path = found.map(|webhook| claim(&webhook, BTreeSet::from([webhook.path().to_owned()])));
-        for other in locked(&self.claims.paths).update(&claimant, path) {
-            self.owned_changed(&other.namespace, &other.name);
-        }
-    }
-
-    /// A Secret whose owner gives it to webhooks was added, changed or removed.
-    pub fn key_secret_changed(&self, changed: &Name) {
-        self.users_of_key_secret::<WebhookEndpoint>(changed);
-        self.users_of_key_secret::<WebhookDestination>(changed);
-    }
-
-    fn users_of_key_secret<W: Webhook>(&self, secret: &Name) {
-        self.webhooks_in::<W>(&secret.namespace, |webhook| {
-            let own = matches!(webhook.key_source(), KeySource::External(name) if name == &*secret.name);
-            own || webhook.source_secret() == Some(&*secret.name)
-        });
-    }
-
-    /// Wakes the webhooks of a namespace that are meant.
-    fn webhooks_in<W: Webhook>(&self, namespace: &str, meant: impl Fn(&W) -> bool) {
-        let found = W::store(&self.stores).iter(Some(namespace));
-        let found = found.filter(|(_, webhook)| webhook.as_ref().is_ok_and(&meant));
-        found.for_each(|(name, _)| W::trigger(&self.triggers).fire(&name));
-    }
-
-    /// Wakes the webhooks that write to topics with the accounts of an identity.
-    fn users_of_accounts<W: Webhook>(&self, identity: &Name) {
-        self.webhooks_in::<W>(&identity.namespace, |webhook| {
-            webhook.kafka().is_some_and(|target| target.service_identity == *identity.name)
-        });
-    }
-
-    /// A replica of the edge reports anew.
-    pub fn edge_reported(&self, concerned: &Concerned) {
-        self.webhooks_reported::<WebhookEndpoint>(concerned);
-        self.webhooks_reported::<WebhookDestination>(concerned);
-    }
-
-    fn webhooks_reported<W: Webhook>(&self, concerned: &Concerned) {
-        let (trigger, store) = (W::trigger(&self.triggers), W::store(&self.stores));
-        match concerned {
-            Concerned::Everybody => fire_all(trigger, store.names(None)),
-            Concerned::These(uids) if uids.is_empty() => {}
-            Concerned::These(uids) => {
-                fire_where(trigger, store, |webhook| webhook.meta().uid.as_ref().is_some_and(|uid| uids.contains(uid)));
-            }
         }
     }
 
@@ -290,8 +146,7 @@ impl Context {
         fire_all(&self.triggers.trust_domains, self.stores.trust_domains.names(None));
         fire_all(&self.triggers.identities, self.stores.identities.names(Some(&changed.name)));
         fire_all(&self.triggers.topic_policies, self.stores.topic_policies.names(Some(&changed.name)));
-        fire_all(&self.triggers.webhook_endpoints, self.stores.webhook_endpoints.names(Some(&changed.name)));
-        fire_all(&self.triggers.webhook_destinations, self.stores.webhook_destinations.names(Some(&changed.name)));
+        self.webhooks_of(Some(&changed.name));
     }
 
     /// A Secret of the operator's namespace was added, changed or removed.
@@ -308,10 +163,9 @@ impl Context {
     pub fn owned_changed(&self, namespace: &str, owner: &str) {
         match owner.split_once('/') {
             Some(("ServiceIdentity", name)) => self.triggers.identities.fire(&Name::new(Some(namespace), name)),
-            Some(("WebhookEndpoint", name)) => self.triggers.webhook_endpoints.fire(&of_webhook(namespace, name)),
-            Some(("WebhookDestination", name)) => self.triggers.webhook_destinations.fire(&of_webhook(namespace, name)),
             Some(("TrustDomain", name)) => self.triggers.trust_domains.fire(&Name::new(None, name)),
-            _ => {}
+            Some((kind, name)) => self.written_for_webhook(namespace, kind, name),
+            None => {}
         }
     }
 
@@ -351,8 +205,7 @@ impl Context {
         fire_all(&self.triggers.brokers, self.stores.brokers.names(None));
         fire_all(&self.triggers.rotation_policies, self.stores.rotation_policies.names(None));
         fire_all(&self.triggers.identities, self.stores.identities.names(None));
-        fire_all(&self.triggers.webhook_endpoints, self.stores.webhook_endpoints.names(None));
-        fire_all(&self.triggers.webhook_destinations, self.stores.webhook_destinations.names(None));
+        self.webhooks_of(None);
     }
 
     /// Wakes the rotation policy of this name (`namespace/name`).
@@ -362,33 +215,12 @@ impl Context {
         }
     }
 
-    /// Consumer groups of a policy that an older policy holds for consumers of another namespace, with the holder.
-    pub fn foreign_groups(&self, policy: &TopicPolicy) -> BTreeMap<String, Name> {
-        let namespaces = |policy: &TopicPolicy, group: &str| -> BTreeSet<String> {
-            let own = policy.metadata.namespace.clone().unwrap_or_default();
-            let grants = policy.spec.grants.iter().filter(|grant| grant.consumer_group.as_deref() == Some(group));
-            grants.map(|grant| grant.identity.namespace.clone().unwrap_or_else(|| own.clone())).collect()
-        };
-        let own = Name::of(policy);
-        let mut foreign = BTreeMap::new();
-        for group in policy.spec.grants.iter().filter_map(|grant| grant.consumer_group.as_ref()) {
-            let holder = locked(&self.claims.groups).holder(&group_key(policy, group)).cloned();
-            let Some(holder) = holder.filter(|holder| *holder != own) else { continue };
-            let found = readable(&self.stores.topic_policies, &holder);
-            if found.is_some_and(|found| !namespaces(policy, group).is_subset(&namespaces(&found, group))) {
-                foreign.insert(group.clone(), holder);
-            }
-        }
-        foreign
-    }
-
     fn policies_of_identity(&self, identity: &Name) {
-        let policies = locked(&self.claims.identity_policies);
-        policies.holders(&identity.to_string()).for_each(|policy| self.triggers.topic_policies.fire(policy));
+        fire_all(&self.triggers.topic_policies, self.claims.policies_of_identity(identity));
     }
 
     /// Wakes the rotation policies that may be attached to objects of a namespace.
-    fn rotation_policies_of(&self, namespace: &str) {
+    pub(super) fn rotation_policies_of(&self, namespace: &str) {
         fire_all(&self.triggers.rotation_policies, self.stores.rotation_policies.names(Some(namespace)));
         if namespace != self.settings.namespace {
             let everywhere = self.stores.rotation_policies.names(Some(&self.settings.namespace));
@@ -411,14 +243,14 @@ fn has_account(identity: &ServiceIdentity, broker: &str) -> bool {
     identity.spec.brokers.iter().any(|reference| reference.name == broker)
 }
 
-fn fire_all(trigger: &Trigger, names: Vec<Name>) {
+pub(super) fn fire_all(trigger: &Trigger, names: Vec<Name>) {
     for name in &names {
         trigger.fire(name);
     }
 }
 
 /// Wakes the objects of a store that satisfy a predicate.
-fn fire_where<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(
+pub(super) fn fire_where<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(
     trigger: &Trigger,
     store: &Store<K>,
     predicate: impl Fn(&K) -> bool,

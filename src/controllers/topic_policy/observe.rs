@@ -56,7 +56,7 @@ pub fn observe(context: &Context, policy: &Arc<TopicPolicy>) -> Result<Observed,
         namespace_labels: context.namespace_labels(&own).unwrap_or_default(),
         connection: context.stores.brokers.look_up(None, &policy.spec.broker)?,
         identities,
-        held_groups: context.foreign_groups(policy),
+        held_groups: context.claims.foreign_groups(policy, |holder| context.stores.topic_policies.find(holder)?.ok()),
         policy: policy.clone(),
         standing: Standing {
             status: context.statuses.topic_policies.current(&**policy, policy.status.as_ref()),

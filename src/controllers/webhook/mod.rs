@@ -10,6 +10,7 @@ mod plan;
 mod program;
 mod settle;
 mod sweep;
+mod wake;
 
 use std::sync::Arc;
 
