@@ -13,6 +13,7 @@ mod trust_domain;
 mod webhook;
 mod webhook_destination;
 mod webhook_endpoint;
+mod webhook_target;
 mod webhook_verification;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -29,6 +30,7 @@ pub use trust_domain::*;
 pub use webhook::*;
 pub use webhook_destination::*;
 pub use webhook_endpoint::*;
+pub use webhook_target::*;
 pub use webhook_verification::*;
 
 /// The API group of every kind.

@@ -1,4 +1,5 @@
-//! What `WebhookEndpoint` and `WebhookDestination` share: where keys come from, and how an object and its keys stand.
+//! What `WebhookEndpoint` and `WebhookDestination` share: where keys come from, who may call and how much, and how an object
+//! and its keys stand.
 
 use std::collections::BTreeMap;
 
@@ -53,6 +54,95 @@ pub struct LocalSecretReference {
     /// Its name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+}
+
+/// Who may call, beside holding a key.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.clientCertificate) || has(self.jwt) || has(self.cidrs)").message("source: set clientCertificate, jwt or cidrs, or leave source out"))]
+#[x_kube(validation = Rule::new("!has(self.trustedProxies) || has(self.cidrs)").message("trustedProxies: they only tell the address for cidrs"))]
+pub struct WebhookSource {
+    /// The certificate that the caller must show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificatePin>,
+    /// The token that the caller must send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtPin>,
+    /// Networks that the caller must be in. They never stand alone: a signature is always required.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 43)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("cidrs: write networks such as 192.0.2.0/24"))]
+    pub cidrs: Vec<String>,
+    /// Proxies before the edge whose `X-Forwarded-For` is believed: the last address in it that is not such a proxy is the
+    /// caller's. Without any, the address of the connection is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 43)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("trustedProxies: write networks such as 192.0.2.0/24"))]
+    pub trusted_proxies: Vec<String>,
+}
+
+/// The certificate that a caller must show; one of the names is enough.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.spiffeIDs) || has(self.dnsNames)").message("clientCertificate: set spiffeIDs or dnsNames"))]
+pub struct ClientCertificatePin {
+    /// SPIFFE IDs (URI SANs).
+    #[serde(default, rename = "spiffeIDs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(min = 1, max = 32),
+        inner(length(min = 10, max = 2048), regex(pattern = r"^spiffe://[a-z0-9._-]+/.+$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub spiffe_ids: Vec<String>,
+    /// DNS names (DNS SANs), exactly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(min = 1, max = 32),
+        inner(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub dns_names: Vec<String>,
+}
+
+/// A JWT in `Authorization: Bearer` that says who calls. It lives at most 1 hour, and is no part of what is signed of a
+/// delivery.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JwtPin {
+    /// What the claim `iss` must be.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r#"^[!"$-~]+$"#))]
+    pub issuer: String,
+    /// What the claim `aud` must be or contain.
+    #[schemars(length(min = 1, max = 253))]
+    pub audience: String,
+    /// What the claim `sub` must be one of.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 253), regex(pattern = r"^[ -~]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub subjects: Vec<String>,
+    /// The Secret with the keys of the issuer, in the namespace of this object. Every entry is a JWKS by its ID;
+    /// `<id>.notBefore` and `<id>.notAfter` (RFC 3339) bound it.
+    pub secret_ref: LocalSecretReference,
+}
+
+/// Bounds of one webhook.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookLimits {
+    /// Largest body, in bytes or with `Ki` or `Mi`: at most 10Mi. Default: `256Ki`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^[1-9][0-9]{0,7}(Ki|Mi)?$"))]
+    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('10Mi')) <= 0").message("body: at most 10Mi"))]
+    pub body: Option<String>,
+    /// Deliveries per second, to the webhook as a whole. Default: 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub per_second: Option<u32>,
+    /// Deliveries per second from one address. Default: as for the webhook as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub per_source_per_second: Option<u32>,
 }
 
 /// How a webhook stands.

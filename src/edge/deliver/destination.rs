@@ -70,14 +70,15 @@ impl Destination {
             .pool_idle_timeout(IDLE)
             .build(connector.wrap_connector(Outside::new(reach.clone())));
         let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+        let longest = duration("target.timeout", timeout.as_deref(), SignedDuration::from_secs(10))?;
         let pause = duration("target.backoff", backoff.as_deref(), SignedDuration::from_secs(1))?;
         Ok(Self {
             audience: format!("https://{authority}{}", uri.path()),
             patience: Patience {
+                timeout: longest.unsigned_abs(),
                 attempts: attempts.unwrap_or(5),
                 pause: pause.unsigned_abs(),
                 longest_pause: LONGEST_PAUSE,
-                ..Patience::compile("target.timeout", timeout.as_deref(), *attempts)?
             },
             url: uri,
             client,

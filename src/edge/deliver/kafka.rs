@@ -37,8 +37,8 @@ impl Kafka {
         target: &KafkaTarget,
         account: Option<&AccountDocument>,
     ) -> Result<Self, String> {
-        let KafkaTarget { broker, service_identity, topic, timeout, attempts } = target;
-        let patience = Patience::compile("kafka.timeout", timeout.as_deref(), *attempts)?;
+        let KafkaTarget { broker, service_identity, topic, attempts } = target;
+        let patience = Patience::compile("kafka", attempts)?;
         let account = account.filter(|account| !account.bootstrap_servers.is_empty()).ok_or_else(|| {
             format!(
                 "kafka: there is no credential of the ServiceIdentity {service_identity} for the broker \

@@ -23,6 +23,7 @@ use self::service::Post;
 use self::target::Target;
 use super::outcome::Why;
 use super::replay::Identity;
+use crate::api::TargetAttempts;
 use crate::domain::schedule::duration;
 
 /// The pause after the first attempt within the cluster; it doubles.
@@ -88,9 +89,10 @@ impl Explained {
 }
 
 impl Patience {
-    /// Compiles what an endpoint says of it; `field` is where the timeout stands.
-    fn compile(field: &str, timeout: Option<&str>, attempts: Option<u32>) -> Result<Self, String> {
-        let timeout = duration(field, timeout, SignedDuration::from_secs(10))?;
+    /// Compiles what a spec says of it; `field` is where it stands.
+    fn compile(field: &str, attempts: &TargetAttempts) -> Result<Self, String> {
+        let TargetAttempts { timeout, attempts } = attempts;
+        let timeout = duration(&format!("{field}.timeout"), timeout.as_deref(), SignedDuration::from_secs(10))?;
         Ok(Self {
             timeout: timeout.unsigned_abs(),
             attempts: attempts.unwrap_or(3),

@@ -57,10 +57,10 @@ impl Object {
     /// # Errors
     /// Says what is wrong.
     pub fn compile(endpoint: &Endpoint, target: &ObjectTarget) -> Result<Self, String> {
-        let ObjectTarget { service_account_name, template, timeout, attempts } = target;
+        let ObjectTarget { service_account_name, template, attempts } = target;
         Ok(Self {
             audience: format!("{}.{}", template.kind.to_lowercase(), endpoint.namespace),
-            patience: Patience::compile("object.timeout", timeout.as_deref(), *attempts)?,
+            patience: Patience::compile("object", attempts)?,
             template: Template::compile(template).map_err(|why| format!("object.template: {why}"))?,
             endpoint: endpoint.clone(),
             account: service_account_name.clone(),

@@ -54,7 +54,7 @@ impl Service {
         };
         Ok(Self {
             audience: format!("{}.{}.svc", target.name, endpoint.namespace),
-            patience: Patience::compile("service.timeout", target.timeout.as_deref(), target.attempts)?,
+            patience: Patience::compile("service", &target.attempts)?,
             authority,
             path: target.path.clone().unwrap_or_else(|| "/".to_owned()),
         })
