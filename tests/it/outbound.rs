@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::bed::{Bed, identity, manifest, policy, run, until, with};
 use crate::hooks::{Parcels, Target};
 use crate::webhook::{audit, check_assertion};
+use crate::webhook_objects as objects;
 
 /// A receiver of webhooks whose certificate is for `localhost`.
 #[derive(Clone)]
@@ -124,6 +125,10 @@ impl Scene {
     async fn open(test: &str) -> Self {
         let bed = Bed::open().await;
         let namespace = bed.namespace(test).await;
+        Self::within(bed, namespace).await
+    }
+
+    async fn within(bed: Bed, namespace: String) -> Self {
         bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
         let ready = bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
         let spiffe_id = ready.data["status"]["spiffeID"].as_str().unwrap().to_owned();
@@ -409,6 +414,32 @@ async fn a_dead_letter_can_be_a_record_written_with_an_account_of_the_namespace(
     let record = bed.kafka("kafka-console-consumer", &[&arguments[..], &print].concat());
     assert!(record.contains("credence-failure:TargetRefused"), "{record}");
     assert!(record.contains("msg_1\t{\"kept\": true}"), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_can_be_an_object_made_with_an_account_of_the_namespace() {
+    let bed = Bed::open().await;
+    let namespace = objects::namespace(&bed, "deadobject", false).await;
+    objects::let_the_edge_act(&bed, &namespace).await;
+    let scene = Scene::within(bed, namespace).await;
+    let receiver = Receiver::start().await;
+    let template = objects::config_map(json!({"letter": "$(delivery.body)", "assertion": "$(delivery.assertion)"}));
+    let object = json!({"object": {"serviceAccountName": objects::ACCOUNT, "template": template}});
+    scene.ready(with(scene.destination("acme", &receiver), "/spec/deadLetter", object)).await;
+    for _ in 0..2 {
+        receiver.answers(&[410]);
+        assert_eq!(
+            scene.send("acme", "msg_1", r#"{"kept": true}"#),
+            202,
+            "and once more, since its sender did not hear"
+        );
+    }
+    let made = objects::made(&scene.bed, "ConfigMap", &scene.namespace, "acme").await;
+    assert_eq!(made.len(), 1, "one delivery is one object");
+    assert_eq!(made[0].data["data"]["letter"], r#"{"kept": true}"#);
+    let audience = format!("configmap.{}", scene.namespace);
+    let claims = check_assertion(&scene.bed, made[0].data["data"]["assertion"].as_str().unwrap(), &audience);
+    assert_eq!((&claims["failure"], &claims["jti"]), (&json!("TargetRefused"), &json!("msg_1")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

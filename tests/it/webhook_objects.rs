@@ -9,7 +9,7 @@ use crate::bed::{Bed, manifest, run, until};
 use crate::hooks::{Sender, signing_key};
 use crate::webhook::audit;
 
-const ACCOUNT: &str = "hooks";
+pub const ACCOUNT: &str = "hooks";
 
 fn endpoint(namespace: &str, name: &str, template: Value) -> Value {
     let spec = json!({
@@ -20,7 +20,7 @@ fn endpoint(namespace: &str, name: &str, template: Value) -> Value {
     manifest("WebhookEndpoint", Some(namespace), name, spec)
 }
 
-fn config_map(data: Value) -> Value {
+pub fn config_map(data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"labels": {"made": "here"}}, "data": data})
 }
 
@@ -61,7 +61,7 @@ async fn grant(bed: &Bed, namespace: &str, name: &str, rules: Value, subject: Va
 }
 
 /// What `docs/kinds/webhookendpoint.md` tells the owner of a namespace to apply.
-async fn let_the_edge_act(bed: &Bed, namespace: &str) {
+pub async fn let_the_edge_act(bed: &Bed, namespace: &str) {
     let rule = json!({
         "apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [ACCOUNT], "verbs": ["create"],
     });
@@ -78,7 +78,7 @@ async fn let_the_edge_act(bed: &Bed, namespace: &str) {
 }
 
 /// A namespace with an account that may create ConfigMaps, and Jobs if the test says so.
-async fn namespace(bed: &Bed, test: &str, jobs: bool) -> String {
+pub async fn namespace(bed: &Bed, test: &str, jobs: bool) -> String {
     let namespace = bed.namespace(test).await;
     let metadata = json!({"name": ACCOUNT, "namespace": namespace});
     bed.apply(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})).await.unwrap();
@@ -99,7 +99,7 @@ async fn serve(bed: &Bed, namespace: &str, name: &str, template: Value) -> Strin
 }
 
 /// What was created for an endpoint.
-async fn made(bed: &Bed, kind: &str, namespace: &str, name: &str) -> Vec<DynamicObject> {
+pub async fn made(bed: &Bed, kind: &str, namespace: &str, name: &str) -> Vec<DynamicObject> {
     let all = bed.api(kind, Some(namespace)).list(&ListParams::default()).await.unwrap();
     let beginning = format!("{name}-");
     all.items.into_iter().filter(|it| it.metadata.name.as_ref().unwrap().starts_with(&beginning)).collect()
