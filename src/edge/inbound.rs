@@ -114,7 +114,7 @@ impl Inbound {
         Ok(Parcel {
             headers: received.forwarded(route),
             identity,
-            assertion: edge.assert(&claims)?,
+            assertion: edge.sign_assertion(&claims)?,
             endpoint: received.endpoint.clone(),
             delivery,
             body_sha256: received.body_sha256,

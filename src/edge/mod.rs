@@ -1,6 +1,6 @@
-//! The data plane of webhooks: what the edge does with a delivery, from the socket to the target, in and out. Configured by what the
-//! operator has compiled for it, and by nothing else; nothing on the way of a request asks the API server, unless an object
-//! there is its target.
+//! The data plane of webhooks: what the edge does with a delivery, from the socket to the target, in and out. Configured by
+//! what the operator has compiled for it, and by nothing else; nothing on the way of a request asks the API server, unless an
+//! object there is its target.
 //!
 //! ```text
 //! accept ──▶ handle: route ─▶ pin ─▶ rate ─▶ token ─▶ body ─┬─▶ inbound: verify ─▶ replay ─▶ deliver ───────┬─▶ audit
@@ -110,7 +110,7 @@ impl Edge {
     }
 
     /// Signs what a target is told.
-    fn assert(&self, claims: &Claims<'_>) -> Result<String, Why> {
+    fn sign_assertion(&self, claims: &Claims<'_>) -> Result<String, Why> {
         let signer = self.credentials.signer.load_full().ok_or(Why::NotReady)?;
         signer.sign(claims, Timestamp::now()).ok_or(Why::NotReady)
     }

@@ -110,7 +110,7 @@ impl Outbound {
         let (why, status) = patience.exhaust(&edge.stopping, || self.attempt(&letter)).await;
         attempt.target_status = status;
         let signed: Vec<&str> = self.live_keys(Timestamp::now()).collect();
-        attempt.key = Some(signed.join(","));
+        attempt.key = (!signed.is_empty()).then(|| signed.join(","));
         if why == Why::Delivered {
             for key in signed {
                 served.used_now(key);
@@ -176,7 +176,7 @@ impl Letter {
         Ok(Parcel {
             headers,
             identity: served.route.endpoint.identity(self.id.as_bytes()),
-            assertion: edge.assert(&claims)?,
+            assertion: edge.sign_assertion(&claims)?,
             endpoint: self.endpoint,
             delivery: self.id,
             body_sha256: self.body_sha256,

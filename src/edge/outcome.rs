@@ -117,14 +117,14 @@ reasons! {
     ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
     /// The edge holds as many bodies as it has memory for, or as one address may have.
     NoRoom => Refused, SERVICE_UNAVAILABLE;
-    /// As many deliveries as may be are on their way to the target.
-    TargetBusy => Refused, SERVICE_UNAVAILABLE;
     /// The edge has no certificate to sign assertions with.
     NotReady => Refused, SERVICE_UNAVAILABLE;
     /// The target cannot be reached.
     TargetUnreachable => Failed, BAD_GATEWAY;
     /// The target did not answer in time.
     TargetTimeout => Failed, GATEWAY_TIMEOUT;
+    /// As many deliveries as may be are on their way to the target.
+    TargetBusy => Failed, SERVICE_UNAVAILABLE;
     /// The target answered, and did not take it.
     TargetRefused => Failed, BAD_GATEWAY;
     /// The edge, or the account that the target is reached with, lacks a right.

@@ -1,5 +1,5 @@
-//! How much callers may hold on to, together and each of them, and how many deliveries are remembered. What is not bounded by what this process has would end it, and
-//! it would serve nobody; what is not bounded by address would be one caller's.
+//! How much callers may hold on to, together and each of them, and how many deliveries are remembered. What is not bounded by
+//! what this process has would end it, and it would serve nobody; what is not bounded by address would be one caller's.
 
 use std::collections::HashMap;
 use std::fs::read_to_string;

@@ -46,8 +46,8 @@ pub fn size(record: &Record) -> usize {
     length(&record.key) + length(&record.value) + headers + 32
 }
 
-/// Asks for records to be written, for each partition in one batch, in which they are numbered. `patience` is how long the leaders may wait for the
-/// other replicas, in milliseconds.
+/// Asks for records to be written, for each partition in one batch, in which they are numbered. `patience` is how long
+/// the leaders may wait for the other replicas, in milliseconds.
 ///
 /// # Errors
 /// When a record cannot be written down.

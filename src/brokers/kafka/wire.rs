@@ -71,8 +71,8 @@ pub fn tls(chain_pem: &str, key: &PrivateKeyPem, ca_pem: &str) -> Result<Arc<Cli
 }
 
 impl Connection {
-    /// Connects to the first server that answers. `remedy` is what helps when the certificate is refused. The round trip at the end matters: with TLS 1.3 a refused client
-    /// certificate only shows at the first read.
+    /// Connects to the first server that answers. `remedy` is what helps when the certificate is refused. The round trip
+    /// at the end matters: with TLS 1.3 a refused client certificate only shows at the first read.
     ///
     /// # Errors
     /// What the last of the servers said.

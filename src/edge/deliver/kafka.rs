@@ -194,7 +194,8 @@ mod tests {
             let answer = answer(&NotProduced::Failed(BrokerFailure { reason, message: String::new() }));
             assert_eq!((answer.why, answer.is_passing), (why, is_passing), "{reason:?}");
         }
-        assert!(answer(&NotProduced::Full).is_passing);
+        let full = answer(&NotProduced::Full);
+        assert_eq!((full.why, full.is_passing), (Why::TargetBusy, true));
     }
 
     #[test]
