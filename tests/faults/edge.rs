@@ -3,16 +3,22 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Patch, PatchParams};
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 use crate::bed::{Bed, OPERATOR, identity, manifest, policy, run, until, with};
-use crate::hooks::{Sender, Target, endpoint, signing_key};
+use crate::hooks::{Sender, Target, endpoint, signed, signing_key, tls};
 use crate::operator::Operator;
 
 /// Another replica of the edge: the program of the bed with the bed's arguments, under another name.
@@ -245,6 +251,50 @@ async fn send(sender: &Sender, path: &str, key: &str, worker: u64, sent: u64) ->
     let id = format!("msg_{worker}_{sent}");
     assert_eq!(sender.send(path, key, &id, "{}").await.unwrap(), StatusCode::OK, "{id}");
     sent + 1
+}
+
+/// The serial number of the certificate that the edge shows, as OpenSSL sees it.
+fn shown(bed: &Bed) -> String {
+    let server = bed.env("EDGE_URL").strip_prefix("https://").unwrap();
+    let script = format!("openssl s_client -connect {server} </dev/null 2>/dev/null | openssl x509 -noout -serial");
+    let (ok, serial) = run("sh", &["-c", &script], "");
+    assert!(ok, "{serial}");
+    serial
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_of_the_edge_is_renewed_and_no_connection_breaks() {
+    let _alone = OPERATOR.lock().await;
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("renewed").await;
+    let target = Target::start().await;
+    let path = served(&bed, &namespace, &target).await;
+    let key = signing_key(&bed, &namespace, "payments").await;
+    // One connection, which is kept over the change.
+    let port = bed.env("EDGE_URL").rsplit_once(':').unwrap().1.parse().unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(tls(&bed))).connect(name, stream).await.unwrap();
+    let (mut kept, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let answer = kept.send_request(signed(&path, &key, "msg_first", "{}")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    kept.ready().await.unwrap();
+    let before = shown(&bed);
+    let order = json!({
+        "targets": [{"kind": "ServiceIdentity", "name": "edge"}],
+        "issuedBefore": (Timestamp::now() + SignedDuration::from_secs(1)).to_string(),
+    });
+    bed.apply(manifest("RotationPolicy", Some("credence-edge"), "renew-edge", order)).await.unwrap();
+    let (began, mut sent) = (Instant::now(), 0);
+    while shown(&bed) == before {
+        assert!(began.elapsed() < Duration::from_secs(30), "the edge still shows {before}");
+        sent = send(&Sender::new(&bed, bed.env("EDGE_URL")), &path, &key, 1, sent).await;
+    }
+    let answer = kept.send_request(signed(&path, &key, "msg_last", "{}")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "on the connection of before");
+    assert!(sent > 0 && deliveries(&target).len() as u64 == sent + 2, "each was delivered");
+    bed.delete("RotationPolicy", Some("credence-edge"), "renew-edge").await;
 }
 
 /// Has the account of the identity renewed, and waits until the edge has the new credential.

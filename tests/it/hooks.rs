@@ -98,6 +98,19 @@ pub fn https(bed: &Bed) -> HttpsClient {
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
+/// A delivery that the Rust library of Standard Webhooks signs now.
+pub fn signed(url: &str, key: &str, id: &str, body: &str) -> Request<Full<Bytes>> {
+    let at = now();
+    let signature = Webhook::new(key).unwrap().sign(id, at, body.as_bytes()).unwrap();
+    Request::post(url)
+        .header("host", "localhost")
+        .header("webhook-id", id)
+        .header("webhook-timestamp", at.to_string())
+        .header("webhook-signature", signature)
+        .body(Full::new(Bytes::from(body.to_owned())))
+        .unwrap()
+}
+
 /// A sender on kept connections, which signs with the Rust library of Standard Webhooks.
 #[derive(Clone)]
 pub struct Sender {
@@ -113,14 +126,7 @@ impl Sender {
 
     /// Sends a delivery that is signed now, and returns the status of the answer.
     pub async fn send(&self, path: &str, key: &str, id: &str, body: &str) -> Result<StatusCode, String> {
-        let at = now();
-        let signature = Webhook::new(key).unwrap().sign(id, at, body.as_bytes()).unwrap();
-        let request = Request::post(format!("{}{path}", self.url))
-            .header("webhook-id", id)
-            .header("webhook-timestamp", at.to_string())
-            .header("webhook-signature", signature)
-            .body(Full::new(Bytes::from(body.to_owned())))
-            .unwrap();
+        let request = signed(&format!("{}{path}", self.url), key, id, body);
         self.client.request(request).await.map(|answer| answer.status()).map_err(|error| format!("{error:?}"))
     }
 }

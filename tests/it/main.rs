@@ -20,3 +20,4 @@ mod trust_domain;
 mod webhook;
 mod webhook_kafka;
 mod webhook_objects;
+mod webhook_rules;

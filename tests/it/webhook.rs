@@ -11,7 +11,7 @@ use crate::hooks::{Target, endpoint, now, signing_key};
 const URL: &str = "https://hooks.example.com/in";
 
 /// The headers that a sender's own library makes.
-fn sign(bed: &Bed, scheme: &str, key: &str, id: &str, at: i64, body: &str) -> Vec<String> {
+pub fn sign(bed: &Bed, scheme: &str, key: &str, id: &str, at: i64, body: &str) -> Vec<String> {
     let (signers, at) = (bed.env("SIGNERS"), at.to_string());
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers");
     let (ok, text) = if ["github", "standard-webhooks-js"].contains(&scheme) {
@@ -26,10 +26,16 @@ fn sign(bed: &Bed, scheme: &str, key: &str, id: &str, at: i64, body: &str) -> Ve
 }
 
 /// Sends a delivery with curl, and returns the status of the answer.
-fn send(bed: &Bed, path: &str, headers: &[String], body: &str) -> u16 {
+pub fn send(bed: &Bed, path: &str, headers: &[String], body: &str) -> u16 {
+    send_as(bed, path, &[], headers, body)
+}
+
+/// The same with more options of curl.
+pub fn send_as(bed: &Bed, path: &str, options: &[&str], headers: &[String], body: &str) -> u16 {
     let url = format!("{}{path}", bed.env("EDGE_URL"));
     let mut arguments = vec!["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_code}"];
     arguments.extend(["--cacert", bed.env("EDGE_CA"), "--data-binary", "@-"]);
+    arguments.extend(options);
     if !headers.iter().any(|header| header.starts_with("content-type")) {
         arguments.extend(["--header", "content-type: application/json"]);
     }
