@@ -14,6 +14,8 @@
 pub mod api;
 /// Brokers: the session with one, and what its clients are given.
 pub mod brokers;
+/// What the operator and the edge agree on: route documents, reports, and the component label.
+pub mod contract;
 /// One folder per kind: observe, plan, apply.
 pub mod controllers;
 /// Decisions: pure, and `now` is a parameter.

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 
 use super::Context;
-use crate::edge::report::{REPORT_ENTRY, Report, Served};
+use crate::contract::report::{REPORT_ENTRY, Report, ServedRoute};
 
 /// Follows the reports for ever.
 pub async fn follow(context: &Context, events: impl Stream<Item = Event<ConfigMap>> + Send) {
@@ -77,7 +77,7 @@ impl Edges {
     }
 
     /// How every replica serves an endpoint; `None` for one that does not.
-    pub fn serving(&self, endpoint: &str) -> BTreeMap<String, Option<Served>> {
+    pub fn serving(&self, endpoint: &str) -> BTreeMap<String, Option<ServedRoute>> {
         let reports = self.reports();
         reports.iter().map(|(replica, report)| (replica.clone(), report.endpoints.get(endpoint).cloned())).collect()
     }
@@ -89,7 +89,7 @@ mod tests {
 
     fn report(endpoints: &[(&str, &str)]) -> ConfigMap {
         let endpoints = endpoints.iter().map(|(uid, route)| {
-            ((*uid).to_owned(), Served { generation: 1, route: (*route).to_owned(), used: BTreeMap::new() })
+            ((*uid).to_owned(), ServedRoute { generation: 1, route: (*route).to_owned(), used: BTreeMap::new() })
         });
         let text = serde_json::to_string(&Report { endpoints: endpoints.collect() }).unwrap();
         ConfigMap { data: Some(BTreeMap::from([(REPORT_ENTRY.to_owned(), text)])), ..ConfigMap::default() }

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use super::service_identity::plan::ACCOUNT;
 use super::webhook::ENTRIES;
 use crate::brokers::kafka::ClientAccess;
+use crate::contract::Component;
+use crate::contract::route::ROUTE_ENTRY;
 use crate::domain::key_set::KeyRecord;
 use crate::domain::rotation::Material;
-use crate::edge::watch::{ROUTE, ROUTE_ENTRY};
 use crate::issuers::authority::Leaf;
 use crate::issuers::pem::Certificate;
 use crate::kubernetes::error::Error;
@@ -140,7 +141,7 @@ impl Facts for WebhookFacts {
     }
 
     fn entries(component: &str) -> &'static [&'static str] {
-        if component == ROUTE { &[ROUTE_ENTRY] } else { ENTRIES }
+        if component == Component::WebhookRoute.as_str() { &[ROUTE_ENTRY] } else { ENTRIES }
     }
 }
 

@@ -27,9 +27,9 @@ use super::webhook::{Gone, Webhook};
 use super::{broker_connection, rotation_policy, service_identity, topic_policy, trust_domain, webhook};
 use crate::api::{ServiceIdentity, TopicPolicy, WebhookDestination, WebhookEndpoint};
 use crate::brokers::registry::Brokers;
+use crate::contract::Component;
 use crate::domain::fence::Fence;
 use crate::domain::name::Name;
-use crate::edge::report::REPORT;
 use crate::kubernetes::COMPONENT;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::events::Events;
@@ -261,7 +261,7 @@ fn watch_all(context: &Arc<Context>, listed: &Arc<Listed>, interruptions: &Inter
     watches.follow("key_secrets", &stores.key_secrets, key_secrets, Context::key_secret_changed);
     if let Some(edge) = &context.settings.edge_namespace {
         let reports = Api::<ConfigMap>::namespaced(client(), edge);
-        let reports = watcher(reports, watch::config().labels(&format!("{COMPONENT}={REPORT}")));
+        let reports = watcher(reports, watch::config().labels(&format!("{COMPONENT}={}", Component::EdgeReport)));
         let reports = interruptions.clone().outlive("edge_reports", reports);
         let for_watch = context.clone();
         watches.set.spawn(async move { edges::follow(&for_watch, reports).await });

@@ -14,15 +14,16 @@ use super::assertion::Claims;
 use super::audit::Attempt;
 use super::deliver::Parcel;
 use super::deliver::target::Target;
-use super::document::{Endpoint, Invalid, RouteDocument};
 use super::handle::Received;
 use super::keys::{self, Key};
 use super::outcome::Why;
-use super::replay::Identity;
+use super::replay::{self, Identity};
+use super::route::Invalid;
 use super::route::Surroundings;
 use super::table::Served;
 use super::verify::{Delivery, Material, Scheme, Verified, Window, verify};
 use crate::api::{ReplayStore, WebhookEndpointSpec};
+use crate::contract::route::{RouteDocument, WebhookReference};
 use crate::domain::identity::hex;
 use crate::domain::schedule::duration;
 
@@ -156,14 +157,14 @@ impl Inbound {
     }
 
     /// What makes a delivery the same when it comes again: within its endpoint, what is signed, or the idempotency key in it.
-    fn identity(&self, endpoint: &Endpoint, verified: &Verified, body: &[u8]) -> Result<Identity, Why> {
+    fn identity(&self, endpoint: &WebhookReference, verified: &Verified, body: &[u8]) -> Result<Identity, Why> {
         let Some(pointer) = &self.replay.idempotency_key else {
-            return Ok(endpoint.identity(&verified.identity));
+            return Ok(replay::identity(endpoint, &verified.identity));
         };
         let value: Value = serde_json::from_slice(body).map_err(|_| Why::NoIdempotencyKey)?;
         match value.pointer(pointer) {
-            Some(Value::String(key)) if !key.is_empty() => Ok(endpoint.identity(key.as_bytes())),
-            Some(Value::Number(key)) => Ok(endpoint.identity(key.to_string().as_bytes())),
+            Some(Value::String(key)) if !key.is_empty() => Ok(replay::identity(endpoint, key.as_bytes())),
+            Some(Value::Number(key)) => Ok(replay::identity(endpoint, key.to_string().as_bytes())),
             _ => Err(Why::NoIdempotencyKey),
         }
     }

@@ -4,8 +4,9 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::document::{Invalid, KeyDocument};
+use super::route::Invalid;
 use super::verify::{Material, Refusal};
+use crate::contract::route::KeyDocument;
 
 /// One key of an endpoint.
 pub struct Key {

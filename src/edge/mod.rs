@@ -11,7 +11,6 @@ mod accept;
 mod assertion;
 pub mod audit;
 mod deliver;
-pub mod document;
 pub mod framing;
 mod handle;
 mod inbound;
@@ -55,11 +54,11 @@ use self::audit::Attempt;
 use self::deliver::Targets;
 use self::outcome::Why;
 use self::replay::Replays;
-use self::report::Report;
 use self::room::Room;
 use self::route::Route;
 use self::table::Routes;
 use self::tls::Credentials;
+use crate::contract::report::{Report, ServedRoute};
 
 /// How long a stop takes at most, once it was asked for.
 pub const STOP: Duration = report::WITHDRAWAL.saturating_add(accept::FAREWELL);
@@ -103,7 +102,7 @@ impl Edge {
         let served = |served: &Arc<table::Served>| {
             let used = served.used().into_iter().map(|(key, at)| (key.to_owned(), at)).collect();
             let Route { endpoint, digest, .. } = &served.route;
-            let told = report::Served { generation: endpoint.generation, route: digest.clone(), used };
+            let told = ServedRoute { generation: endpoint.generation, route: digest.clone(), used };
             (endpoint.uid.clone(), told)
         };
         Report { endpoints: table.iter().map(served).collect::<BTreeMap<_, _>>() }

@@ -14,14 +14,16 @@ use super::audit::Attempt;
 use super::deliver::destination::Destination;
 use super::deliver::target::Target;
 use super::deliver::{Answer, Parcel};
-use super::document::{Invalid, RouteDocument};
 use super::handle::Received;
 use super::outcome::Why;
+use super::replay;
+use super::route::Invalid;
 use super::route::Surroundings;
 use super::signing::{SigningKey, sign};
 use super::table::Served;
 use super::verify::delivery_id;
 use crate::api::WebhookDestinationSpec;
+use crate::contract::route::RouteDocument;
 use crate::domain::identity::hex;
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -175,7 +177,7 @@ impl Letter {
         headers.insert(FAILURE, HeaderValue::from_static(failure.as_str()));
         Ok(Parcel {
             headers,
-            identity: served.route.endpoint.identity(self.id.as_bytes()),
+            identity: replay::identity(&served.route.endpoint, self.id.as_bytes()),
             assertion: edge.sign_assertion(&claims)?,
             endpoint: self.endpoint,
             delivery: self.id,

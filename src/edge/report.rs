@@ -7,39 +7,17 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
-use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
 use super::Edge;
+use crate::contract::Component;
+use crate::contract::report::{REPORT_ENTRY, Report};
 use crate::kubernetes::COMPONENT;
 
-/// What a report is for, and the entry of its data.
-pub const REPORT: &str = "edge-report";
-/// The entry of a report that holds it.
-pub const REPORT_ENTRY: &str = "report.json";
 /// How often the edge looks whether there is something to tell. Nothing is written while there is not.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the API server to take a report back. What was accepted has the rest of its time.
 pub const WITHDRAWAL: Duration = Duration::from_secs(5);
-
-/// What one replica serves.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// By the UID of the endpoint.
-    pub endpoints: BTreeMap<String, Served>,
-}
-
-/// How one replica serves one endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Served {
-    /// Generation of its spec.
-    pub generation: i64,
-    /// Digest of the route.
-    pub route: String,
-    /// When each key last verified a delivery, in seconds since 1970, to ten minutes.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub used: BTreeMap<String, i64>,
-}
 
 /// Reports for as long as it is polled.
 pub async fn tell(edge: &Edge, client: Client, namespace: &str, replica: &str, pod: Option<OwnerReference>) {
@@ -81,7 +59,7 @@ async fn write(
     let report = ConfigMap {
         metadata: ObjectMeta {
             name: Some(replica.to_owned()),
-            labels: Some(BTreeMap::from([(COMPONENT.to_owned(), REPORT.to_owned())])),
+            labels: Some(BTreeMap::from([(COMPONENT.to_owned(), Component::EdgeReport.as_str().to_owned())])),
             // It goes with the pod, however that ends.
             owner_references: pod.map(|pod| vec![pod]),
             ..ObjectMeta::default()

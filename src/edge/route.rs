@@ -1,18 +1,19 @@
 //! One webhook, compiled: what the edge makes of a document. Pure.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderName;
 
 use super::deliver::target::Target;
-use super::document::{Endpoint, Invalid, RouteDocument, Spec};
 use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::reach::Reach;
 use super::source::{Pin, TokenPin};
 use super::verify::Window;
 use crate::api::{Tolerance, WebhookLimits, WebhookSource};
+use crate::contract::route::{RouteDocument, Spec, WebhookReference};
 
 /// What bounds a webhook.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +57,7 @@ impl Way {
 /// A webhook as the edge serves it.
 pub struct Route {
     /// Which webhook.
-    pub endpoint: Endpoint,
+    pub endpoint: WebhookReference,
     /// Digest of the document.
     pub digest: String,
     /// Its path.
@@ -120,7 +121,7 @@ impl Route {
         let limits = common.limits.cloned().unwrap_or_default();
         let per_second = limits.per_second.unwrap_or(200);
         Ok(Self {
-            endpoint: document.endpoint.clone(),
+            endpoint: document.webhook.clone(),
             digest: document.digest.clone(),
             path: common.path.to_owned(),
             pin: Pin::new(common.source)?,
@@ -133,6 +134,28 @@ impl Route {
             },
             way,
         })
+    }
+}
+
+/// Why a document cannot be served, with what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// The spec says something that cannot be.
+    Spec(String),
+    /// A key cannot be used.
+    Keys(String),
+}
+
+impl From<String> for Invalid {
+    fn from(why: String) -> Self {
+        Self::Spec(why)
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Spec(why) | Self::Keys(why)) = self;
+        formatter.write_str(why)
     }
 }
 

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::document::KeyDocument;
+use crate::contract::route::KeyDocument;
 
 /// What a private key begins with, and what its public one does.
 const PRIVATE: &str = "whsk_";

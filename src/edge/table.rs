@@ -8,9 +8,9 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::document::RouteDocument;
 use super::rate::Rate;
 use super::route::{Route, Surroundings};
+use crate::contract::route::RouteDocument;
 
 /// How exactly it is known when a key last verified a delivery, in seconds.
 const PRECISION: i64 = 600;
@@ -123,7 +123,7 @@ impl Routes {
         match Route::compile(document, &self.surroundings) {
             Ok(route) => Some(Arc::new(Served::new(route, before))),
             Err(why) => {
-                let endpoint = format!("{}/{}", document.endpoint.namespace, document.endpoint.name);
+                let endpoint = format!("{}/{}", document.webhook.namespace, document.webhook.name);
                 tracing::error!(endpoint, %why, "a webhook cannot be served");
                 None
             }

@@ -9,15 +9,11 @@ use kube::runtime::watcher::{Event, watcher};
 use kube::{Api, Client, ResourceExt};
 
 use super::Edge;
-use super::document::RouteDocument;
+use crate::contract::component::{self, Component};
+use crate::contract::route::{ROUTE_ENTRY, RouteDocument};
 use crate::kubernetes::health::Health;
 use crate::kubernetes::watch::{Interruptions, config};
-use crate::kubernetes::{COMPONENT, MANAGED_BY};
 
-/// What a route Secret is for, and the entry of its data.
-pub const ROUTE: &str = "webhook-route";
-/// The entry of a route Secret that holds the document.
-pub const ROUTE_ENTRY: &str = "route.json";
 /// The parts that must be at work before the edge is.
 pub const PARTS: [&str; 2] = ["routes", "certificate"];
 
@@ -28,7 +24,7 @@ pub async fn follow(edge: &Edge, client: Client, namespace: &str, certificate: &
     let count = Arc::new(move |part| metrics.watch_interrupted(part));
     let interruptions = Interruptions { count, health: health.clone() };
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
-    let selector = format!("{}={},{COMPONENT}={ROUTE}", MANAGED_BY.0, MANAGED_BY.1);
+    let selector = component::selector(&[Component::WebhookRoute]);
     let routes = watcher(secrets.clone(), config().labels(&selector));
     let routes = interruptions.clone().outlive(routes_part, routes);
     let own = watcher(secrets, config().fields(&format!("metadata.name={certificate}")));

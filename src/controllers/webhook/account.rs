@@ -3,7 +3,7 @@
 use super::super::context::Context;
 use super::Webhook;
 use crate::api::{KafkaTarget, Reason};
-use crate::edge::document::AccountDocument;
+use crate::contract::route::AccountDocument;
 use crate::kubernetes::error::Error;
 
 /// Name of the Secret with the credential.

@@ -14,8 +14,8 @@ use super::plan::Plan;
 use super::settle::{self, Keys};
 use super::{FINALIZER, Webhook, program};
 use crate::api::{ConditionType, Conditions, Reason, WebhookKeyState, WebhookKeyStatus, WebhookStatus};
+use crate::contract::report::ServedRoute;
 use crate::domain::key_set::{self, KeyRecord};
-use crate::edge::report::Served;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::status::{has_finalizer, set_finalizer};
@@ -122,7 +122,7 @@ fn describe_edges<W>(
     let serving = observed.served.iter().filter_map(|(replica, served)| Some((replica, served.as_ref()?)));
     status.replicas = serving.map(|(replica, served)| (replica.clone(), served.generation)).collect();
     let Some(route) = route else { return };
-    let serves = |served: &Option<Served>| served.as_ref().is_some_and(|served| served.route == route);
+    let serves = |served: &Option<ServedRoute>| served.as_ref().is_some_and(|served| served.route == route);
     let behind = observed.served.iter().filter(|(_, served)| !serves(served)).map(|(replica, _)| replica.as_str());
     let behind: Vec<&str> = behind.collect();
     if observed.served.is_empty() {

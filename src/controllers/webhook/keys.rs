@@ -17,17 +17,18 @@ use super::super::material::WebhookFacts;
 use super::Webhook;
 use super::observe::key_secret;
 use crate::api::WebhookKeyAlgorithm;
+use crate::contract::component::{self, Component};
+use crate::contract::route::KeyDocument;
 use crate::domain::identity::hex;
 use crate::domain::key_set::{self, KeyRecord};
-use crate::edge::document::KeyDocument;
 use crate::edge::signing;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::owned_metadata;
 
 /// What a key Secret is for.
-pub const KEYS: &str = "webhook-keys";
+pub const KEYS: &str = Component::WebhookKeys.as_str();
 /// Entries of a key Secret that the operator makes.
-pub const ENTRIES: &[&str] = &["keys.json", "signing-key", "signing-key-id", "verification-key", "type"];
+pub const ENTRIES: &[&str] = component::WEBHOOK_KEYS;
 /// Label that the owner of an external key Secret puts on it: this Secret may be used to verify webhooks.
 pub const EXTERNAL_LABEL: &str = "credence.dev/webhook-keys";
 /// Bytes of a key that is made: the longest that Standard Webhooks allows, and as strong as the hash.

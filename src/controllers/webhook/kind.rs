@@ -11,7 +11,7 @@ use crate::api::{
     KafkaTarget, ReplayStore, RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint,
     WebhookKeyAlgorithm, WebhookKeys, WebhookSource, WebhookStatus,
 };
-use crate::edge::document::Spec;
+use crate::contract::route::Spec;
 use crate::kubernetes::run::Trigger;
 use crate::kubernetes::status::StatusWriter;
 use crate::kubernetes::store::Store;

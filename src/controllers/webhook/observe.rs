@@ -9,8 +9,8 @@ use super::super::attached::{policies_for, rules_for};
 use super::super::context::Context;
 use super::{Webhook, account};
 use crate::api::{Reason, WebhookStatus};
+use crate::contract::report::ServedRoute;
 use crate::domain::key_set::{KeyRecord, Turning};
-use crate::edge::report::Served;
 use crate::kubernetes::uid;
 
 /// Everything that the plan depends on.
@@ -30,7 +30,7 @@ pub struct Observed<W> {
     /// Digest of the route as it was written.
     pub route: Option<String>,
     /// What every replica of the edge serves of it.
-    pub served: BTreeMap<String, Option<Served>>,
+    pub served: BTreeMap<String, Option<ServedRoute>>,
     pub turning: Turning,
     pub now: Timestamp,
 }

@@ -3,8 +3,8 @@
 use super::observe::Observed;
 use super::{KeySource, Webhook};
 use crate::api::Reason;
+use crate::contract::report::ServedRoute;
 use crate::domain::key_set::{self, Decision};
-use crate::edge::report::Served;
 
 /// What is to become of a webhook.
 pub enum Plan {
@@ -59,7 +59,8 @@ fn keys<W: Webhook>(observed: &Observed<W>) -> Plan {
 
 /// Whether every replica of the edge serves the route as it was written last.
 fn is_programmed<W>(observed: &Observed<W>) -> bool {
-    let serves =
-        |served: &Option<Served>| served.as_ref().is_some_and(|served| Some(&served.route) == observed.route.as_ref());
+    let serves = |served: &Option<ServedRoute>| {
+        served.as_ref().is_some_and(|served| Some(&served.route) == observed.route.as_ref())
+    };
     !observed.served.is_empty() && observed.served.values().all(serves)
 }

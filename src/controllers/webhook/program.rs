@@ -13,12 +13,12 @@ use super::observe::{Observed, route_secret};
 use super::settle::Keys;
 use super::{Webhook, account, keys};
 use crate::api::{ConditionType, Conditions, Reason};
+use crate::contract::Component;
+use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, Spec, WebhookReference};
 use crate::domain::identity::digest;
 use crate::domain::key_set::KeyRecord;
 use crate::edge::Reach;
-use crate::edge::document::{Endpoint, FORMAT, Invalid, RouteDocument, Spec};
-use crate::edge::route::{Route, Surroundings};
-use crate::edge::watch::{ROUTE, ROUTE_ENTRY};
+use crate::edge::route::{Invalid, Route, Surroundings};
 use crate::kubernetes::error::Error;
 use crate::kubernetes::{COMPONENT, FOR, MANAGED_BY, uid};
 
@@ -45,7 +45,7 @@ pub async fn program<W: Webhook>(
             }
         },
     };
-    let endpoint = Endpoint {
+    let reference = WebhookReference {
         namespace: webhook.meta().namespace.clone().unwrap_or_default(),
         name: webhook.meta().name.clone().unwrap_or_default(),
         uid: uid(webhook),
@@ -54,7 +54,7 @@ pub async fn program<W: Webhook>(
     let spec = webhook.spec();
     let account = observed.account.iter().flatten().next().map(String::as_str);
     let vouched = source_keys.iter().map(|(record, _)| record);
-    let wanted = digest_of(&endpoint, &spec, account, own.records.iter(), vouched)?;
+    let wanted = digest_of(&reference, &spec, account, own.records.iter(), vouched)?;
     if observed.route.as_ref() == Some(&wanted) {
         return Ok(Some(wanted));
     }
@@ -63,7 +63,7 @@ pub async fn program<W: Webhook>(
         None => keys::made(context, webhook, &own.records).await?,
     };
     let document = RouteDocument {
-        endpoint,
+        webhook: reference,
         digest: wanted.clone(),
         spec,
         keys: material.into_iter().map(keys::document::<W>).collect(),
@@ -90,7 +90,7 @@ pub async fn program<W: Webhook>(
 
 /// Changes when anything does that the edge has to know; never with what a key is, but with its fingerprint.
 fn digest_of<'a>(
-    endpoint: &Endpoint,
+    webhook: &WebhookReference,
     spec: &Spec,
     account: Option<&str>,
     own: impl Iterator<Item = &'a KeyRecord>,
@@ -100,7 +100,7 @@ fn digest_of<'a>(
     let key = |what: &'static str| {
         move |key: &KeyRecord| format!("{what} {} {} {:?} {:?}", key.id, key.fingerprint, key.not_before, key.not_after)
     };
-    let parts = [FORMAT.to_owned(), endpoint.generation.to_string(), spec, format!("account {account:?}")];
+    let parts = [FORMAT.to_owned(), webhook.generation.to_string(), spec, format!("account {account:?}")];
     let parts = parts.into_iter().chain(own.map(key("key"))).chain(vouched.map(key("source")));
     let parts: Vec<String> = parts.collect();
     Ok(digest(parts.iter().map(String::as_str)))
@@ -117,7 +117,7 @@ fn secret<W: Webhook>(webhook: &W, edge: &str, document: &RouteDocument) -> Resu
             namespace: Some(edge.to_owned()),
             labels: Some(BTreeMap::from([
                 (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
-                (COMPONENT.to_owned(), ROUTE.to_owned()),
+                (COMPONENT.to_owned(), Component::WebhookRoute.as_str().to_owned()),
             ])),
             annotations: Some(annotations),
             ..ObjectMeta::default()

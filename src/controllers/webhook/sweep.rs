@@ -10,7 +10,7 @@ use super::super::context::Context;
 use super::Webhook;
 use super::observe::route_secret;
 use crate::api::{WebhookDestination, WebhookEndpoint};
-use crate::edge::watch::ROUTE;
+use crate::contract::Component;
 
 /// How soon a sweep that failed is repeated.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -46,7 +46,10 @@ async fn sweep(context: &Context) -> bool {
     }
     let mut done = true;
     for (route, record) in context.webhook_secrets.owned_by("") {
-        if *route.namespace == *edge && record.component == ROUTE && !known.contains(&*route.name) {
+        if *route.namespace == *edge
+            && record.component == Component::WebhookRoute.as_str()
+            && !known.contains(&*route.name)
+        {
             tracing::warn!(route = &*route.name, "a route whose webhook is gone is withdrawn");
             done &= context.webhook_secrets.delete(edge, &route.name, "").await.is_ok();
         }

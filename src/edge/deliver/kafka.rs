@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use kafka_protocol::ResponseError;
 use kafka_protocol::records::Record;
 
-use super::super::document::{AccountDocument, Endpoint};
 use super::super::outcome::Why;
 use super::{Answer, Explained, Parcel, Patience};
 use crate::api::{KafkaTarget, Reason};
 use crate::brokers::BrokerFailure;
 use crate::brokers::kafka::{ClientAccess, NotProduced, Producer, record};
+use crate::contract::route::{AccountDocument, WebhookReference};
 use crate::issuers::pem::PrivateKeyPem;
 
 /// A topic, as deliveries reach it.
@@ -21,7 +21,7 @@ pub struct Kafka {
     /// How it is tried.
     pub patience: Patience,
     producer: Producer,
-    endpoint: Endpoint,
+    endpoint: WebhookReference,
     target: KafkaTarget,
     principal: String,
     explained: Explained,
@@ -33,7 +33,7 @@ impl Kafka {
     /// # Errors
     /// Says what is wrong, with the account too.
     pub fn compile(
-        endpoint: &Endpoint,
+        endpoint: &WebhookReference,
         target: &KafkaTarget,
         account: Option<&AccountDocument>,
     ) -> Result<Self, String> {
@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn an_account_that_is_missing_or_broken_is_named_with_what_to_do() {
-        let endpoint = Endpoint { namespace: "shop".into(), name: "payments".into(), uid: "1".into(), generation: 1 };
+        let endpoint =
+            WebhookReference { namespace: "shop".into(), name: "payments".into(), uid: "1".into(), generation: 1 };
         let target = json!({"broker": "kafka", "serviceIdentity": "hooks", "topic": "payments"});
         let target: KafkaTarget = serde_json::from_value(target).unwrap();
         let refused = |account| Kafka::compile(&endpoint, &target, account).err().unwrap();

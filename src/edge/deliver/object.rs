@@ -9,7 +9,6 @@ use kube::{Api, Client};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::sync::Semaphore;
 
-use super::super::document::Endpoint;
 use super::super::outcome::Why;
 use super::super::replay::Identity;
 use super::refusal::Refusal;
@@ -17,6 +16,7 @@ use super::template::Template;
 use super::token::Token;
 use super::{Answer, Explained, Parcel, Patience};
 use crate::api::ObjectTarget;
+use crate::contract::route::WebhookReference;
 use crate::domain::identity::hex;
 
 /// How many objects of one endpoint are being created at once; the others wait, and nobody else does.
@@ -39,7 +39,7 @@ pub struct Object {
     /// What is filled with a delivery.
     pub template: Template,
     /// Whose target it is.
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: WebhookReference,
     /// The `ServiceAccount`.
     pub(super) account: String,
     pub(super) api_version: String,
@@ -56,7 +56,7 @@ impl Object {
     ///
     /// # Errors
     /// Says what is wrong.
-    pub fn compile(endpoint: &Endpoint, target: &ObjectTarget) -> Result<Self, String> {
+    pub fn compile(endpoint: &WebhookReference, target: &ObjectTarget) -> Result<Self, String> {
         let ObjectTarget { service_account_name, template, attempts } = target;
         Ok(Self {
             audience: format!("{}.{}", template.kind.to_lowercase(), endpoint.namespace),

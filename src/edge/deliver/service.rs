@@ -10,12 +10,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::super::document::Endpoint;
 use super::super::outcome::Why;
 use super::super::reach::{Reach, Resolver, by_name};
 use super::super::route::Surroundings;
 use super::{Answer, Parcel, Patience};
 use crate::api::ServiceTarget;
+use crate::contract::route::WebhookReference;
 
 /// Carries the signed assertion.
 const ASSERTION: HeaderName = HeaderName::from_static("credence-assertion");
@@ -45,7 +45,11 @@ impl Service {
     ///
     /// # Errors
     /// Says what is wrong.
-    pub fn compile(endpoint: &Endpoint, target: &ServiceTarget, surroundings: &Surroundings) -> Result<Self, String> {
+    pub fn compile(
+        endpoint: &WebhookReference,
+        target: &ServiceTarget,
+        surroundings: &Surroundings,
+    ) -> Result<Self, String> {
         let authority = match surroundings.service_address {
             Some(address) => SocketAddr::new(address, target.port).to_string(),
             None => {

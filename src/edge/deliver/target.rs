@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::document::RouteDocument;
 use super::super::route::Surroundings;
 use super::kafka::Kafka;
 use super::object::Object;
 use super::service::Service;
 use super::template::LONGEST_BODY;
 use crate::api::WebhookTarget;
+use crate::contract::route::RouteDocument;
 
 /// Where deliveries go within the cluster.
 pub enum Target {
@@ -31,7 +31,7 @@ impl Target {
         target: &WebhookTarget,
         surroundings: &Surroundings,
     ) -> Result<Self, String> {
-        let RouteDocument { endpoint, account, .. } = document;
+        let RouteDocument { webhook: endpoint, account, .. } = document;
         let compiled = match target {
             WebhookTarget { service: Some(service), .. } => {
                 Service::compile(endpoint, service, surroundings).map(Self::Service)

@@ -6,14 +6,25 @@ mod redis;
 
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::sleep;
 
 use self::memory::Memory;
 pub use self::redis::Redis;
 use crate::api::ReplayStore;
+use crate::contract::route::WebhookReference;
 
 /// What makes a delivery the same when it comes again.
 pub type Identity = [u8; 32];
+
+/// What makes a delivery the same when it comes again: what identifies it within its webhook, and the webhook.
+#[must_use]
+pub fn identity(webhook: &WebhookReference, within: &[u8]) -> Identity {
+    let text = [webhook.uid.as_bytes(), b"\0", within].concat();
+    let mut identity = [0; 32];
+    identity.copy_from_slice(digest(&SHA256, &text).as_ref());
+    identity
+}
 
 /// How long a claim lasts that nobody keeps or gives back, beyond what the target may take: the edge may have been killed.
 const GRACE: Duration = Duration::from_secs(5);

@@ -4,9 +4,10 @@ use http::HeaderMap;
 use jiff::Timestamp;
 
 use crate::api::{JwtPin, WebhookSource};
-use crate::edge::document::{Invalid, KeyDocument};
+use crate::contract::route::KeyDocument;
 use crate::edge::keys::{self, Key};
 use crate::edge::outcome::Why;
+use crate::edge::route::Invalid;
 use crate::edge::verify::bearer::{Expected, Token};
 use crate::edge::verify::{Material, Window};
 

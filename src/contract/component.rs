@@ -1,0 +1,116 @@
+//! The component label: what a Secret or ConfigMap that Credence writes is for, and which entries of data it has.
+
+use std::fmt;
+
+use super::report::REPORT_ENTRY;
+use super::route::ROUTE_ENTRY;
+use crate::kubernetes::{COMPONENT, MANAGED_BY};
+
+/// The entries of a certificate in a Secret (type `kubernetes.io/tls`), with the authorities above it.
+const CERTIFICATE: &[&str] = &["tls.crt", "tls.key", "ca.crt"];
+
+/// The entries of a Secret with generated webhook keys, in the order in which the operator writes them.
+pub const WEBHOOK_KEYS: &[&str] = &["keys.json", "signing-key", "signing-key-id", "verification-key", "type"];
+
+/// What a written object is for: every value that the label `credence.dev/component` has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Component {
+    /// Secret with the root of an embedded authority.
+    Root,
+    /// Secret with an intermediate of an embedded authority.
+    Intermediate,
+    /// ConfigMap with the trust bundle of a trust domain.
+    TrustBundle,
+    /// Secret with the mTLS certificate of a `ServiceIdentity`.
+    Mtls,
+    /// Secret with the account of a `ServiceIdentity` at a broker.
+    BrokerAccount,
+    /// Secret with the keys that the operator generates for a webhook.
+    WebhookKeys,
+    /// Secret with a webhook and its keys, in the edge's namespace.
+    WebhookRoute,
+    /// ConfigMap in which a replica of the edge reports which routes it serves.
+    EdgeReport,
+}
+
+impl Component {
+    /// Every component.
+    pub const ALL: &'static [Self] = &[
+        Self::Root,
+        Self::Intermediate,
+        Self::TrustBundle,
+        Self::Mtls,
+        Self::BrokerAccount,
+        Self::WebhookKeys,
+        Self::WebhookRoute,
+        Self::EdgeReport,
+    ];
+
+    /// The value of the label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Intermediate => "intermediate",
+            Self::TrustBundle => "trust-bundle",
+            Self::Mtls => "mtls",
+            Self::BrokerAccount => "broker-account",
+            Self::WebhookKeys => "webhook-keys",
+            Self::WebhookRoute => "webhook-route",
+            Self::EdgeReport => "edge-report",
+        }
+    }
+
+    /// The component that a value of the label names; `None` for one that this version does not write.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|component| component.as_str() == text)
+    }
+
+    /// The entries of `data` that an object of this component has; `None` where they depend on the kind of the broker.
+    #[must_use]
+    pub const fn entries(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Root | Self::Intermediate | Self::Mtls => Some(CERTIFICATE),
+            Self::TrustBundle => Some(&["ca.crt"]),
+            Self::BrokerAccount => None,
+            Self::WebhookKeys => Some(WEBHOOK_KEYS),
+            Self::WebhookRoute => Some(&[ROUTE_ENTRY]),
+            Self::EdgeReport => Some(&[REPORT_ENTRY]),
+        }
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// The label selector of all objects of these components that Credence manages.
+#[must_use]
+pub fn selector(components: &[Component]) -> String {
+    let values: Vec<&str> = components.iter().map(|component| component.as_str()).collect();
+    format!("{}={},{COMPONENT} in ({})", MANAGED_BY.0, MANAGED_BY.1, values.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_value_names_one_component() {
+        for component in Component::ALL {
+            assert_eq!(Component::parse(component.as_str()), Some(*component));
+        }
+        assert_eq!(Component::parse("other"), None);
+    }
+
+    #[test]
+    fn a_selector_lists_its_components() {
+        assert_eq!(
+            selector(&[Component::WebhookKeys, Component::WebhookRoute]),
+            "app.kubernetes.io/managed-by=credence,credence.dev/component in (webhook-keys,webhook-route)"
+        );
+    }
+}

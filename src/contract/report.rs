@@ -1,0 +1,40 @@
+//! The report of a replica of the edge: which routes it serves, and when each key was last used. The edge writes it as a
+//! ConfigMap in its own namespace; the operator reads it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The entry of the ConfigMap that holds the report.
+pub const REPORT_ENTRY: &str = "report.json";
+
+/// Which routes one replica serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// By the UID of the webhook.
+    pub endpoints: BTreeMap<String, ServedRoute>,
+}
+
+/// How one replica serves one webhook.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedRoute {
+    /// Generation of the webhook's spec.
+    pub generation: i64,
+    /// Digest of the route document.
+    pub route: String,
+    /// When each key last verified or signed a delivery, by the ID of the key: seconds since 1970, rounded down to ten minutes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub used: BTreeMap<String, i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_keeps_its_stored_form() {
+        let stored = r#"{"endpoints":{"u1":{"generation":3,"route":"abc","used":{"k1":600}},"u2":{"generation":1,"route":"d"}}}"#;
+        let report: Report = serde_json::from_str(stored).unwrap();
+        assert_eq!(serde_json::to_string(&report).unwrap(), stored);
+    }
+}
