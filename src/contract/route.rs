@@ -4,14 +4,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{WebhookDestinationSpec, WebhookEndpointSpec};
+use crate::domain::secret::{SecretText, serialize_exposed};
 
 /// Version of the form of route documents. It is part of their digest, so that routes of another version are written anew.
 pub const FORMAT: &str = "2";
 /// The entry of a route Secret that holds the document.
 pub const ROUTE_ENTRY: &str = "route.json";
 
-/// One webhook with its keys. It has no `Debug`, since it holds them.
-#[derive(Clone, Serialize, Deserialize, PartialEq)]
+/// One webhook with its keys.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteDocument {
     /// Which webhook this is.
@@ -55,14 +56,15 @@ pub enum Spec {
     Destination(Box<WebhookDestinationSpec>),
 }
 
-/// One key of a webhook. It has no `Debug`, since the key is in it.
-#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+/// One key of a webhook.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyDocument {
     /// ID of the key.
     pub id: String,
     /// The key, as its Secret holds it.
-    pub material: String,
+    #[serde(serialize_with = "serialize_exposed")]
+    pub material: SecretText,
     /// When the key becomes valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -71,8 +73,8 @@ pub struct KeyDocument {
     pub not_after: Option<Timestamp>,
 }
 
-/// The credential of a broker account. It has no `Debug`, since the key is in it.
-#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+/// The credential of a broker account.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AccountDocument {
     /// Servers to start from, each as `host:port`.
@@ -82,7 +84,8 @@ pub struct AccountDocument {
     /// Its certificate and the intermediates above it, in PEM.
     pub chain: String,
     /// Its private key, in PEM.
-    pub key: String,
+    #[serde(serialize_with = "serialize_exposed")]
+    pub key: SecretText,
     /// Authorities of the brokers' certificates, in PEM.
     pub ca: String,
 }

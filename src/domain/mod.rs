@@ -9,4 +9,5 @@ pub mod key_set;
 pub mod name;
 pub mod rotation;
 pub mod schedule;
+pub mod secret;
 pub mod selector;

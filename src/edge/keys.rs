@@ -37,7 +37,8 @@ pub fn compile(
     parse: impl Fn(&[u8]) -> Result<Material, String>,
 ) -> Result<Vec<Key>, Invalid> {
     let compile = |KeyDocument { id, material, not_before, not_after }: &KeyDocument| {
-        let material = parse(material.as_bytes()).map_err(|why| Invalid::Keys(format!("the key {id}: {why}")))?;
+        let material =
+            parse(material.expose().as_bytes()).map_err(|why| Invalid::Keys(format!("the key {id}: {why}")))?;
         Ok(Key { id: id.clone(), not_before: *not_before, not_after: *not_after, material })
     };
     documents.iter().map(compile).collect()

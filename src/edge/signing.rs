@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::contract::route::KeyDocument;
+use crate::domain::secret::SecretText;
 
 /// What a private key begins with, and what its public one does.
 const PRIVATE: &str = "whsk_";
@@ -47,7 +48,8 @@ impl SigningKey {
     /// # Errors
     /// Says what to write instead; never what is there.
     pub fn parse(key: &KeyDocument) -> Result<Self, String> {
-        let line = key.material.strip_suffix('\n').unwrap_or(&key.material);
+        let text = key.material.expose();
+        let line = text.strip_suffix('\n').unwrap_or(text);
         let secret = Secret::parse(line).map_err(|why| format!("the key {}: {why}", key.id))?;
         Ok(Self { id: key.id.clone(), not_before: key.not_before, not_after: key.not_after, secret })
     }
@@ -113,13 +115,24 @@ pub fn sign(keys: &[SigningKey], id: &str, body: &[u8], now: Timestamp) -> Optio
     (!signatures.is_empty()).then_some(Signed { timestamp, signatures })
 }
 
-/// An Ed25519 key from its seed: private and public, as Standard Webhooks writes them.
+/// An Ed25519 key pair, as Standard Webhooks writes it.
+pub struct KeyPairText {
+    /// `whsk_` and the base64 of seed and public key.
+    pub private: SecretText,
+    /// `whpk_` and the base64 of the public key.
+    pub public: String,
+}
+
+/// The Ed25519 key pair of a seed.
 #[must_use]
-pub fn pair(seed: &[u8; SEED]) -> Option<(String, String)> {
+pub fn key_pair(seed: &[u8; SEED]) -> Option<KeyPairText> {
     let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
     let public = pair.public_key().as_ref();
     let whole = Zeroizing::new([seed.as_slice(), public].concat());
-    Some((format!("{PRIVATE}{}", STANDARD.encode(&*whole)), format!("{PUBLIC}{}", STANDARD.encode(public))))
+    Some(KeyPairText {
+        private: SecretText::new(format!("{PRIVATE}{}", STANDARD.encode(&*whole))),
+        public: format!("{PUBLIC}{}", STANDARD.encode(public)),
+    })
 }
 
 /// The public key of a private one; `None` for any other kind of key.
@@ -145,7 +158,7 @@ mod tests {
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
     fn key(id: &str, material: &str) -> KeyDocument {
-        KeyDocument { id: id.into(), material: material.into(), not_before: None, not_after: None }
+        KeyDocument { id: id.into(), material: SecretText::new(material.into()), not_before: None, not_after: None }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -163,11 +176,12 @@ mod tests {
 
     #[test]
     fn every_live_key_signs_and_no_other() {
-        let (private, public) = pair(&[7; 32]).unwrap();
-        assert_eq!(public_of(&private).as_deref(), Some(public.as_str()));
+        let KeyPairText { private, public } = key_pair(&[7; 32]).unwrap();
+        let private = private.expose();
+        assert_eq!(public_of(private).as_deref(), Some(public.as_str()));
         let ended = KeyDocument { not_after: Some(at(100)), ..key("ended", SECRET) };
         let next = KeyDocument { not_before: Some(at(200)), ..key("next", SECRET) };
-        let keys = [ended, key("mac", SECRET), key("public", &private), next];
+        let keys = [ended, key("mac", SECRET), key("public", private), next];
         let keys = keys.map(|key| SigningKey::parse(&key).unwrap());
         let versions = |now| -> Vec<String> {
             let signed = sign(&keys, "msg_1", b"{}", at(now)).unwrap().signatures;
@@ -182,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused_without_being_told() {
-        let (private, public) = pair(&[7; 32]).unwrap();
+        let KeyPairText { private, public } = key_pair(&[7; 32]).unwrap();
+        let private = private.expose();
         let mut other = STANDARD.decode(&private[5..]).unwrap();
         other[40] ^= 1;
         for wrong in [

@@ -153,6 +153,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::secret::SecretText;
     use crate::edge::reach::Reach;
 
     fn document(name: &str, path: &str) -> RouteDocument {
@@ -191,7 +192,7 @@ mod tests {
     fn what_cannot_be_served_takes_nothing_else_with_it_and_a_list_is_the_whole_truth() {
         let routes = routes();
         let mut broken = document("broken", "/shop/broken");
-        broken.keys[0].material = "short".into();
+        broken.keys[0].material = SecretText::new("short".into());
         let good = document("good", "/shop/good");
         routes.set("gone", Some(&document("gone", "/shop/gone")));
         routes.replace(&BTreeMap::from([("broken".into(), broken), ("good".into(), good)]));

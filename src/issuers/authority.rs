@@ -11,10 +11,11 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use zeroize::Zeroizing;
 
 use super::IssuerError;
-use super::pem::{self, Certificate, PrivateKeyPem};
+use super::pem::{self, Certificate};
 use crate::api::KeyAlgorithm;
 use crate::domain::identity::{SpiffeId, Subject, digest};
 use crate::domain::rotation::BACKDATE;
+use crate::domain::secret::SecretText;
 
 /// An authority that can sign, with the roots that verify what it signs.
 pub struct SigningAuthority {
@@ -52,7 +53,7 @@ pub struct Leaf {
     /// The certificate, then the intermediates.
     pub chain_pem: String,
     /// Its private key.
-    pub key: PrivateKeyPem,
+    pub key: SecretText,
     /// The certificate itself.
     pub certificate: Certificate,
     /// When it was issued, before back-dating.
@@ -67,7 +68,7 @@ impl SigningAuthority {
     /// Says which of these does not hold.
     pub fn new(
         chain: Vec<Certificate>,
-        key: &PrivateKeyPem,
+        key: &SecretText,
         roots: Vec<Certificate>,
         now: Timestamp,
     ) -> Result<Self, IssuerError> {
@@ -172,7 +173,7 @@ impl SigningAuthority {
         self.verify(&certificate, &key_pair, now)?;
         Ok(Leaf {
             chain_pem: format!("{}{}", pem::encode(signed.der()), self.chain_pem),
-            key: PrivateKeyPem::new(key_pair.serialize_pem()),
+            key: SecretText::new(key_pair.serialize_pem()),
             certificate,
             issued_at: now,
         })
@@ -218,7 +219,7 @@ pub(super) fn check_validity(certificate: &Certificate, what: &str, now: Timesta
 }
 
 /// Reads a private key in PKCS#8, SEC 1 or PKCS#1 PEM.
-fn read_key(key: &PrivateKeyPem) -> Result<KeyPair, IssuerError> {
+fn read_key(key: &SecretText) -> Result<KeyPair, IssuerError> {
     // The library's own message may quote what it read.
     KeyPair::from_pem(key.expose()).map_err(|_| {
         IssuerError::Invalid(

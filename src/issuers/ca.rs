@@ -7,7 +7,8 @@ use k8s_openapi::ByteString;
 
 use super::IssuerError;
 use super::authority::SigningAuthority;
-use super::pem::{self, PrivateKeyPem};
+use super::pem;
+use crate::domain::secret::SecretText;
 
 /// Reads an authority from the data of a Secret, and adds more roots to its bundle.
 ///
@@ -38,5 +39,5 @@ pub fn load(
             }
         }
     }
-    SigningAuthority::new(chain, &PrivateKeyPem::new(key), roots, now)
+    SigningAuthority::new(chain, &SecretText::new(key), roots, now)
 }

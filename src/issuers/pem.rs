@@ -1,40 +1,13 @@
-//! PEM texts, and keys that cannot be printed.
-
-use std::fmt;
+//! Certificates in PEM.
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
-use zeroize::Zeroizing;
 
 use super::IssuerError;
 use crate::domain::identity::hex;
-
-/// A private key in PKCS#8 PEM. It is wiped when dropped and has no way to be printed by accident.
-#[derive(Clone)]
-pub struct PrivateKeyPem(Zeroizing<String>);
-
-impl PrivateKeyPem {
-    /// Takes over a PEM text.
-    #[must_use]
-    pub fn new(pem: String) -> Self {
-        Self(Zeroizing::new(pem))
-    }
-
-    /// The key itself, for storing and for signing.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for PrivateKeyPem {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("PrivateKeyPem(redacted)")
-    }
-}
 
 /// One certificate with what is looked at most.
 #[derive(Clone, Debug)]

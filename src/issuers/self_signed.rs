@@ -5,9 +5,10 @@ use rcgen::{Issuer, KeyPair};
 
 use super::IssuerError;
 use super::authority::{authority_params, generate_key};
-use super::pem::{self, Certificate, PrivateKeyPem};
+use super::pem::{self, Certificate};
 use crate::api::KeyAlgorithm;
 use crate::domain::rotation::BACKDATE;
+use crate::domain::secret::SecretText;
 
 /// How long a root is valid.
 const ROOT_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 3650);
@@ -22,7 +23,7 @@ pub struct AuthorityMaterial {
     /// The certificate, in PEM.
     pub certificate_pem: String,
     /// Its private key.
-    pub key: PrivateKeyPem,
+    pub key: SecretText,
     /// The certificate.
     pub certificate: Certificate,
 }
@@ -46,7 +47,7 @@ pub fn make_intermediate(
     generation: u32,
     algorithm: KeyAlgorithm,
     root: &Certificate,
-    root_key: &PrivateKeyPem,
+    root_key: &SecretText,
     now: Timestamp,
 ) -> Result<AuthorityMaterial, IssuerError> {
     super::authority::check_validity(root, "the root", now)?;
@@ -73,7 +74,7 @@ fn validity(now: Timestamp, lifetime: SignedDuration) -> (Timestamp, Timestamp) 
 fn material(certificate: &rcgen::Certificate, key: &KeyPair) -> Result<AuthorityMaterial, IssuerError> {
     Ok(AuthorityMaterial {
         certificate_pem: pem::encode(certificate.der()),
-        key: PrivateKeyPem::new(key.serialize_pem()),
+        key: SecretText::new(key.serialize_pem()),
         certificate: Certificate::parse(certificate.der().clone())?,
     })
 }

@@ -149,7 +149,7 @@ fn standard(number: u64, body: &[u8], sign: impl Fn(&[u8]) -> String) -> Signed 
 }
 
 fn standard_with_public_key() -> Scheme {
-    let (_, public) = signing::pair(&[7; 32]).unwrap();
+    let public = signing::key_pair(&[7; 32]).unwrap().public;
     let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
     Scheme {
         name: "Standard Webhooks, v1a",

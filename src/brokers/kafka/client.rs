@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 
 use crate::domain::identity::digest;
-use crate::issuers::pem::PrivateKeyPem;
+use crate::domain::secret::SecretText;
 
 /// What a client needs besides its own certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl ClientAccess {
 
     /// The data of the Secret of an account.
     #[must_use]
-    pub fn secret_data(&self, principal: &str, chain_pem: &str, key: &PrivateKeyPem) -> BTreeMap<String, ByteString> {
+    pub fn secret_data(&self, principal: &str, chain_pem: &str, key: &SecretText) -> BTreeMap<String, ByteString> {
         let servers = self.bootstrap_servers.join(",");
         let (host, port) =
             self.bootstrap_servers.first().and_then(|server| server.rsplit_once(':')).unwrap_or_default();
@@ -65,7 +65,7 @@ impl ClientAccess {
     }
 
     /// PEM stores inside of the file (KIP-651), so that it works wherever it is mounted.
-    fn client_properties(&self, chain_pem: &str, key: &PrivateKeyPem) -> PrivateKeyPem {
+    fn client_properties(&self, chain_pem: &str, key: &SecretText) -> SecretText {
         let lines = [
             ("bootstrap.servers", self.bootstrap_servers.join(",")),
             ("security.protocol", "SSL".to_owned()),
@@ -75,7 +75,7 @@ impl ClientAccess {
             ("ssl.truststore.type", "PEM".to_owned()),
             ("ssl.truststore.certificates", one_line(&self.ca_pem)),
         ];
-        PrivateKeyPem::new(lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect())
+        SecretText::new(lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect())
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn client_properties_hold_each_pem_in_one_line() {
         let access = ClientAccess { bootstrap_servers: vec!["a:1".into(), "b:2".into()], ca_pem: "CA\nROOT\n".into() };
-        let data = access.secret_data("User:CN=x", "LEAF\nCHAIN\n", &PrivateKeyPem::new("KEY\n".into()));
+        let data = access.secret_data("User:CN=x", "LEAF\nCHAIN\n", &SecretText::new("KEY\n".into()));
         let text = String::from_utf8(data["client.properties"].0.clone()).unwrap();
         assert!(text.contains("bootstrap.servers=a:1,b:2\n"));
         assert!(text.contains("ssl.keystore.certificate.chain=LEAF\\nCHAIN\n"));

@@ -22,7 +22,8 @@ use super::{Admin, BrokerFailure, ClusterFacts, Failures, Holdings};
 use crate::api::{AppliedBinding, Reason};
 use crate::domain::grants::Bindings;
 use crate::domain::identity::digest;
-use crate::issuers::pem::{self, PrivateKeyPem};
+use crate::domain::secret::SecretText;
+use crate::issuers::pem;
 
 pub use batch::record;
 pub use client::ClientAccess;
@@ -60,7 +61,7 @@ impl KafkaConfig {
             String::from_utf8(bytes.to_vec()).map_err(|_| format!("{what} is not a text in PEM"))
         };
         let (chain, ca_pem) = (text(chain, "tls.crt")?, text(ca, "ca.crt")?);
-        let key = PrivateKeyPem::new(text(key, "tls.key")?);
+        let key = SecretText::new(text(key, "tls.key")?);
         let parts = [chain.as_str(), key.expose(), ca_pem.as_str()];
         let digest = digest(parts.into_iter().chain(servers.iter().map(String::as_str)));
         let tls = wire::tls(&chain, &key, &ca_pem)?;
@@ -84,7 +85,7 @@ impl KafkaConfig {
 ///
 /// # Errors
 /// Why the broker did not let it in.
-pub async fn login(access: &ClientAccess, chain_pem: &str, key: &PrivateKeyPem) -> Result<(), BrokerFailure> {
+pub async fn login(access: &ClientAccess, chain_pem: &str, key: &SecretText) -> Result<(), BrokerFailure> {
     let tls = wire::tls(chain_pem, key, &access.ca_pem)
         .map_err(|message| BrokerFailure { reason: Reason::LoginRefused, message })?;
     let remedy = "its trust store must hold the roots of the trust domain";

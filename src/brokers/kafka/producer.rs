@@ -19,7 +19,7 @@ use super::client::ClientAccess;
 use super::topology::{Topology, question};
 use super::wire::{self, Connection};
 use crate::brokers::BrokerFailure;
-use crate::issuers::pem::PrivateKeyPem;
+use crate::domain::secret::SecretText;
 
 /// How many records may wait for one server.
 const WAITING: usize = 1000;
@@ -72,7 +72,7 @@ impl Producer {
     pub fn new(
         access: &ClientAccess,
         chain_pem: &str,
-        key: &PrivateKeyPem,
+        key: &SecretText,
         topic: &str,
         within: Duration,
     ) -> Result<Self, String> {

@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use super::OnRequest;
 use crate::api::Reason;
 use crate::brokers::BrokerFailure;
-use crate::issuers::pem::PrivateKeyPem;
+use crate::domain::secret::SecretText;
 
 /// How long connecting and the handshake may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub struct Connection {
 ///
 /// # Errors
 /// Says which of the three texts cannot be used.
-pub fn tls(chain_pem: &str, key: &PrivateKeyPem, ca_pem: &str) -> Result<Arc<ClientConfig>, String> {
+pub fn tls(chain_pem: &str, key: &SecretText, ca_pem: &str) -> Result<Arc<ClientConfig>, String> {
     let read = |pem: &str, what: &str| -> Result<Vec<CertificateDer<'static>>, String> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
         match found {

@@ -13,7 +13,7 @@ use super::observe::Observed;
 use super::plan::{ACCOUNT, MTLS, Slot};
 use crate::api::{CertificateStatus, Reason, ServiceIdentity};
 use crate::domain::rotation::{Cause, Decision, Material, renewal_point};
-use crate::issuers::pem::PrivateKeyPem;
+use crate::domain::secret::SecretText;
 use crate::kubernetes::error::{Class, Error};
 use crate::kubernetes::run::Next;
 use crate::kubernetes::{display_name, owned_metadata, uid};
@@ -27,7 +27,7 @@ const RECHECK: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Credential {
     pub chain_pem: String,
-    pub key: PrivateKeyPem,
+    pub key: SecretText,
 }
 
 /// What became of one slot.
@@ -169,7 +169,7 @@ fn stored(observed: &Observed, material: Material, renewed: Option<Cause>, writt
 pub async fn read(context: &Context, namespace: &str, secret: &str) -> Result<Option<Credential>, Error> {
     let data = context.secrets.read(namespace, secret).await?.and_then(|secret| secret.data).unwrap_or_default();
     let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
-    let credential = |chain_pem| Some(Credential { chain_pem, key: PrivateKeyPem::new(text("tls.key")?) });
+    let credential = |chain_pem| Some(Credential { chain_pem, key: SecretText::new(text("tls.key")?) });
     Ok(text("tls.crt").and_then(credential))
 }
 

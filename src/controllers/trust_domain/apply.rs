@@ -15,6 +15,7 @@ use super::bundle::publish;
 use super::observe::Observed;
 use super::plan::{AuthorityPlan, INTERMEDIATE, Plan, ROOT};
 use crate::api::{AuthorityStatus, ConditionType, Conditions, Reason, TrustDomain, TrustDomainStatus};
+use crate::domain::secret::SecretText;
 use crate::issuers::self_signed::{AuthorityMaterial, make_intermediate, make_root, successor_due};
 use crate::issuers::{IssuerError, ca, pem};
 use crate::kubernetes::error::{Class, Error};
@@ -195,7 +196,7 @@ async fn succeed(context: &Context, domain: &TrustDomain, observed: &Observed, g
         let why = format!("the Secret {root_name} does not hold the root of before; restore it from a backup");
         return Err(IssuerError::Invalid(why).into());
     }
-    let key = pem::PrivateKeyPem::new(String::from_utf8_lossy(&text("tls.key")).into_owned());
+    let key = SecretText::new(String::from_utf8_lossy(&text("tls.key")).into_owned());
     let algorithm = key_algorithm(domain);
     let made = make_intermediate(&domain.spec.domain, generation, algorithm, certificate, &key, now)?;
     let secret = format!("{name}-intermediate-{generation}");
@@ -230,7 +231,7 @@ async fn restore(context: &Context, domain: &TrustDomain, generation: u32) -> Re
     let (certificate, root) = (first("tls.crt")?, first("ca.crt")?);
     let made = AuthorityMaterial {
         certificate_pem: pem::encode(&certificate.der),
-        key: pem::PrivateKeyPem::new(String::from_utf8_lossy(&text("tls.key")).into_owned()),
+        key: SecretText::new(String::from_utf8_lossy(&text("tls.key")).into_owned()),
         certificate,
     };
     let root_pem = pem::encode(&root.der);

@@ -4,6 +4,7 @@ use super::super::context::Context;
 use super::Webhook;
 use crate::api::{KafkaTarget, Reason};
 use crate::contract::route::AccountDocument;
+use crate::domain::secret::SecretText;
 use crate::kubernetes::error::Error;
 
 /// Name of the Secret with the credential.
@@ -46,7 +47,7 @@ pub async fn read<W: Webhook>(context: &Context, webhook: &W) -> Result<Option<A
         bootstrap_servers: text("bootstrap-servers").split(',').map(ToOwned::to_owned).collect(),
         principal: text("principal"),
         chain: text("tls.crt"),
-        key: text("tls.key"),
+        key: SecretText::new(text("tls.key")),
         ca: text("ca.crt"),
     }))
 }

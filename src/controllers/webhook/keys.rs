@@ -21,6 +21,7 @@ use crate::contract::component::{self, Component};
 use crate::contract::route::KeyDocument;
 use crate::domain::identity::hex;
 use crate::domain::key_set::{self, KeyRecord};
+use crate::domain::secret::{SecretText, serialize_exposed};
 use crate::edge::signing;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::owned_metadata;
@@ -34,12 +35,15 @@ pub const EXTERNAL_LABEL: &str = "credence.dev/webhook-keys";
 /// Bytes of a key that is made: the longest that Standard Webhooks allows, and as strong as the hash.
 const LENGTH: usize = 32;
 
-/// A key with its material, as a Secret of the operator has it.
-#[derive(Clone, Serialize, Deserialize)]
-struct Stored {
+/// A key with its material, as the entry `keys.json` of a key Secret holds it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoredKey {
+    /// What is known of it without its material.
     #[serde(flatten)]
-    record: KeyRecord,
-    key: String,
+    pub record: KeyRecord,
+    /// The key itself.
+    #[serde(serialize_with = "serialize_exposed")]
+    pub key: SecretText,
 }
 
 /// Brings the key Secret to these keys, with one more when `make` says so. Returns all keys with their material.
@@ -52,13 +56,13 @@ pub async fn write<W: Webhook>(
     records: &[KeyRecord],
     make: Option<WebhookKeyAlgorithm>,
     now: Timestamp,
-) -> Result<Vec<(KeyRecord, String)>, Error> {
+) -> Result<Vec<StoredKey>, Error> {
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
     let before = if records.is_empty() { BTreeMap::new() } else { read_made(context, webhook).await? };
-    let mut keys: Vec<Stored> = Vec::new();
+    let mut keys: Vec<StoredKey> = Vec::new();
     for record in records {
         if let Some(key) = before.get(&record.id) {
-            keys.push(Stored { record: record.clone(), key: key.clone() });
+            keys.push(StoredKey { record: record.clone(), key: key.clone() });
         }
     }
     if let Some(algorithm) = make {
@@ -69,9 +73,9 @@ pub async fn write<W: Webhook>(
     let json = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Bug(error.to_string()));
     let signs = key_set::signing(&all).map(|record| record.id.as_str()).unwrap_or_default();
     let signing = keys.iter().find(|key| key.record.id == signs);
-    let material = signing.map(|key| key.key.as_str()).unwrap_or_default();
+    let material = signing.map(|key| key.key.expose()).unwrap_or_default();
     let verifies = signing.and_then(|key| key.record.public_key.as_deref()).unwrap_or(material);
-    let listed = json(serde_json::to_string(&keys))?;
+    let listed = Zeroizing::new(json(serde_json::to_string(&keys))?);
     let entries = [listed.as_str(), material, signs, verifies, "webhook-keys"];
     let data = ENTRIES.iter().zip(entries).map(|(name, text)| ((*name).to_owned(), ByteString(text.into()))).collect();
     let facts = WebhookFacts { digest: String::new(), keys: all.clone() };
@@ -83,15 +87,15 @@ pub async fn write<W: Webhook>(
     };
     context.webhook_secrets.put(&secret).await?;
     tracing::info!(webhook = webhook.full_name(), keys = keys.len(), signing = signs, "keys stored");
-    Ok(keys.into_iter().map(|key| (key.record, key.key)).collect())
+    Ok(keys)
 }
 
 /// Reads the keys that the operator has made, by ID.
-async fn read_made<W: Webhook>(context: &Context, webhook: &W) -> Result<BTreeMap<String, String>, Error> {
+async fn read_made<W: Webhook>(context: &Context, webhook: &W) -> Result<BTreeMap<String, SecretText>, Error> {
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
     let secret = context.webhook_secrets.read(namespace, &key_secret(webhook)).await?;
     let entry = secret.and_then(|secret| secret.data?.remove(ENTRIES[0]));
-    let stored: Vec<Stored> = entry.and_then(|entry| serde_json::from_slice(&entry.0).ok()).unwrap_or_default();
+    let stored: Vec<StoredKey> = entry.and_then(|entry| serde_json::from_slice(&entry.0).ok()).unwrap_or_default();
     Ok(stored.into_iter().map(|key| (key.record.id, key.key)).collect())
 }
 
@@ -99,13 +103,12 @@ async fn read_made<W: Webhook>(context: &Context, webhook: &W) -> Result<BTreeMa
 ///
 /// # Errors
 /// What the API server said.
-pub async fn made<W: Webhook>(
-    context: &Context,
-    webhook: &W,
-    records: &[KeyRecord],
-) -> Result<Vec<(KeyRecord, String)>, Error> {
+pub async fn made<W: Webhook>(context: &Context, webhook: &W, records: &[KeyRecord]) -> Result<Vec<StoredKey>, Error> {
     let mut stored = read_made(context, webhook).await?;
-    Ok(records.iter().filter_map(|record| Some((record.clone(), stored.remove(&record.id)?))).collect())
+    Ok(records
+        .iter()
+        .filter_map(|record| Some(StoredKey { record: record.clone(), key: stored.remove(&record.id)? }))
+        .collect())
 }
 
 /// A new key, in the form that its scheme's own libraries take.
@@ -114,7 +117,7 @@ fn generate<W: Webhook>(
     algorithm: WebhookKeyAlgorithm,
     signs: bool,
     now: Timestamp,
-) -> Result<Stored, Error> {
+) -> Result<StoredKey, Error> {
     let random = |bytes: &mut [u8]| rand::fill(bytes).map_err(|_| Error::Bug("no random bytes to be had".into()));
     let mut secret = Zeroizing::new([0; LENGTH]);
     random(&mut *secret)?;
@@ -122,24 +125,24 @@ fn generate<W: Webhook>(
     random(&mut id)?;
     let (key, public_key) = match algorithm {
         WebhookKeyAlgorithm::Ed25519 => {
-            let (private, public) = signing::pair(&secret).ok_or_else(|| Error::Bug("no Ed25519 key".into()))?;
-            (private, Some(public))
+            let pair = signing::key_pair(&secret).ok_or_else(|| Error::Bug("no Ed25519 key".into()))?;
+            (pair.private, Some(pair.public))
         }
         WebhookKeyAlgorithm::HmacSha256 if webhook.has_standard_keys() => {
-            (format!("whsec_{}", STANDARD.encode(*secret)), None)
+            (SecretText::new(format!("whsec_{}", STANDARD.encode(*secret))), None)
         }
-        WebhookKeyAlgorithm::HmacSha256 => (hex(&*secret), None),
+        WebhookKeyAlgorithm::HmacSha256 => (SecretText::new(hex(&*secret)), None),
     };
     let now = crate::api::whole_seconds(now);
     let record = KeyRecord {
         id: format!("k{}", hex(&id)),
-        fingerprint: fingerprint(key.as_bytes()),
+        fingerprint: fingerprint(key.expose().as_bytes()),
         public_key,
         not_before: Some(now),
         not_after: None,
         signs_since: signs.then_some(now),
     };
-    Ok(Stored { record, key })
+    Ok(StoredKey { record, key })
 }
 
 /// Reads keys that somebody else keeps.
@@ -150,7 +153,7 @@ pub async fn external<W: Webhook>(
     context: &Context,
     webhook: &W,
     name: &str,
-) -> Result<Result<Vec<(KeyRecord, String)>, String>, Error> {
+) -> Result<Result<Vec<StoredKey>, String>, Error> {
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
     let Some(secret) = context.webhook_secrets.read(namespace, name).await? else {
         return Ok(Err(format!("the Secret {name} does not exist; create it, or name another one")));
@@ -163,13 +166,13 @@ pub async fn external<W: Webhook>(
         )));
     }
     let mut keys = parse_external(name, &secret.data.unwrap_or_default());
-    for (record, key) in keys.iter_mut().flatten().filter(|_| W::SIGNS) {
-        record.public_key = signing::public_of(key);
+    for StoredKey { record, key } in keys.iter_mut().flatten().filter(|_| W::SIGNS) {
+        record.public_key = signing::public_of(key.expose());
     }
     Ok(keys)
 }
 
-fn parse_external(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec<(KeyRecord, String)>, String> {
+fn parse_external(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec<StoredKey>, String> {
     let text = |entry: &str| data.get(entry).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
     let time = |entry: String| -> Result<Option<Timestamp>, String> {
         if !data.contains_key(&entry) {
@@ -190,7 +193,7 @@ fn parse_external(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec
             not_after: time(format!("{id}.notAfter"))?,
             signs_since: None,
         };
-        keys.push((record, key.to_owned()));
+        keys.push(StoredKey { record, key: SecretText::new(key.to_owned()) });
     }
     if keys.is_empty() {
         return Err(format!("the Secret {name} holds no key; add one entry for each key"));
@@ -199,8 +202,8 @@ fn parse_external(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec
 }
 
 /// The form of keys that the edge takes. Where it does not sign, the private half of a key is nobody's business there.
-pub fn document<W: Webhook>((record, material): (KeyRecord, String)) -> KeyDocument {
-    let material = record.public_key.filter(|_| !W::SIGNS).unwrap_or(material);
+pub fn document<W: Webhook>(StoredKey { record, key }: StoredKey) -> KeyDocument {
+    let material = record.public_key.filter(|_| !W::SIGNS).map_or(key, SecretText::new);
     KeyDocument { id: record.id, material, not_before: record.not_before, not_after: record.not_after }
 }
 

@@ -53,7 +53,7 @@ pub async fn program<W: Webhook>(
     };
     let spec = webhook.spec();
     let account = observed.account.iter().flatten().next().map(String::as_str);
-    let vouched = source_keys.iter().map(|(record, _)| record);
+    let vouched = source_keys.iter().map(|key| &key.record);
     let wanted = digest_of(&reference, &spec, account, own.records.iter(), vouched)?;
     if observed.route.as_ref() == Some(&wanted) {
         return Ok(Some(wanted));

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::context::Context;
 use super::super::wait;
+use super::keys::StoredKey;
 use super::observe::{Observed, key_secret};
 use super::{Webhook, keys};
 use crate::api::Reason;
@@ -12,7 +13,7 @@ use crate::kubernetes::error::Error;
 use crate::kubernetes::uid;
 
 /// Keys with their material; read only when it is needed.
-pub type Material = Option<Vec<(KeyRecord, String)>>;
+pub type Material = Option<Vec<StoredKey>>;
 
 /// The keys as they are now, and what stands against them.
 #[derive(Default)]
@@ -28,8 +29,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    fn of(found: Vec<(KeyRecord, String)>) -> Self {
-        let records = found.iter().map(|(record, _)| record.clone()).collect();
+    fn of(found: Vec<StoredKey>) -> Self {
+        let records = found.iter().map(|key| key.record.clone()).collect();
         Self { records, material: Some(found), ..Self::default() }
     }
 

@@ -12,7 +12,6 @@ use crate::api::{KafkaTarget, Reason};
 use crate::brokers::BrokerFailure;
 use crate::brokers::kafka::{ClientAccess, NotProduced, Producer, record};
 use crate::contract::route::{AccountDocument, WebhookReference};
-use crate::issuers::pem::PrivateKeyPem;
 
 /// A topic, as deliveries reach it.
 pub struct Kafka {
@@ -47,8 +46,7 @@ impl Kafka {
         })?;
         let AccountDocument { bootstrap_servers, principal, chain, key, ca } = account;
         let access = ClientAccess { bootstrap_servers: bootstrap_servers.clone(), ca_pem: ca.clone() };
-        let key = PrivateKeyPem::new(key.clone());
-        let producer = Producer::new(&access, chain, &key, topic, patience.timeout).map_err(|why| {
+        let producer = Producer::new(&access, chain, key, topic, patience.timeout).map_err(|why| {
             format!(
                 "kafka: the Secret {service_identity}.{broker} cannot be used: {why}; delete it, and it is made \
                  anew"
@@ -169,6 +167,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::secret::SecretText;
 
     #[test]
     fn what_may_pass_is_tried_again_and_nothing_else() {
@@ -241,7 +240,7 @@ mod tests {
             bootstrap_servers: vec!["kafka:9092".into()],
             principal: "User:CN=hooks".into(),
             chain: "nothing".into(),
-            key: "hidden".into(),
+            key: SecretText::new("hidden".into()),
             ca: "nothing".into(),
         };
         let why = refused(Some(&account));

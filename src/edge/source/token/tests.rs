@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::secret::SecretText;
 use crate::edge::verify::Material;
 use crate::edge::verify::testing::{Issuer, at, claiming, encode};
 
@@ -179,8 +180,10 @@ fn a_token_is_there_once_and_whole() {
 fn a_token_is_asked_for_only_with_keys_to_verify_it() {
     let source = json!({"jwt": {"issuer": "i", "audience": "a", "subjects": ["s"], "secretRef": {"name": "issuer"}}});
     let source: WebhookSource = serde_json::from_value(source).unwrap();
-    let document =
-        |id: usize, material: String| KeyDocument { id: id.to_string(), material, not_before: None, not_after: None };
+    let document = |id: usize, material: String| {
+        let material = SecretText::new(material);
+        KeyDocument { id: id.to_string(), material, not_before: None, not_after: None }
+    };
     let keys = |count: usize| (0..count).map(|id| document(id, issuer().jwks())).collect::<Vec<_>>();
     let refused = |keys: &[KeyDocument]| match TokenPin::compile(Some(&source), keys, WINDOW).err() {
         Some(Invalid::Keys(why)) => why,
