@@ -5,6 +5,7 @@ pub mod contention;
 pub mod fence;
 pub mod grants;
 pub mod identity;
+pub mod invalid_field;
 pub mod key_set;
 pub mod name;
 pub mod rotation;

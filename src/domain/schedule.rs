@@ -4,6 +4,7 @@ use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp};
 
+use super::invalid_field::InvalidField;
 use crate::api::{Day, RotationWindow};
 
 /// A validated [`RotationWindow`].
@@ -55,12 +56,12 @@ pub fn next_opening(windows: &[Window], now: Timestamp) -> Timestamp {
     windows.iter().filter_map(|window| window.opening(now)).map(|(opens, _)| opens.max(now)).min().unwrap_or(now)
 }
 
-/// A duration of a spec, or its default; `field` is where it stands.
+/// The duration in a field of a spec, or else the default.
 ///
 /// # Errors
-/// Says what is wrong and what to write instead.
-pub fn duration(field: &str, text: Option<&str>, default: SignedDuration) -> Result<SignedDuration, String> {
-    text.map_or(Ok(default), |text| parse_duration(text).map_err(|why| format!("{field}: {why}")))
+/// When the text is not a duration.
+pub fn duration(field: &str, text: Option<&str>, default: SignedDuration) -> Result<SignedDuration, InvalidField> {
+    text.map_or(Ok(default), |text| parse_duration(text).map_err(|message| InvalidField::new(field, message)))
 }
 
 /// Reads a duration as Kubernetes users write it, such as `1h30m`.

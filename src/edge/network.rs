@@ -3,6 +3,13 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use thiserror::Error;
+
+/// A text is not a network.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0} is not a network such as 192.0.2.0/24")]
+pub struct InvalidNetwork(String);
+
 /// An address block. Both families lie in one space: an IPv4 network is its mapped IPv6 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -11,11 +18,11 @@ pub struct Network {
 }
 
 impl FromStr for Network {
-    type Err = String;
+    type Err = InvalidNetwork;
 
     /// Reads `192.0.2.0/24` or `2001:db8::/32`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text} is not a network such as 192.0.2.0/24");
+    fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
+        let wrong = || InvalidNetwork(text.to_owned());
         let (address, length) = text.split_once('/').ok_or_else(wrong)?;
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let length: u32 = length.parse().map_err(|_| wrong())?;

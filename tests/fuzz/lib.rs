@@ -2,8 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fuzz target fails by panicking")]
 
 use credence::api::Verification;
-use credence::edge::keys::Key;
-use credence::edge::verify::{Delivery, Material, Scheme, Window, verify};
+use credence::edge::webhook::verify::keys::Key;
+use credence::edge::webhook::verify::{Scheme, SignedRequest, Window};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
 
@@ -45,8 +45,8 @@ impl Target {
     pub fn new(verification: serde_json::Value, key: &str, signs_body: bool) -> Self {
         let verification: Verification = serde_json::from_value(verification).unwrap();
         let scheme = Scheme::new(&verification).unwrap();
-        let material = Material::parse(&scheme, key.as_bytes()).unwrap();
-        let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, material }];
+        let verifier = scheme.parse_key(key.as_bytes()).unwrap();
+        let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, verifier }];
         let target = Self { scheme, keys, signs_body };
         let seed = Parts::read(include_bytes!("seeds")).unwrap();
         assert!(target.lets_in(&seed, &seed.body), "the seed is not signed as the scheme wants it");
@@ -64,7 +64,7 @@ impl Target {
     }
 
     fn lets_in(&self, parts: &Parts, body: &[u8]) -> bool {
-        let delivery = Delivery {
+        let request = SignedRequest {
             method: &parts.method,
             uri: &parts.uri,
             authority: "hooks.example.com",
@@ -75,7 +75,7 @@ impl Target {
         let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
         // The moment at which the first of the seeds were signed.
         let now = Timestamp::from_second(1_764_000_000).unwrap();
-        verify(&self.scheme, &self.keys, &delivery, &window, now).is_ok()
+        self.scheme.verify(&self.keys, &request, &window, now).is_ok()
     }
 }
 

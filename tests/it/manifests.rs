@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use credence::edge;
+use credence::edge::webhook::run::MAX_STOP;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, OPERATOR, run};
@@ -99,7 +99,7 @@ async fn the_chart_runs_the_edge_as_safely_as_the_operator() {
     }
     let still_called = Duration::from_secs(container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap());
     let grace = Duration::from_secs(own["terminationGracePeriodSeconds"].as_u64().unwrap());
-    assert!(grace > still_called + edge::STOP, "{grace:?} for {still_called:?} and {:?}", edge::STOP);
+    assert!(grace > still_called + MAX_STOP, "{grace:?} for {still_called:?} and {MAX_STOP:?}");
     assert_eq!((&pods["metadata"]["labels"]["team"], &own["nodeSelector"]["zone"]), (&json!("hooks"), &json!("a")));
     assert_eq!(own["topologySpreadConstraints"][0]["topologyKey"], "zone");
 

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use credence::edge;
-use credence::edge::audit::Attempt;
-use credence::edge::outcome::Why;
+use credence::edge::webhook;
+use credence::edge::webhook::audit::AuditRecord;
+use credence::edge::webhook::outcome::Reason;
 use credence::metrics::{BrokerFigures, CertificateFigures, Metrics};
 use serde_json::{Value, json};
 
@@ -50,13 +50,13 @@ pub(crate) fn everything_exported() -> String {
 
 /// Everything that the edge can export.
 fn exported_by_edge() -> String {
-    let metrics = edge::Metrics::default();
-    let attempt = Attempt {
+    let metrics = webhook::Metrics::default();
+    let record = AuditRecord {
         time: jiff::Timestamp::UNIX_EPOCH,
         endpoint: None,
         direction: Some("Inbound"),
         failure: None,
-        outcome: Why::UnknownPath.into(),
+        outcome: Reason::UnknownPath.into(),
         delivery: None,
         key: None,
         source: Ipv4Addr::LOCALHOST.into(),
@@ -66,8 +66,8 @@ fn exported_by_edge() -> String {
         body_sha256: None,
         duration: Duration::ZERO,
     };
-    metrics.attempt(&attempt, true);
-    metrics.room([("bodies", 0.0)]);
+    metrics.delivery(&record);
+    metrics.front.quota_used("bodies", 0.0);
     metrics.watch_interrupted("routes");
     metrics.render()
 }

@@ -529,7 +529,8 @@ async fn a_destination_that_cannot_be_served_says_why() {
     scene.bed.apply(secret("whpk_AAAA")).await.unwrap();
     let invalid = ("False", "KeysInvalid");
     scene.bed.condition("WebhookDestination", Some(&scene.namespace), "mine", "KeysReady", invalid).await;
-    let credence::edge::signing::KeyPairText { private, public } = credence::edge::signing::key_pair(&[7; 32]).unwrap();
+    let credence::edge::webhook::signing::KeyPairText { private, public } =
+        credence::edge::webhook::signing::key_pair(&[7; 32]).unwrap();
     scene.bed.apply(secret(private.expose())).await.unwrap();
     let ready = scene.bed.ready("WebhookDestination", Some(&scene.namespace), "mine").await;
     assert_eq!(ready.data["status"]["keys"][0]["publicKey"], public);

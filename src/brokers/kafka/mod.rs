@@ -27,7 +27,7 @@ use crate::issuers::pem;
 
 pub use batch::record;
 pub use client::ClientAccess;
-pub use producer::{NotProduced, Producer};
+pub use producer::{ProduceError, Producer};
 
 /// How many ACLs go into one request.
 const CHUNK: usize = 1000;

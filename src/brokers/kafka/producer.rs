@@ -34,7 +34,7 @@ const REMEDY: &str = "Kafka's trust store must hold the roots of the trust domai
 
 /// Why a record was not written; it may have been all the same, when the answer was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotProduced {
+pub enum ProduceError {
     /// The broker cannot be reached, is not the right one, or did not let the account in.
     Failed(BrokerFailure),
     /// The broker said so.
@@ -43,13 +43,13 @@ pub enum NotProduced {
     Full,
 }
 
-impl From<BrokerFailure> for NotProduced {
+impl From<BrokerFailure> for ProduceError {
     fn from(failure: BrokerFailure) -> Self {
         Self::Failed(failure)
     }
 }
 
-impl NotProduced {
+impl ProduceError {
     /// Whether a part of the batch may be what was refused.
     fn is_of_content(&self) -> bool {
         use ResponseError::{InvalidRecord, MessageTooLarge, RecordListTooLarge};
@@ -92,17 +92,17 @@ impl Producer {
     ///
     /// # Errors
     /// Why it is not written.
-    pub async fn produce(&self, record: Record) -> Result<(), NotProduced> {
+    pub async fn produce(&self, record: Record) -> Result<(), ProduceError> {
         let topology = self.topic.topology().await?;
         let (partition, leader) = topology.place(record.key.as_deref().unwrap_or_default());
         let Some(leader) = leader else {
             self.topic.doubt();
-            return Err(NotProduced::Refused(ResponseError::LeaderNotAvailable));
+            return Err(ProduceError::Refused(ResponseError::LeaderNotAvailable));
         };
         let (told, answer) = oneshot::channel();
         let waiting = Waiting { partition, record, told };
-        self.lane(&topology, leader).try_send(waiting).map_err(|_| NotProduced::Full)?;
-        answer.await.unwrap_or(Err(NotProduced::Refused(ResponseError::NetworkException)))
+        self.lane(&topology, leader).try_send(waiting).map_err(|_| ProduceError::Full)?;
+        answer.await.unwrap_or(Err(ProduceError::Refused(ResponseError::NetworkException)))
     }
 
     /// The lane to a server. Those to servers that lead nothing any more end with what waits in them.
@@ -135,7 +135,7 @@ struct Topic {
 /// Where the topic is, as it was last learnt.
 struct Known {
     at: Instant,
-    topology: Result<Arc<Topology>, NotProduced>,
+    topology: Result<Arc<Topology>, ProduceError>,
 }
 
 impl Topic {
@@ -145,7 +145,7 @@ impl Topic {
     }
 
     /// Where the topic is. One looks for all who ask meanwhile.
-    async fn topology(&self) -> Result<Arc<Topology>, NotProduced> {
+    async fn topology(&self) -> Result<Arc<Topology>, ProduceError> {
         let mut known = self.known.lock().await;
         if let Some(known) = &*known {
             let doubted = known.topology.is_err() || self.is_doubted.load(Ordering::Relaxed);
@@ -160,7 +160,7 @@ impl Topic {
     }
 
     /// Begins with another server each time until one has answered: whoever asks may not have the patience for two.
-    async fn look_up(&self) -> Result<Topology, NotProduced> {
+    async fn look_up(&self) -> Result<Topology, ProduceError> {
         let mut servers = self.servers.clone();
         let first = self.first.fetch_add(1, Ordering::Relaxed) % servers.len().max(1);
         servers.rotate_left(first);
@@ -168,7 +168,7 @@ impl Topic {
         let answer = connection.call(&question(&self.name)).await?;
         let good = self.servers.iter().position(|server| server == connection.server());
         self.first.store(good.unwrap_or_default(), Ordering::Relaxed);
-        Topology::read(&answer).map_err(NotProduced::Refused)
+        Topology::read(&answer).map_err(ProduceError::Refused)
     }
 
     /// How long a leader may wait for the other replicas, in milliseconds: its answer has to come in time.
@@ -181,7 +181,7 @@ impl Topic {
 struct Waiting {
     partition: i32,
     record: Record,
-    told: oneshot::Sender<Result<(), NotProduced>>,
+    told: oneshot::Sender<Result<(), ProduceError>>,
 }
 
 /// The way to one server: one connection, and one request on it at a time.
@@ -235,12 +235,12 @@ impl Lane {
                 let result = match &results {
                     Ok(results) => match results.get(&partition) {
                         Some(None) => Ok(()),
-                        Some(Some(error)) => Err(NotProduced::Refused(*error)),
-                        None => Err(NotProduced::Refused(ResponseError::UnknownServerError)),
+                        Some(Some(error)) => Err(ProduceError::Refused(*error)),
+                        None => Err(ProduceError::Refused(ResponseError::UnknownServerError)),
                     },
                     Err(why) => Err(why.clone()),
                 };
-                if batch.len() > 1 && result.as_ref().is_err_and(NotProduced::is_of_content) {
+                if batch.len() > 1 && result.as_ref().is_err_and(ProduceError::is_of_content) {
                     let half = batch.split_off(batch.len() / 2);
                     requests.extend([batch, half]);
                     continue;
@@ -259,11 +259,12 @@ impl Lane {
     async fn ask(
         &mut self,
         batches: &mut BTreeMap<i32, Vec<Waiting>>,
-    ) -> Result<BTreeMap<i32, Option<ResponseError>>, NotProduced> {
+    ) -> Result<BTreeMap<i32, Option<ResponseError>>, ProduceError> {
         let records = batches
             .iter_mut()
             .map(|(partition, batch)| (*partition, batch.iter_mut().map(|it| &mut it.record).collect()));
-        let request = batch::request(&self.topic.name, self.topic.patience(), records).map_err(NotProduced::Refused)?;
+        let request =
+            batch::request(&self.topic.name, self.topic.patience(), records).map_err(ProduceError::Refused)?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.open().await?,

@@ -22,7 +22,7 @@ use crate::contract::route::KeyDocument;
 use crate::domain::identity::hex;
 use crate::domain::key_set::{self, KeyRecord};
 use crate::domain::secret::{SecretText, serialize_exposed};
-use crate::edge::signing;
+use crate::edge::webhook::signing;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::owned_metadata;
 

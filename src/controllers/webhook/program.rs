@@ -17,8 +17,10 @@ use crate::contract::Component;
 use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, Spec, WebhookReference};
 use crate::domain::identity::digest;
 use crate::domain::key_set::KeyRecord;
-use crate::edge::Reach;
-use crate::edge::route::{Invalid, Route, Surroundings};
+use crate::edge::webhook::address_policy::AddressPolicy;
+use crate::edge::webhook::invalid::InvalidRoute;
+use crate::edge::webhook::route::Route;
+use crate::edge::webhook::routing::RoutingConfig;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::{COMPONENT, FOR, MANAGED_BY, uid};
 
@@ -71,17 +73,17 @@ pub async fn program<W: Webhook>(
         source_keys: source_keys.into_iter().map(keys::document::<W>).collect(),
     };
     // Where destinations may be is the edge's own matter, and judged when it connects.
-    let surroundings = Surroundings {
+    let routing = RoutingConfig {
         cluster_domain: context.settings.cluster_domain.clone(),
         service_address: None,
-        destinations: Reach::Public(Arc::from([])),
+        destinations: AddressPolicy::Public(Arc::from([])),
     };
-    if let Err(why) = Route::compile(&document, &surroundings) {
-        let (kind, reason) = match why {
-            Invalid::Keys(_) => (ConditionType::KeysReady, Reason::KeysInvalid),
-            Invalid::Spec(_) => (ConditionType::Accepted, Reason::InvalidSpec),
+    if let Err(invalid) = Route::compile(&document, &routing) {
+        let (kind, reason) = match &invalid {
+            InvalidRoute::Keys(_) => (ConditionType::KeysReady, Reason::KeysInvalid),
+            InvalidRoute::Spec(_) => (ConditionType::Accepted, Reason::InvalidSpec),
         };
-        conditions.unmet(kind, reason, why.to_string());
+        conditions.unmet(kind, reason, invalid.to_string());
         return Ok(None);
     }
     context.webhook_secrets.put(&secret(webhook, edge, &document)?).await?;

@@ -4,8 +4,8 @@
 
 use std::sync::OnceLock;
 
-use credence::edge::keys::Key;
-use credence::edge::verify::{Delivery, Material, Scheme, Verified, Window, verify};
+use credence::edge::webhook::verify::keys::Key;
+use credence::edge::webhook::verify::{Scheme, SignedRequest, Verified, Window};
 use credence_fuzz::{Parts, edited};
 use jiff::{SignedDuration, Timestamp};
 use libfuzzer_sys::fuzz_target;
@@ -60,8 +60,8 @@ impl Signed {
     fn new((algorithm, key_id, pem, signature): (&str, &str, &str, &str)) -> Self {
         let verification = serde_json::json!({"httpMessageSignatures": {"algorithm": algorithm}});
         let scheme = Scheme::new(&serde_json::from_value(verification).unwrap()).unwrap();
-        let material = Material::parse(&scheme, pem.as_bytes()).unwrap();
-        let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, material }];
+        let verifier = scheme.parse_key(pem.as_bytes()).unwrap();
+        let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, verifier }];
         let covered = r#""@method" "@authority" "@path" "content-digest" "content-length" "content-type""#;
         let digest = "WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==";
         let text = [
@@ -85,9 +85,9 @@ impl Signed {
 
 fn let_in(scheme: &Scheme, keys: &[Key], parts: &Parts) -> Option<Verified> {
     let Parts { method, uri, headers, body } = parts;
-    let delivery = Delivery { method, uri, authority: "example.com", external_url: None, headers, body };
+    let request = SignedRequest { method, uri, authority: "example.com", external_url: None, headers, body };
     let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
-    verify(scheme, keys, &delivery, &window, Timestamp::from_second(1_618_884_473).unwrap()).ok()
+    scheme.verify(keys, &request, &window, Timestamp::from_second(1_618_884_473).unwrap()).ok()
 }
 
 static ALL: OnceLock<[Signed; 3]> = OnceLock::new();

@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use credence::edge::keys::Key;
-use credence::edge::source::TokenPin;
-use credence::edge::verify::{Material, Window};
+use credence::edge::webhook::verify::keys::Key;
+use credence::edge::webhook::caller_token::CallerTokenPolicy;
+use credence::edge::webhook::verify::{Verifier, Window};
 use credence_fuzz::{Parts, edited};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
@@ -39,7 +39,7 @@ const CLAIMS: &[u8] = br#"{
 "jti":"1"
 }"#;
 
-fn pin() -> TokenPin {
+fn pin() -> CallerTokenPolicy {
     let rsa = "uOcK3Gn2Wb9X7cHihQJ2qd7fAJ3tqxczDtdSQEO87HA0hPomwBKgwGLjPAGK8HnaUGI0NlR7mon-xJ9ag-3zymCEiadpC3qjOjFcRisXmBm1OboLHDRsTbuKMECovbY_KOjcjdhjSLgqSZ-x4VheMHxNEIKRKBc44zGhTxr5oqRuNkp90232Cnw_9HngDUcKYb2wFZvewYt5Xop0Q9AZ7gASTZ2msz2iKL559dUT4ezdvMEER3SV-RRp8mZBoXKFgLoxv_vBu0My9vjXrTGIfS8UypykWbyvn2jJCE4WNscG-k957TxzR6EKIne8cptOi4eh6fe-QJb0tejmMamlSQ";
     let jwks = json!({"keys": [
         {"kty": "EC", "crv": "P-256", "kid": "p256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
@@ -48,18 +48,18 @@ fn pin() -> TokenPin {
         {"kty": "RSA", "alg": "RS256", "kid": "rsa", "e": "AQAB", "n": rsa},
         {"kty": "RSA", "alg": "PS256", "kid": "rsa-pss", "e": "AQAB", "n": rsa},
     ]});
-    let material = Material::jwks(jwks.to_string().as_bytes()).unwrap();
+    let verifier = Verifier::jwks(jwks.to_string().as_bytes()).unwrap();
     let pin = json!({
         "issuer": "https://issuer.example", "audience": "hooks", "subjects": ["shop", "bank"], "secretRef": {"name": "a"},
     });
-    let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, material }];
+    let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, verifier }];
     let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
-    TokenPin::new(&serde_json::from_value(pin).unwrap(), keys, window)
+    CallerTokenPolicy::new(&serde_json::from_value(pin).unwrap(), keys, window)
 }
 
 fn caller(headers: &HeaderMap) -> Option<String> {
-    static PIN: OnceLock<TokenPin> = OnceLock::new();
-    PIN.get_or_init(pin).caller(headers, Timestamp::from_second(NOW).unwrap()).ok()
+    static PIN: OnceLock<CallerTokenPolicy> = OnceLock::new();
+    PIN.get_or_init(pin).authenticate(headers, Timestamp::from_second(NOW).unwrap()).ok()
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -1,8 +1,8 @@
 #![no_main]
 //! Headers as schemes read them: there once, short, visible, and without the blanks around them.
 
-use credence::edge::verify::Refusal;
-use credence::edge::verify::fuzzing::{optional, optional_id, required};
+use credence::edge::webhook::verify::VerifyError;
+use credence::edge::webhook::verify::fuzzing::{optional, optional_id, required};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
@@ -26,14 +26,14 @@ fuzz_target!(|data: &[u8]| {
         }
         _ => None,
     };
-    let plain = plain.as_deref().ok_or(Refusal::MalformedHeader);
+    let plain = plain.as_deref().ok_or(VerifyError::MalformedHeader);
     assert_eq!(optional(&headers, "x-any"), plain.map(Some));
-    let said = plain.and_then(|text| if text.is_empty() { Err(Refusal::MalformedHeader) } else { Ok(text) });
+    let said = plain.and_then(|text| if text.is_empty() { Err(VerifyError::MalformedHeader) } else { Ok(text) });
     assert_eq!(required(&headers, "x-any"), said);
     let id = said.and_then(|text| {
         let fits = text.len() <= 256 && !text.contains(' ');
-        if fits { Ok(Some(text.to_owned())) } else { Err(Refusal::MalformedHeader) }
+        if fits { Ok(Some(text.to_owned())) } else { Err(VerifyError::MalformedHeader) }
     });
     assert_eq!(optional_id(&headers, "x-any"), id);
-    assert_eq!((optional(&headers, "x-other"), required(&headers, "x-other")), (Ok(None), Err(Refusal::MissingHeader)));
+    assert_eq!((optional(&headers, "x-other"), required(&headers, "x-other")), (Ok(None), Err(VerifyError::MissingHeader)));
 });

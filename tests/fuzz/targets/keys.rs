@@ -1,7 +1,7 @@
 #![no_main]
 //! Keys as Secrets have them: what cannot be used is refused with words that do not hold the key.
 
-use credence::edge::verify::{Material, Scheme};
+use credence::edge::webhook::verify::Scheme;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -17,11 +17,12 @@ fuzz_target!(|data: &[u8]| {
     let Some((which, key)) = data.split_first() else { return };
     let verification = verifications[usize::from(*which) % verifications.len()].clone();
     let scheme = Scheme::new(&serde_json::from_value(verification).unwrap()).unwrap();
-    let Err(message) = Material::parse(&scheme, key) else { return };
+    let Err(error) = scheme.parse_key(key) else { return };
+    let message = error.to_string();
     let holds = std::str::from_utf8(key).is_ok_and(|key| key.len() >= 16 && message.contains(key));
     if let (true, Some((last, rest))) = (holds, key.split_last()) {
         // Then it is a part of what the message says to write, whatever the key.
         let other = [rest, &[last ^ 1]].concat();
-        assert_eq!(Material::parse(&scheme, &other).err(), Some(message), "the key is repeated");
+        assert_eq!(scheme.parse_key(&other).err(), Some(error), "the key is repeated");
     }
 });

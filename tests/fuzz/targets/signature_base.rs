@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use credence::edge::verify::Delivery;
-use credence::edge::verify::fuzzing::{Covered, bases};
+use credence::edge::webhook::verify::SignedRequest;
+use credence::edge::webhook::verify::fuzzing::{Covered, bases};
 use credence_fuzz::Parts;
 use libfuzzer_sys::fuzz_target;
 
@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     let Some(Parts { method, uri, headers, body }) = Parts::read(data) else { return };
     let text = |name: &str| headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     let Some(input) = text("signature-input") else { return };
-    let delivery = Delivery {
+    let request = SignedRequest {
         method: &method,
         uri: &uri,
         authority: text("host").unwrap_or("hooks.example.com"),
@@ -21,10 +21,10 @@ fuzz_target!(|data: &[u8]| {
         headers: &headers,
         body: &body,
     };
-    let Some(covered) = bases(&delivery, input) else { return };
-    assert_eq!(bases(&delivery, input).as_ref(), Some(&covered));
+    let Some(covered) = bases(&request, input) else { return };
+    assert_eq!(bases(&request, input).as_ref(), Some(&covered));
     for Covered { label, components, list, base } in covered {
-        let again = bases(&delivery, &format!("{label}={list}")).unwrap();
+        let again = bases(&request, &format!("{label}={list}")).unwrap();
         assert_eq!((&again[0].list, &again[0].components, &again[0].base), (&list, &components, &base));
         let Ok(base) = base else { continue };
         let lines: Vec<&str> = base.split('\n').collect();

@@ -2,7 +2,8 @@
 //! The source pin: a caller that no trusted proxy vouches for is who its connection says, whatever its headers say.
 
 use credence::api::WebhookSource;
-use credence::edge::source::{Caller, Pin};
+use credence::edge::http::Caller;
+use credence::edge::webhook::source::compile;
 use credence_fuzz::Parts;
 use libfuzzer_sys::fuzz_target;
 
@@ -14,11 +15,11 @@ fuzz_target!(|data: &[u8]| {
         ..WebhookSource::default()
     };
     let caller = Caller { address: [203, 0, 113, 9].into(), certificate: None };
-    let pin = Pin::new(Some(&source(&[]))).unwrap();
-    assert!(!pin.admits(&caller, &parts.headers));
-    let behind = Pin::new(Some(&source(&["203.0.113.0/24"]))).unwrap();
+    let policy = compile(Some(&source(&[]))).unwrap();
+    assert!(!policy.admits(&caller, &parts.headers));
+    let behind = compile(Some(&source(&["203.0.113.0/24"]))).unwrap();
     let _ = behind.admits(&caller, &parts.headers);
     if let Ok(text) = std::str::from_utf8(&parts.body) {
-        let _ = Pin::new(Some(&WebhookSource { cidrs: vec![text.to_owned()], ..WebhookSource::default() }));
+        let _ = compile(Some(&WebhookSource { cidrs: vec![text.to_owned()], ..WebhookSource::default() }));
     }
 });

@@ -1,0 +1,111 @@
+//! `credence edge`: runs one role of the edge.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use credence::edge::network::Network;
+use credence::edge::webhook;
+use credence::edge::webhook::address_policy::AddressPolicy;
+use credence::edge::webhook::routing::RoutingConfig;
+use credence::edge::webhook::run::{Options, RunError};
+use thiserror::Error;
+
+use super::process::{self, LogFormat, ProcessError};
+
+/// What an edge process does. Each role has a Deployment, a ServiceAccount and a namespace of its own, so that none of them
+/// holds the keys of another.
+#[derive(Clone, Copy, ValueEnum)]
+enum Role {
+    /// The webhook gateway: verify what is received from outside and deliver it; sign and deliver what services send.
+    Webhooks,
+}
+
+/// Run one role of the edge, which faces callers from outside of the cluster. If an option is repeated, the last value wins.
+#[derive(clap::Args)]
+#[command(args_override_self = true)]
+pub struct Args {
+    /// The role that this process has.
+    #[arg(long, value_enum, default_value_t = Role::Webhooks)]
+    serve: Role,
+    /// Namespace of this process, with its routes and its certificate. It has access to no other.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "credence-edge")]
+    namespace: String,
+    /// Name of this replica, and of the ConfigMap in which it reports the routes that it serves. Default: host name and
+    /// process ID.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// UID of the pod. The report of this replica is deleted with it.
+    #[arg(long, env = "POD_UID")]
+    pod_uid: Option<String>,
+    /// Secret with `tls.crt`, `tls.key` and `ca.crt`: the certificate for TLS and for signing assertions, and the
+    /// authorities that client certificates may chain to. Usually that of a `ServiceIdentity`.
+    #[arg(long, default_value = "edge-mtls")]
+    certificate_secret: String,
+    /// DNS domain of the cluster.
+    #[arg(long, default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Address at which every Service is reached instead of its name, for a cluster without a network.
+    #[arg(long)]
+    service_address: Option<IpAddr>,
+    /// Network that webhooks may be sent to although it is not on the Internet, such as `10.1.0.0/16`. May be repeated; all
+    /// values count.
+    #[arg(long = "allow-destinations", value_name = "NETWORK")]
+    allowed_destinations: Vec<Network>,
+    /// Address to receive deliveries on, over TLS.
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// Address for /healthz, /readyz and /metrics, over HTTP.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    listen_metrics: SocketAddr,
+    /// URL of the Redis or Valkey with the delivery history of all replicas, as `rediss://user:password@host:6379/0`. Endpoints
+    /// with `replay.store: Redis` need it.
+    #[arg(long, env = "CREDENCE_REDIS_URL", hide_env_values = true)]
+    redis_url: Option<String>,
+    /// File of the audit log, which gets one JSON object per request. Default: standard output.
+    #[arg(long)]
+    audit_log: Option<PathBuf>,
+    /// Format of the log, which goes to standard error. The environment variable `RUST_LOG` sets the level.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+}
+
+/// Why the edge could not run.
+#[derive(Debug, Error)]
+pub enum EdgeError {
+    /// There is no access to a cluster.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The webhook gateway failed.
+    #[error(transparent)]
+    Webhooks(#[from] RunError),
+}
+
+/// Runs the role until the process is asked to stop.
+pub async fn run(args: Args) -> Result<(), EdgeError> {
+    let config = process::cluster().await?;
+    match args.serve {
+        Role::Webhooks => Box::pin(webhook::run::run(config, args.into(), process::stop_requested())).await?,
+    }
+    Ok(())
+}
+
+impl From<Args> for Options {
+    fn from(args: Args) -> Self {
+        Self {
+            namespace: args.namespace,
+            replica: args.identity.unwrap_or_else(process::default_identity),
+            pod_uid: args.pod_uid,
+            certificate_secret: args.certificate_secret,
+            routing: RoutingConfig {
+                cluster_domain: args.cluster_domain,
+                service_address: args.service_address,
+                destinations: AddressPolicy::Public(args.allowed_destinations.into()),
+            },
+            listen: args.listen,
+            listen_metrics: args.listen_metrics,
+            redis_url: args.redis_url,
+            audit_log: args.audit_log,
+        }
+    }
+}

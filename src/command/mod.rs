@@ -1,0 +1,63 @@
+//! The command line: what there is to run, and the options of each.
+
+mod controller;
+mod crds;
+mod edge;
+mod process;
+
+use clap::{Parser, Subcommand};
+use thiserror::Error;
+
+/// Gives every service in a Kubernetes cluster its own verifiable identity, and sets up brokers and webhooks with it.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the operator.
+    Controller(controller::Args),
+    /// Run one role of the edge, which faces callers from outside of the cluster.
+    Edge(edge::Args),
+    /// Write the CRD manifests into a directory, one file per kind.
+    Crds(crds::Args),
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The process could not be set up.
+    #[error(transparent)]
+    Process(#[from] process::ProcessError),
+    /// The operator failed.
+    #[error(transparent)]
+    Controller(#[from] controller::ControllerError),
+    /// The edge failed.
+    #[error(transparent)]
+    Edge(#[from] edge::EdgeError),
+    /// The manifests could not be written.
+    #[error(transparent)]
+    Crds(#[from] crds::CrdsError),
+}
+
+/// Parses the command line and runs the command.
+///
+/// # Errors
+/// Why the command failed.
+pub fn run() -> Result<(), CommandError> {
+    match Cli::parse().command {
+        Command::Controller(args) => {
+            process::log_to_stdout(args.log_format);
+            process::block_on(controller::run(args))??;
+        }
+        Command::Edge(args) => {
+            process::log_to_stderr(args.log_format);
+            process::block_on(edge::run(args))??;
+        }
+        Command::Crds(args) => crds::run(&args)?,
+    }
+    Ok(())
+}

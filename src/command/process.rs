@@ -1,0 +1,83 @@
+//! What every long-running command needs: a runtime, the log, access to the cluster, and the signal to stop.
+
+use std::io;
+
+use clap::ValueEnum;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// Why a process could not be set up.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// There is a TLS provider already, which is a defect.
+    #[error("a TLS provider is installed already")]
+    TlsProvider,
+    /// The runtime cannot be started.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// There is no configuration to access a cluster with.
+    #[error("no access to a Kubernetes cluster; set KUBECONFIG, or run in a pod")]
+    NoCluster(#[source] Box<kube::config::InferConfigError>),
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// The operator logs to standard output.
+pub fn log_to_stdout(format: LogFormat) {
+    log(format, BoxMakeWriter::new(io::stdout));
+}
+
+/// The edge logs to standard error: its audit log may go to standard output.
+pub fn log_to_stderr(format: LogFormat) {
+    log(format, BoxMakeWriter::new(io::stderr));
+}
+
+fn log(format: LogFormat, writer: BoxMakeWriter) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    match format {
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Text => builder.init(),
+    }
+}
+
+/// Runs a future on a new runtime.
+pub fn block_on<F: Future>(work: F) -> Result<F::Output, ProcessError> {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().map_err(|_| ProcessError::TlsProvider)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ProcessError::Runtime)?;
+    Ok(runtime.block_on(work))
+}
+
+/// The configuration of the cluster: of the kubeconfig, or of the pod.
+pub async fn cluster() -> Result<kube::Config, ProcessError> {
+    kube::Config::infer().await.map_err(|error| ProcessError::NoCluster(Box::new(error)))
+}
+
+/// A name for this process when it has no pod name: no two processes share both the host's name and the process ID.
+pub fn default_identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn stop_requested() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => _ = signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,98 @@
+//! When a connection is closed: when it has been idle for too long, or when the edge stops.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// How long a connection may be idle: without a request being worked on, so also with half a request head, or with an answer
+/// that the peer does not read.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a connection that is being closed may stay idle before it is dropped.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many requests of a connection are being worked on, and when that last changed.
+struct IdleTimer(Mutex<(usize, Instant)>);
+
+/// Keeps a connection from being idle while a request is worked on.
+pub struct BusyGuard(Arc<IdleTimer>);
+
+impl IdleTimer {
+    fn change(&self, change: impl Fn(usize) -> usize) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = (change(state.0), Instant::now());
+    }
+
+    /// Waits until the connection has been idle for so long, counted from now at the earliest.
+    async fn idle_for(&self, duration: Duration) {
+        let mut until = Instant::now() + duration;
+        loop {
+            sleep_until(until).await;
+            let (count, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            until = if count > 0 { now } else { since } + duration;
+            if count == 0 && until <= now {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for BusyGuard {
+    fn drop(&mut self) {
+        self.0.change(|count| count - 1);
+    }
+}
+
+/// When a connection must be closed. Clones belong to the same connection.
+#[derive(Clone)]
+pub struct Lifetime {
+    idle: Arc<IdleTimer>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Lifetime {
+    /// The lifetime of a connection that begins now and ends at the latest when `stop` turns true.
+    pub(super) fn new(stop: watch::Receiver<bool>) -> Self {
+        Self { idle: Arc::new(IdleTimer(Mutex::new((0, Instant::now())))), stop }
+    }
+
+    /// Marks the beginning of a request; it ends when the guard is dropped.
+    #[must_use]
+    pub fn begin_request(&self) -> BusyGuard {
+        self.idle.change(|count| count + 1);
+        BusyGuard(self.idle.clone())
+    }
+
+    /// Waits until the connection has been idle for too long or the edge stops. Then the protocol closes it in its own way.
+    pub async fn ended(&mut self) {
+        tokio::select! {
+            () = self.idle.idle_for(IDLE_TIMEOUT) => {}
+            _ = self.stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    /// Waits until a connection that is being closed has been idle for too long; then it is dropped.
+    pub async fn close_overdue(&self) {
+        self.idle.idle_for(CLOSE_TIMEOUT).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_with_a_request_is_not_idle() {
+        let (_stop, stopping) = watch::channel(false);
+        let mut lifetime = Lifetime::new(stopping);
+        let (began, request) = (Instant::now(), lifetime.begin_request());
+        tokio::spawn(async move {
+            sleep_until(began + Duration::from_secs(60)).await;
+            drop(request);
+        });
+        lifetime.ended().await;
+        assert_eq!(began.elapsed().as_secs(), 80);
+    }
+}

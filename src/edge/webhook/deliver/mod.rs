@@ -1,0 +1,10 @@
+//! Hands deliveries to their targets, with a limited number of attempts.
+
+pub mod delivery;
+pub mod destination;
+pub mod kafka;
+pub mod object;
+pub mod retry;
+pub mod service;
+pub mod target;
+pub mod targets;

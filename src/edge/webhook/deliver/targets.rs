@@ -1,0 +1,34 @@
+//! All kinds of targets.
+
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::Delivery;
+use super::object::Objects;
+use super::service::Post;
+use super::target::Target;
+use crate::edge::webhook::outcome::Reason;
+
+/// The ways to all kinds of targets.
+pub struct Targets {
+    post: Post,
+    objects: Objects,
+    stopping: CancellationToken,
+}
+
+impl Targets {
+    /// With a way to create objects, until the edge stops.
+    #[must_use]
+    pub fn new(objects: Objects, stopping: CancellationToken) -> Self {
+        Self { post: Post::default(), objects, stopping }
+    }
+
+    /// Delivers, trying again while the target cannot be reached or says that it cannot do it now.
+    pub async fn deliver(&self, target: &Target, delivery: &Delivery) -> (Reason, Option<u16>) {
+        let stopping = &self.stopping;
+        match target {
+            Target::Service(service) => service.retry.run(stopping, || self.post.attempt(service, delivery)).await,
+            Target::Object(object) => object.retry.run(stopping, || self.objects.attempt(object, delivery)).await,
+            Target::Kafka(kafka) => kafka.retry.run(stopping, || kafka.attempt(delivery)).await,
+        }
+    }
+}

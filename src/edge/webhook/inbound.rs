@@ -1,0 +1,112 @@
+//! Inbound deliveries: verified, reserved in the delivery history, and handed to their target.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::assertion::AssertionClaims;
+use super::audit::AuditRecord;
+use super::deliver::delivery::Delivery;
+use super::gateway::Gateway;
+use super::outcome::Reason;
+use super::received::Received;
+use super::replay::{self, Identity};
+use super::route::InboundRoute;
+use super::table::ActiveRoute;
+use super::verify::{SignedRequest, Verified};
+use crate::contract::route::WebhookReference;
+use crate::domain::identity::hex;
+use crate::edge::http::head;
+
+/// Verifies a request, and makes the delivery that the target gets.
+///
+/// # Errors
+/// Why it is refused.
+pub fn accept(
+    inbound: &InboundRoute,
+    gateway: &Gateway,
+    active: &ActiveRoute,
+    received: &Received<'_>,
+    record: &mut AuditRecord,
+) -> Result<Delivery, Reason> {
+    let route = &active.route;
+    let verified = verify(inbound, received)?;
+    record.key = Some(verified.key_id.clone());
+    let identity = identity(inbound, &route.webhook, &verified, &received.body)?;
+    let id = verified.delivery_id.clone().unwrap_or_else(|| hex(&identity[..16]));
+    record.delivery = Some(id.clone());
+    active.used_now(&verified.key_id);
+    let claims = AssertionClaims {
+        audience: inbound.target.audience(),
+        delivery: &id,
+        endpoint: &received.endpoint,
+        key_id: Some(&verified.key_id),
+        failure: None,
+        source: record.source_identity.as_deref(),
+        body_sha256: URL_SAFE_NO_PAD.encode(received.body_sha256),
+    };
+    Ok(Delivery {
+        headers: received.forwarded(route),
+        identity,
+        assertion: gateway.sign_assertion(&claims)?,
+        endpoint: received.endpoint.clone(),
+        id,
+        body_sha256: received.body_sha256,
+        body: received.body.clone(),
+    })
+}
+
+/// Reserves the delivery, and hands it to the target.
+pub async fn deliver(
+    inbound: &InboundRoute,
+    gateway: &Gateway,
+    delivery: Delivery,
+    record: &mut AuditRecord,
+) -> Reason {
+    let (history, rules, target) = (&gateway.history, &inbound.replay, &inbound.target);
+    let reservation = match history.reserve(rules.store, delivery.identity, target.max_duration()).await {
+        Ok(reservation) => reservation,
+        Err(error) => return error.into(),
+    };
+    record.target = Some(target.audience().to_owned());
+    let (reason, status) = gateway.targets.deliver(target, &delivery).await;
+    record.target_status = status;
+    if reason == Reason::Delivered {
+        history.confirm(reservation, rules.window).await;
+    } else {
+        history.release(reservation).await;
+    }
+    reason
+}
+
+fn verify(inbound: &InboundRoute, received: &Received<'_>) -> Result<Verified, Reason> {
+    let parts = received.parts;
+    let request = SignedRequest {
+        method: &parts.method,
+        uri: &parts.uri,
+        authority: head::authority(parts),
+        external_url: inbound.external_url.as_deref(),
+        headers: &parts.headers,
+        body: &received.body,
+    };
+    Ok(inbound.scheme.verify(&inbound.keys, &request, &inbound.window, Timestamp::now())?)
+}
+
+/// What makes a delivery the same when it is sent again: within its webhook, what is signed, or the idempotency key in the body.
+fn identity(
+    inbound: &InboundRoute,
+    webhook: &WebhookReference,
+    verified: &Verified,
+    body: &[u8],
+) -> Result<Identity, Reason> {
+    let Some(pointer) = &inbound.replay.idempotency_key else {
+        return Ok(replay::identity(webhook, &verified.identity));
+    };
+    let value: Value = serde_json::from_slice(body).map_err(|_| Reason::NoIdempotencyKey)?;
+    match value.pointer(pointer) {
+        Some(Value::String(key)) if !key.is_empty() => Ok(replay::identity(webhook, key.as_bytes())),
+        Some(Value::Number(key)) => Ok(replay::identity(webhook, key.to_string().as_bytes())),
+        _ => Err(Reason::NoIdempotencyKey),
+    }
+}

@@ -1,0 +1,86 @@
+//! The delivery history: which deliveries were accepted before.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::error::ReserveError;
+use super::identity::Identity;
+use super::memory::Memory;
+use super::redis::Redis;
+use crate::api::ReplayStore;
+
+/// How long a reservation lasts beyond what the target may take, if it is neither confirmed nor released: the edge may have been
+/// killed.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often a confirmation is tried, and the pause between: a delivery that its target accepted must not be new again because the
+/// store was away for a moment.
+const CONFIRM_ATTEMPTS: u32 = 10;
+const CONFIRM_RETRY_DELAY: Duration = Duration::from_millis(400);
+
+/// A reserved delivery. Nobody else can reserve it until it is released or expires.
+#[derive(Debug)]
+pub struct Reservation {
+    store: ReplayStore,
+    identity: Identity,
+    /// Tells it from a later reservation of the same delivery.
+    token: u64,
+}
+
+/// The delivery history, in memory and in Redis.
+pub struct DeliveryHistory {
+    memory: Memory,
+    redis: Option<Redis>,
+}
+
+impl DeliveryHistory {
+    /// An empty history, with a maximum number of deliveries in memory, and with a Redis if there is one.
+    #[must_use]
+    pub fn new(max_deliveries: usize, redis: Option<Redis>) -> Self {
+        Self { memory: Memory::new(max_deliveries), redis }
+    }
+
+    /// Reserves a delivery for as long as its target may take.
+    ///
+    /// # Errors
+    /// When it is not new, or the store cannot say whether it is.
+    pub async fn reserve(
+        &self,
+        store: ReplayStore,
+        identity: Identity,
+        max_duration: Duration,
+    ) -> Result<Reservation, ReserveError> {
+        let lasts = max_duration + GRACE;
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| ReserveError::Unavailable)?;
+        let token = u64::from_le_bytes(random);
+        match (store, &self.redis) {
+            (ReplayStore::Memory, _) => self.memory.reserve(&identity, token, lasts, Instant::now())?,
+            (ReplayStore::Redis, Some(redis)) => redis.reserve(&identity, token, lasts).await?,
+            (ReplayStore::Redis, None) => return Err(ReserveError::Unavailable),
+        }
+        Ok(Reservation { store, identity, token })
+    }
+
+    /// Records an accepted delivery for the whole replay window.
+    pub async fn confirm(&self, reservation: Reservation, window: Duration) {
+        let Some(redis) = self.redis.as_ref().filter(|_| reservation.store == ReplayStore::Redis) else {
+            return self.memory.confirm(&reservation.identity, window, Instant::now());
+        };
+        for _ in 0..CONFIRM_ATTEMPTS {
+            if redis.confirm(&reservation.identity, window).await {
+                return;
+            }
+            sleep(CONFIRM_RETRY_DELAY).await;
+        }
+        tracing::error!("failed to record a delivery; a replay would be accepted");
+    }
+
+    /// Releases a delivery that its target did not accept.
+    pub async fn release(&self, reservation: Reservation) {
+        match self.redis.as_ref().filter(|_| reservation.store == ReplayStore::Redis) {
+            Some(redis) => redis.release(&reservation.identity, reservation.token).await,
+            None => self.memory.release(&reservation.identity, reservation.token, Instant::now()),
+        }
+    }
+}

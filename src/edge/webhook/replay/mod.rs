@@ -1,0 +1,15 @@
+//! Replay protection. A delivery is reserved in the delivery history after it was verified and before it goes to its target. The
+//! reservation is confirmed when the target has accepted the delivery, and released when not, so that the sender's next attempt is
+//! not refused.
+
+mod error;
+mod history;
+mod identity;
+mod memory;
+mod redis;
+
+pub use error::ReserveError;
+pub use history::DeliveryHistory;
+pub use identity::{Identity, identity};
+pub use memory::max_deliveries;
+pub use redis::{InvalidRedisUrl, Redis};

@@ -1,0 +1,83 @@
+//! Writes the report of this replica, which the operator reads.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client};
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
+
+use super::gateway::Gateway;
+use crate::contract::Component;
+use crate::contract::report::{REPORT_ENTRY, Report};
+use crate::kubernetes::COMPONENT;
+
+/// How often the edge checks whether the report has changed. It writes only then.
+const POLL: Duration = Duration::from_secs(1);
+/// How long a stop waits for the API server to delete the report.
+pub const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a report was not written.
+#[derive(Debug, Error)]
+enum WriteError {
+    #[error("failed to encode the report")]
+    Encode(#[from] serde_json::Error),
+    #[error(transparent)]
+    Kubernetes(#[from] kube::Error),
+}
+
+/// Writes the report whenever it changes, for as long as it is polled.
+pub async fn publish(gateway: &Gateway, client: Client, namespace: &str, replica: &str, pod: Option<OwnerReference>) {
+    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    let mut written = None;
+    // Before that this replica serves nothing, and a report that says so would make every webhook unserved.
+    gateway.routes.wait_until_listed().await;
+    loop {
+        let report = gateway.report();
+        if written.as_ref() != Some(&report) {
+            match write(&api, replica, pod.clone(), &report).await {
+                Ok(()) => written = Some(report),
+                Err(error) => tracing::warn!(%error, "failed to write the report of this replica; retrying"),
+            }
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Deletes the report: this replica serves nothing any more. If the API server does not answer in time, the report stays until
+/// the pod is gone.
+pub async fn withdraw(client: Client, namespace: &str, replica: &str) {
+    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    let error = match timeout(WITHDRAW_TIMEOUT, api.delete(replica, &DeleteParams::default())).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(elapsed) => elapsed.to_string(),
+    };
+    tracing::warn!(error, "failed to delete the report of this replica");
+}
+
+async fn write(
+    api: &Api<ConfigMap>,
+    replica: &str,
+    pod: Option<OwnerReference>,
+    report: &Report,
+) -> Result<(), WriteError> {
+    let text = serde_json::to_string(report)?;
+    let report = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(replica.to_owned()),
+            labels: Some(BTreeMap::from([(COMPONENT.to_owned(), Component::EdgeReport.as_str().to_owned())])),
+            // It is deleted with the pod, however that ends.
+            owner_references: pod.map(|pod| vec![pod]),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(REPORT_ENTRY.to_owned(), text)])),
+        ..ConfigMap::default()
+    };
+    let params = PatchParams::apply("credence-edge").force();
+    api.patch(replica, &params, &Patch::Apply(&report)).await?;
+    Ok(())
+}
