@@ -3,11 +3,6 @@
 {{ include "credence.release" . }}
 {{- end }}
 
-{{- define "credence.edgeLabels" -}}
-{{ include "credence.edgeSelector" . }}
-{{ include "credence.release" . }}
-{{- end }}
-
 {{- define "credence.release" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -15,11 +10,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- define "credence.selector" -}}
 app.kubernetes.io/name: credence
-app.kubernetes.io/instance: {{ .Release.Name }}
-{{- end }}
-
-{{- define "credence.edgeSelector" -}}
-app.kubernetes.io/name: credence-edge
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
