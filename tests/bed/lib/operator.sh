@@ -3,21 +3,22 @@
 
 NAMESPACE=credence-system
 
-build_operator() {
-    if [ -n "${CREDENCE_BIN:-}" ]; then
-        OPERATOR=$CREDENCE_BIN
-        return
-    fi
-    command -v cargo >/dev/null || fail "cargo is not installed, and the operator is built with it" \
-        "install Rust as https://rustup.rs describes"
-    local profile=${CREDENCE_PROFILE:-release} folder
-    folder=$profile
-    [ "$profile" != dev ] || folder=debug
+# Sets OPERATOR to the program that the bed runs.
+choose_operator() {
+    PROFILE=${CREDENCE_PROFILE:-dev}
+    OPERATOR=${CREDENCE_BIN:-$PROJECT/target/${PROFILE/#dev/debug}/credence}
+    [ -z "${CREDENCE_BIN:-}" ] || [ -x "$OPERATOR" ] || fail "CREDENCE_BIN=$OPERATOR is not a program"
+}
+
+build_minutes() { [ "$PROFILE" = dev ] && echo 3.5 || echo 7; }
+
+begin_operator() {
+    [ -z "${CREDENCE_BIN:-}" ] || return 0
+    command -v cargo >/dev/null || missing_language cargo
     mkdir -p "$PROJECT/target"
-    with_progress "building the operator ($profile)" "$PROJECT/target/bed-build.log" \
+    in_background "building the operator ($PROFILE)" "$PROJECT/target/bed-build.log" \
         cargo build --locked --manifest-path "$PROJECT/Cargo.toml" --target-dir "$PROJECT/target" \
-        --profile "$profile" --bin credence
-    OPERATOR=$PROJECT/target/$folder/credence
+        --profile "$PROFILE" --bin credence
 }
 
 render_chart() {
