@@ -8,6 +8,7 @@ mod bed;
 mod hooks;
 mod hostile;
 mod identity;
+mod install;
 mod leadership;
 mod manifests;
 mod monitoring;

@@ -101,8 +101,7 @@ leave_current_cluster() {
     step "removing Credence from the cluster"
     kinds=$(credence_crds | sed 's,.*/,,' | paste -sd,)
     [ -z "$kinds" ] || kube delete "$kinds" --all --all-namespaces --timeout 60s >/dev/null || release_finalizers "$kinds"
-    [ ! -s "$DIR/chart.yaml" ] || kube delete --namespace "$NAMESPACE" --ignore-not-found --filename "$DIR/chart.yaml" >/dev/null
-    kube delete namespace "$NAMESPACE" --ignore-not-found >/dev/null
+    [ ! -s "$DIR/chart.yaml" ] || kube delete --ignore-not-found --filename "$DIR/chart.yaml" >/dev/null
 }
 
 release_finalizers() { # KINDS

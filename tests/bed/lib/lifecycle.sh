@@ -153,7 +153,7 @@ running() { # PARTS...
     done
 }
 
-same_chart() { render_chart 2>/dev/null | cmp --silent - "$DIR/chart.yaml"; }
+same_chart() { render_chart "$DIR/chart.now" >/dev/null 2>&1 && cmp --silent "$DIR/chart.now" "$DIR/chart.yaml"; }
 
 is_bed() { [ -d "$DIR/pids" ]; }
 

@@ -21,22 +21,20 @@ begin_operator() {
         --profile "$PROFILE" --bin credence
 }
 
-render_chart() {
-    "$HELM/helm" template credence "$PROJECT/charts/credence" --namespace "$NAMESPACE" --include-crds \
-        --kube-version "$KUBERNETES_VERSION" --values "$BED_HOME/values.yaml" \
-        ${CREDENCE_VALUES:+--values "$CREDENCE_VALUES"}
+render_chart() { # INTO
+    KUBE_VERSION=$KUBERNETES_VERSION NAMESPACE=$NAMESPACE "$PROJECT/charts/render" \
+        --values "$BED_HOME/values.yaml" ${CREDENCE_VALUES:+--values "$CREDENCE_VALUES"} "$1"
 }
 
+# Installed as it is without Helm: from one rendered file.
 install_chart() {
     step "installing the chart" "$DIR/logs/chart.log"
-    render_chart >"$DIR/chart.yaml" 2>"$LOG"
-    kube create namespace "$NAMESPACE" --dry-run=client --output yaml | apply
-    # Every object says its own namespace: the edge has another one.
-    apply <"$DIR/chart.yaml"
+    render_chart "$DIR/chart.yaml" >"$LOG" 2>&1
+    kube apply --server-side --filename "$DIR/chart.yaml" >>"$LOG" 2>&1
     credence_crds | xargs "$KUBECTL" --kubeconfig "$DIR/kubeconfig" wait --for condition=Established --timeout 60s >/dev/null
 }
 
-apply() { kube apply --server-side --filename - "$@" >/dev/null; }
+apply() { kube apply --server-side --filename - >/dev/null; }
 
 credence_crds() { kube get customresourcedefinitions --output name | grep '\.credence\.dev$'; }
 
