@@ -14,6 +14,7 @@ mod manifests;
 mod monitoring;
 mod operations;
 mod outbound;
+mod readme;
 mod restart;
 mod rotation;
 mod topic_policy;
