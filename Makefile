@@ -22,12 +22,11 @@ test: ## run every test, on a bed of its own
 bench: ## measure the figures of docs/performance.md (about 15 minutes)
 	@tests/bed/run-bench
 
-fuzz: ## fuzz the code that reads deliveries, for a minute (RUNS=10000000: for hours)
+fuzz: ## fuzz the code that reads deliveries, briefly (RUNS=10000000: for hours)
 	@tests/fuzz/run
 
-lint: ## check formatting and lints
-	@cargo fmt --check
-	@cargo clippy --locked --all-targets -- -D warnings
+lint: ## check formatting, lints, documentation, shell scripts and licences
+	@tests/lint
 
 image: ## write an OCI image archive to target/image
 	@charts/image/build
