@@ -4,6 +4,7 @@
 mod admission;
 mod argocd;
 mod bed;
+mod beds;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
 mod hostile;
