@@ -74,7 +74,7 @@ make_folder() {
     plain_config
 }
 
-# The tools of tests are linked when they were obtained.
+# promtool and glua are only linked if they were obtained for the tests.
 link_tools() {
     local tool
     for tool in "$KUBERNETES/kubectl" "$HELM/helm" "$PROMTOOL/promtool" "$GLUA/glua"; do
@@ -157,10 +157,10 @@ same_chart() { render_chart "$DIR/chart.now" >/dev/null 2>&1 && cmp --silent "$D
 
 is_bed() { [ -d "$DIR/pids" ]; }
 
-# env is written last.
+# A bed is complete when it has the file env, which is written last.
 complete() { [ -f "$DIR/env" ]; }
 
-# Only a folder that is a bed is ever removed.
+# Removes the folder only if it is a bed.
 clear_away() {
     is_bed || {
         [ -z "$(ls -A "$DIR" 2>/dev/null)" ] || fail "$DIR is not empty and is not a bed" "choose another folder"

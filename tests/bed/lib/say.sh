@@ -1,4 +1,4 @@
-# What a person reads while the bed works, and when it fails.
+# Progress and error messages, and long-running jobs.
 
 STEP="starting"
 LOG=""
@@ -8,8 +8,7 @@ BACKGROUND=""
 BACKGROUND_TEXT=""
 BACKGROUND_LOG=""
 
-# A step names itself before it begins, so that a failure can say where it happened,
-# and with which log.
+# Each step is printed before it starts. On failure, the step and the end of its log are shown.
 step() { # TEXT [LOG]
     STEP=$1
     LOG=${2:-}

@@ -30,6 +30,9 @@ show_destination() {
         --patch '{"spec": {"target": {"url": "https://10.0.0.1/in"}}}' >/dev/null
     kubectl wait --for condition=Ready --timeout 60s webhookdestination/acme --namespace shop >/dev/null
     post 502 orders "a private address as the destination is rejected"
+    # Leaves the object as it is in the example, for those who look at it afterwards.
+    kubectl apply --filename "$PROJECT/examples/webhook/destination.yaml" >/dev/null
+    kubectl wait --for condition=Ready --timeout 60s webhookdestination/acme --namespace shop >/dev/null
     kill "$receiver"
 }
 
