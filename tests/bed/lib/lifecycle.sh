@@ -6,16 +6,22 @@ CLUSTER=${CLUSTER:-embedded}
 [ "$(cat "$DIR/cluster" 2>/dev/null)" != current ] || CLUSTER=current
 case $CLUSTER in
 embedded) ;;
-current) PARTS=(kafka redis operator edge) ;;
+current) PARTS=(kafka redis operator edge) KUBECTL=kubectl ;;
 *) fail "CLUSTER=$CLUSTER is not known" "leave it out, or say CLUSTER=current" ;;
 esac
 
 up() { # WHO
     local parts
-    read -ra parts <<<"$(parts_for "$1")"
+    CHANGED=""
     lock
     trap 'report_failure $?' EXIT
     trap 'exit 130' INT TERM
+    if [ "$CLUSTER" = current ]; then
+        command -v kubectl >/dev/null || fail "kubectl is not installed" "install it, or leave out CLUSTER=current"
+        read -ra parts <<<"$(parts_for "$1" | sed 's/kubernetes etcd //')"
+    else
+        read -ra parts <<<"$(parts_for "$1")"
+    fi
     choose_operator
     if [ -x "$OPERATOR" ]; then
         announce "${parts[@]}"
@@ -32,12 +38,14 @@ up() { # WHO
             echo "The bed is already running in $DIR."
             return
         fi
+        CHANGED=yes
         stop edge
         stop operator
         start_operator
         start_edge
     else
         clear_away
+        CHANGED=yes
         start_all
     fi
     write_env
@@ -77,7 +85,7 @@ make_folder() {
 # promtool and glua are only linked if they were obtained for the tests.
 link_tools() {
     local tool
-    for tool in "$KUBERNETES/kubectl" "$HELM/helm" "$PROMTOOL/promtool" "$GLUA/glua"; do
+    for tool in "$(command -v "$KUBECTL")" "$HELM/helm" "$PROMTOOL/promtool" "$GLUA/glua"; do
         [ ! -x "$tool" ] || ln -sfn "$tool" "$DIR/bin/"
     done
 }
@@ -192,6 +200,11 @@ report_failure() { # EXIT CODE
     [ "$1" != 0 ] || return 0
     [ "$1" = 130 ] || show_log
     printf '\nThe bed did not start; the step that failed: %s.\n' "$STEP" >&2
-    ! is_bed || stop_all
-    printf 'All its processes were stopped. Correct the cause and repeat the command; parts that are complete are kept.\n' >&2
+    if [ -n "$CHANGED" ]; then
+        stop_all
+        printf 'All its processes were stopped. ' >&2
+    elif is_bed; then
+        printf 'The bed in %s was not changed. ' "$DIR" >&2
+    fi
+    printf 'Correct the cause and repeat the command; parts that are complete are kept.\n' >&2
 }
