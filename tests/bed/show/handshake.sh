@@ -25,12 +25,14 @@ handshake() { # CLIENT SERVER
 # The server answers a request with a description of the connection and the certificate of the
 # client. An answer shows that both sides accepted the certificate of the other.
 meet() { # CLIENT SERVER ROOTS
-    local port=$((12000 + RANDOM % 8000)) server code=0
-    openssl s_server -accept "127.0.0.1:$port" -www -Verify 3 -verify_return_error \
+    local port server code=0
+    : >"$WORK/server.log"
+    # The system chooses the port, and openssl prints it.
+    openssl s_server -accept 127.0.0.1:0 -www -Verify 3 -verify_return_error \
         -cert "$WORK/$2/tls.crt" -cert_chain "$WORK/$2/tls.crt" -key "$WORK/$2/tls.key" -CAfile "$WORK/$2/ca.crt" \
         >"$WORK/server.log" 2>&1 </dev/null &
     server=$!
-    until grep -q ACCEPT "$WORK/server.log"; do
+    until port=$(grep -oP '^ACCEPT 127.0.0.1:\K[0-9]+' "$WORK/server.log"); do
         kill -0 "$server" 2>/dev/null || wrong "openssl s_server did not start" "$WORK/server.log"
         sleep 0.1
     done
