@@ -88,6 +88,11 @@ obtain() { # PARTS...
     for command in ${COMMANDS[@]+"${COMMANDS[@]}"}; do
         need "$command"
     done
+    # All tools first, so that a missing one ends the run before the long builds.
+    for part in "$@"; do
+        describe_part "$part"
+        [ -d "$FOLDER" ] || need "$TOOLS"
+    done
     for part in "$@"; do
         obtain_part "$part"
     done
@@ -99,7 +104,6 @@ obtain_part() { # PART
     local unfinished
     describe_part "$1"
     [ ! -d "$FOLDER" ] || return 0
-    need "$TOOLS"
     exec 8>"$FOLDER.lock"
     if ! flock --nonblock 8; then
         step "waiting for another run that is $TEXT"
