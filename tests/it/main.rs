@@ -4,15 +4,18 @@
 mod admission;
 mod argocd;
 mod bed;
+mod beds;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
 mod hostile;
 mod identity;
+mod install;
 mod leadership;
 mod manifests;
 mod monitoring;
 mod operations;
 mod outbound;
+mod readme;
 mod restart;
 mod rotation;
 mod topic_policy;

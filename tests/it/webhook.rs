@@ -12,13 +12,13 @@ const URL: &str = "https://hooks.example.com/in";
 
 /// The headers that a sender's own library makes.
 pub fn sign(bed: &Bed, scheme: &str, key: &str, id: &str, at: i64, body: &str) -> Vec<String> {
-    let (signers, at) = (bed.env("SIGNERS"), at.to_string());
+    let at = at.to_string();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers");
     let (ok, text) = if ["github", "standard-webhooks-js"].contains(&scheme) {
-        let (signers, script) = (format!("SIGNERS={signers}"), format!("{folder}/sign.mjs"));
-        run("env", &[&signers, "node", &script, scheme, key, id, &at], body)
+        let (libraries, script) = (format!("NODE_SIGNERS={}", bed.env("NODE_SIGNERS")), format!("{folder}/sign.mjs"));
+        run("env", &[&libraries, "node", &script, scheme, key, id, &at], body)
     } else {
-        let (python, script) = (format!("{signers}/bin/python3"), format!("{folder}/sign.py"));
+        let (python, script) = (format!("{}/bin/python3", bed.env("SIGNERS")), format!("{folder}/sign.py"));
         run(&python, &[&script, scheme, key, id, &at, URL], body)
     };
     assert!(ok, "{scheme}: {text}");

@@ -7,11 +7,11 @@ import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
 // The libraries are installed in a folder of their own.
-const require = createRequire(pathToFileURL(`${process.env.SIGNERS}/package.json`));
+const require = createRequire(pathToFileURL(`${process.env.NODE_SIGNERS}/package.json`));
 const { Webhook } = require("standardwebhooks");
 // It can only be imported, and an import by name would look beside this file.
 const octokit = "node_modules/@octokit/webhooks-methods/dist-node/index.js";
-const { sign } = await import(pathToFileURL(`${process.env.SIGNERS}/${octokit}`));
+const { sign } = await import(pathToFileURL(`${process.env.NODE_SIGNERS}/${octokit}`));
 
 const [scheme, key, id, seconds] = process.argv.slice(2);
 const body = readFileSync(0, "utf8");

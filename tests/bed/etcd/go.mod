@@ -1,4 +1,4 @@
-// The store of the control plane.
+// etcd, the database of the API server.
 module credence.dev/bed/etcd
 
 go 1.26.0

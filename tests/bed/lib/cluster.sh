@@ -1,13 +1,13 @@
-# The Kubernetes cluster under the bed: an API server with its store and its controllers,
-# without nodes, or (CLUSTER=current) the one that kubectl points at.
+# The Kubernetes cluster of the bed: etcd, an API server and the controller manager, without
+# nodes; or, with CLUSTER=current, the cluster of the current kubectl context.
 
 KUBECTL=$KUBERNETES/kubectl
 
-# The cache of kubectl goes by address, and the next bed may have this one's.
+# kubectl caches by address, and a later bed may have the same one.
 kube() { "$KUBECTL" --kubeconfig "$DIR/kubeconfig" --cache-dir "$DIR/cache" "$@"; }
 
 make_cluster_pki() {
-    step "making the certificates of the cluster" "$DIR/logs/openssl.log"
+    step "creating the certificates of the cluster" "$DIR/logs/openssl.log"
     authority cluster-ca
     certificate cluster-ca kube-apiserver /CN=kube-apiserver \
         IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes.default.svc
@@ -41,7 +41,7 @@ users:
 END
 }
 
-# What is in the store lives as long as the bed: a write need not reach the disk.
+# Nothing has to survive a crash of the machine, so etcd does not wait for the disk.
 start_etcd() {
     local client peer
     client=http://127.0.0.1:$(port etcd)
@@ -55,8 +55,8 @@ start_etcd() {
 
 start_apiserver() {
     step "starting kube-apiserver" "$DIR/logs/apiserver.log"
-    # There is no node and no Service behind the API server, so it need not publish its own
-    # address; the request limits are those of a large cluster, because the tests are its size.
+    # There are no nodes and no Services, so the API server need not publish its own address. The
+    # request limits are those of a large cluster, because the tests make as many requests.
     launch apiserver "$KUBERNETES/kube-apiserver" \
         --etcd-servers "http://127.0.0.1:$(port etcd)" \
         --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --secure-port "$(port apiserver)" \
@@ -79,30 +79,28 @@ start_controllers() {
         --service-account-private-key-file "$DIR/pki/service-accounts.key" \
         --use-service-account-credentials --leader-elect=false --secure-port 0 \
         --kube-api-qps 500 --kube-api-burst 1000
-    # It has no port to ask; that it works shows in what it makes.
+    # It serves no health check here; a ServiceAccount that it created shows that it works.
     wait_until 60 controllers kube get serviceaccount default --namespace default
 }
 
-# The context is copied, so that a later change of it moves nothing under the bed.
+# The context is copied, so that switching it later does not affect the bed.
 use_current_cluster() {
     step "using the cluster of the current kubectl context"
     "$KUBECTL" config view --raw --minify --flatten >"$DIR/kubeconfig"
     chmod 600 "$DIR/kubeconfig"
     kube get --raw /readyz >/dev/null
     ! kube get customresourcedefinitions --output name | grep -q 'credence\.dev$' ||
-        fail "Credence is already installed in this cluster" "use another cluster, or remove it there first"
+        fail "Credence is already installed in this cluster" "use another cluster, or remove Credence from this one first"
 }
 
-# Takes back what was installed: first the objects, while the operator can still revoke
-# what they stand for, then the chart. The broker goes away with all it holds, so what
-# waits for it in vain is let go.
+# Deletes the objects first, while the operator can still revoke what it granted for them, and
+# then the chart. The broker is removed with the bed, so finalizers that wait for it are removed.
 leave_current_cluster() {
     local kinds
     step "removing Credence from the cluster"
     kinds=$(credence_crds | sed 's,.*/,,' | paste -sd,)
     [ -z "$kinds" ] || kube delete "$kinds" --all --all-namespaces --timeout 60s >/dev/null || release_finalizers "$kinds"
-    [ ! -s "$DIR/chart.yaml" ] || kube delete --namespace "$NAMESPACE" --ignore-not-found --filename "$DIR/chart.yaml" >/dev/null
-    kube delete namespace "$NAMESPACE" --ignore-not-found >/dev/null
+    [ ! -s "$DIR/chart.yaml" ] || kube delete --ignore-not-found --filename "$DIR/chart.yaml" >/dev/null
 }
 
 release_finalizers() { # KINDS

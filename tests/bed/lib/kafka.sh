@@ -1,5 +1,4 @@
-# The broker: one Kafka node that speaks mutual TLS only, and knows nobody's rights but
-# through ACLs.
+# The broker: one Kafka node that accepts only mutual TLS, and authorizes only by ACLs.
 
 kafka_tool() { # TOOL ARGUMENTS...
     local tool=$1
@@ -8,19 +7,19 @@ kafka_tool() { # TOOL ARGUMENTS...
 }
 
 make_kafka_pki() {
-    step "making the certificates of Kafka" "$DIR/logs/openssl.log"
+    step "creating the certificates of Kafka" "$DIR/logs/openssl.log"
     authority kafka-ca
     certificate kafka-ca kafka /CN=bed-broker DNS:localhost,IP:127.0.0.1
     certificate kafka-ca bed-admin /CN=bed-admin
     certificate kafka-ca credence-admin /CN=credence-admin
 }
 
-# KAFKA_HOME: jars from the cache, tools from the project, settings and data of this bed.
+# KAFKA_HOME: the jars are in the cache, the tools in the project, settings and data in the bed.
 make_kafka_home() {
     mkdir -p "$DIR/kafka"
     ln -sfn "$KAFKA/libs" "$DIR/kafka/libs"
     ln -sfn "$BED_HOME/kafka/bin" "$DIR/kafka/bin"
-    # Clients may present a certificate of the bed itself or of the TrustDomain demo.
+    # Clients are trusted with a certificate of the bed itself or of the TrustDomain demo.
     cat "$DIR/pki/kafka-ca.crt" "$DIR/pki/demo.crt" >"$DIR/kafka/trusted-clients.pem"
     cat >"$DIR/kafka/admin.properties" <<END
 bootstrap.servers=127.0.0.1:$(port kafka)
@@ -40,7 +39,7 @@ inter.broker.listener.name=CLIENTS
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:$(port kafka-controller)
 
-# Every connection, the broker's own included, shows a certificate; nobody is anonymous.
+# Every client needs a certificate, and so does the broker itself.
 ssl.client.auth=required
 ssl.keystore.type=PEM
 ssl.keystore.location=$DIR/pki/kafka.pem
@@ -54,8 +53,8 @@ allow.everyone.if.no.acl.found=false
 super.users=User:CN=bed-broker;User:CN=bed-admin
 auto.create.topics.enable=false
 
-# One node, in a hurry. With one network thread a changed trust store holds for every
-# connection at once.
+# A single node that starts quickly. With one network thread, all connections use a changed
+# trust store at the same time.
 num.network.threads=1
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
@@ -83,15 +82,15 @@ kafka_said_after() { # BYTES WHAT
     tail -c "+$(($1 + 1))" "$DIR/logs/kafka.log" | grep "$2"
 }
 
-# Credence's account at the broker may read and change ACLs, and nothing else.
+# Credence may read and change ACLs at the broker, and nothing else.
 let_credence_administer() {
-    step "granting Credence the administration of ACLs" "$DIR/logs/kafka-acls.log"
+    step "allowing Credence to manage ACLs" "$DIR/logs/kafka-acls.log"
     kafka_tool kafka-acls --add --allow-principal User:CN=credence-admin --cluster \
         --operation Describe --operation Alter >"$LOG" 2>&1
 }
 
-# Adds a root to those that clients may present. Kafka reads the file again when it is
-# told its place once more, some moments after it was told.
+# Makes Kafka trust clients of one more root. Kafka reloads the file when its location is set
+# again, and does so in the background.
 trust_root() { # PEM FILE
     local trusted=$DIR/kafka/trusted-clients.pem seen
     openssl x509 -in "$1" -noout || fail "$1 is not a certificate in PEM"
@@ -101,5 +100,5 @@ trust_root() { # PEM FILE
     kafka_tool kafka-configs --alter --entity-type brokers --entity-name 1 \
         --add-config "listener.name.clients.ssl.truststore.location=$trusted" >/dev/null
     wait_until 10 kafka kafka_said_after "$seen" 'Created new SERVER SSL engine builder' ||
-        fail "Kafka did not take up the root in $1" "see $DIR/logs/kafka.log"
+        fail "Kafka did not load the root in $1" "look for the cause in $DIR/logs/kafka.log"
 }

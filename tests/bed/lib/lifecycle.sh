@@ -1,32 +1,51 @@
-# The order in which the bed comes up, and how it goes down again.
+# Starting and stopping the bed as a whole.
 
-# Stopped from the right: whoever uses another part goes before it.
+# In the order in which they start. They stop in the reverse order, because each uses those before it.
 PARTS=(etcd apiserver controllers kafka redis operator edge)
 CLUSTER=${CLUSTER:-embedded}
 [ "$(cat "$DIR/cluster" 2>/dev/null)" != current ] || CLUSTER=current
 case $CLUSTER in
 embedded) ;;
-current) PARTS=(kafka redis operator edge) ;;
+current) PARTS=(kafka redis operator edge) KUBECTL=kubectl ;;
 *) fail "CLUSTER=$CLUSTER is not known" "leave it out, or say CLUSTER=current" ;;
 esac
 
-up() {
+up() { # WHO
+    local parts
+    CHANGED=""
     lock
     trap 'report_failure $?' EXIT
     trap 'exit 130' INT TERM
-    obtain_parts
-    build_operator
+    if [ "$CLUSTER" = current ]; then
+        command -v kubectl >/dev/null || fail "kubectl is not installed" "install it, or leave out CLUSTER=current"
+        read -ra parts <<<"$(parts_for "$1" | sed 's/kubernetes etcd //')"
+    else
+        read -ra parts <<<"$(parts_for "$1")"
+    fi
+    choose_operator
+    if [ -x "$OPERATOR" ]; then
+        announce "${parts[@]}"
+    else
+        announce "${parts[@]}" -- "$(build_minutes)" "building the operator ($PROFILE)"
+    fi
+    begin_operator
+    obtain "${parts[@]}"
+    wait_for_background
     if complete && running etcd apiserver controllers kafka redis && same_chart; then
+        link_tools
         if running operator edge && cmp --silent "$OPERATOR" "$DIR/bin/credence"; then
+            write_env
             echo "The bed is already running in $DIR."
             return
         fi
+        CHANGED=yes
         stop edge
         stop operator
         start_operator
         start_edge
     else
         clear_away
+        CHANGED=yes
         start_all
     fi
     write_env
@@ -59,13 +78,21 @@ make_folder() {
     mkdir -p "$DIR"/{bin,logs,pids,pki}
     chmod 700 "$DIR/pki"
     echo "$CLUSTER" >"$DIR/cluster"
-    ln -s "$KUBERNETES/kubectl" "$HELM/helm" "$PROMTOOL/promtool" "$GLUA/glua" "$DIR/bin/"
+    link_tools
     plain_config
 }
 
-# The interface of the bed to people and tests.
+# promtool and glua are only linked if they were obtained for the tests.
+link_tools() {
+    local tool
+    for tool in "$(command -v "$KUBECTL")" "$HELM/helm" "$PROMTOOL/promtool" "$GLUA/glua"; do
+        [ ! -x "$tool" ] || ln -sfn "$tool" "$DIR/bin/"
+    done
+}
+
+# How people and tests reach the bed.
 write_env() {
-    # Whole or not at all: tests read it while others start and stop parts.
+    # Replaced as a whole: tests read it while others start and stop parts.
     cat >"$DIR/env.new" <<END
 export BED_DIR='$DIR'
 export BED_BIN='$DIR/bin'
@@ -77,6 +104,7 @@ export OPERATOR_PID='$(pid_of operator)'
 export OPERATOR_METRICS_URL='http://127.0.0.1:$(port operator)/metrics'
 export OPERATOR_KUBECONFIG='$DIR/operator.kubeconfig'
 export SIGNERS='$SIGNERS'
+export NODE_SIGNERS='$NODE_SIGNERS'
 export EDGE_URL='https://localhost:$(port edge)'
 export EDGE_CA='$DIR/pki/demo.crt'
 export EDGE_PID='$(pid_of edge)'
@@ -92,7 +120,7 @@ down() {
     lock
     is_bed || { echo "No bed in $DIR." && return; }
     clear_away
-    echo "The bed is down."
+    echo "The bed in $DIR is stopped and removed."
 }
 
 status() {
@@ -121,11 +149,11 @@ stop_part() { # PART
 }
 
 known() { # PART
-    complete || fail "no bed is up in $DIR" "start it: make up"
+    complete || fail "no bed is running in $DIR" "start it with make up"
     [[ " ${PARTS[*]} " == *" $1 "* ]] || fail "the bed has no part $1" "it has ${PARTS[*]}"
 }
 
-# All of those that this bed has at all.
+# Whether all of these run; parts that this bed does not have are ignored.
 running() { # PARTS...
     local part
     for part in "$@"; do
@@ -133,17 +161,17 @@ running() { # PARTS...
     done
 }
 
-same_chart() { render_chart 2>/dev/null | cmp --silent - "$DIR/chart.yaml"; }
+same_chart() { render_chart "$DIR/chart.now" >/dev/null 2>&1 && cmp --silent "$DIR/chart.now" "$DIR/chart.yaml"; }
 
 is_bed() { [ -d "$DIR/pids" ]; }
 
-# Its last act in coming up is to write env.
+# A bed is complete when it has the file env, which is written last.
 complete() { [ -f "$DIR/env" ]; }
 
-# Only a folder that is a bed is ever removed.
+# Removes the folder only if it is a bed.
 clear_away() {
     is_bed || {
-        [ -z "$(ls -A "$DIR" 2>/dev/null)" ] || fail "$DIR holds something else than a bed" "choose another folder"
+        [ -z "$(ls -A "$DIR" 2>/dev/null)" ] || fail "$DIR is not empty and is not a bed" "choose another folder"
         return 0
     }
     [ "$CLUSTER" = embedded ] || leave_current_cluster
@@ -158,20 +186,25 @@ stop_all() {
     done
 }
 
-# One run at a time over a cache: parts are made once, and no two beds choose one port.
+# One command at a time for each bed. Other beds, and parts that are being obtained, have locks of their own.
 lock() {
-    mkdir -p "$CACHE"
-    exec 9>"$CACHE/lock"
+    mkdir -p "$STATE"
+    exec 9>"$STATE/bed-$(cksum <<<"$DIR" | cut -d' ' -f1).lock"
     flock --nonblock 9 && return
-    note "waiting for another run of the bed"
+    note "waiting for another command of the bed in $DIR"
     flock 9
 }
 
 report_failure() { # EXIT CODE
-    [ -z "$JOB" ] || kill -- "-$JOB" 2>/dev/null || true
+    end_jobs
     [ "$1" != 0 ] || return 0
     [ "$1" = 130 ] || show_log
-    printf '\nThe bed did not come up: it ended while %s.\n' "$STEP" >&2
-    ! is_bed || stop_all
-    printf 'Nothing is left running. Once the cause is mended, the same command starts afresh.\n' >&2
+    printf '\nThe bed did not start; the step that failed: %s.\n' "$STEP" >&2
+    if [ -n "$CHANGED" ]; then
+        stop_all
+        printf 'All its processes were stopped. ' >&2
+    elif is_bed; then
+        printf 'The bed in %s was not changed. ' "$DIR" >&2
+    fi
+    printf 'Correct the cause and repeat the command; parts that are complete are kept.\n' >&2
 }

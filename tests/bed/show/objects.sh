@@ -1,16 +1,8 @@
-# What a person sees.
+# The objects as kubectl shows them.
 
 show_objects() {
-    heading "6. kubectl get credence -A"
+    heading "6. kubectl get credence --all-namespaces"
     kubectl get credence --all-namespaces
-    describe trustdomain demo
-    describe brokerconnection kafka
-    describe serviceidentity orders --namespace shop
-    describe topicpolicy orders-placed --namespace shop
-    describe rotationpolicy default --namespace shop
-}
-
-describe() { # KIND NAME OPTIONS...
-    heading "kubectl describe $*"
-    kubectl describe "$@"
+    heading "kubectl describe serviceidentity orders --namespace shop"
+    kubectl describe serviceidentity orders --namespace shop
 }

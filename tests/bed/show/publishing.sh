@@ -1,19 +1,20 @@
-# 2. Kafka's own console tools, with the client.properties of a Secret as they are.
+# 2. Kafka's own console tools, with the unchanged client.properties of a Secret.
 
 show_publishing() {
-    local message="order $(date +%s%N)"
-    heading "2. orders may publish to $TOPIC, inventory may not, and ledger reads it"
+    local message
+    message="order $(date +%s%N)"
+    heading "2. orders publishes to $TOPIC and ledger reads it; inventory has no grant and is denied"
     take shop orders.kafka orders-kafka
     take shop inventory.kafka inventory-kafka
     take billing ledger.kafka ledger-kafka
     publishes orders-kafka "$message"
     say "orders publishes   \"$message\""
     if produce inventory-kafka "not an order"; then
-        wrong "inventory could publish, without a grant" "$WORK/producer.log"
+        wrong "inventory could publish without a grant" "$WORK/producer.log"
     fi
     grep -q TOPIC_AUTHORIZATION_FAILED "$WORK/producer.log" ||
-        wrong "inventory failed, but not by being refused" "$WORK/producer.log"
-    say "inventory is told  $(grep -o TOPIC_AUTHORIZATION_FAILED "$WORK/producer.log" | head -n1)"
+        wrong "inventory failed for another reason than the missing grant" "$WORK/producer.log"
+    say "inventory gets     $(grep -o TOPIC_AUTHORIZATION_FAILED "$WORK/producer.log" | head -n1)"
     reads ledger-kafka ledger "$message"
     say "ledger reads       \"$message\""
 }
@@ -28,14 +29,14 @@ produce() { # FOLDER MESSAGE
         ! grep -q ERROR "$WORK/producer.log"
 }
 
-# The group goes on where it was, so messages of an earlier run may come first.
+# The consumer group continues at its offset, so messages of an earlier run may come first.
 reads() { # FOLDER GROUP MESSAGE
     local consumer end=$((SECONDS + 60))
     kafka-console-consumer --bootstrap-server "$KAFKA_BOOTSTRAP" --command-config "$WORK/$1/client.properties" \
         --topic "$TOPIC" --group "$2" --from-beginning >"$WORK/consumed" 2>"$WORK/consumer.log" &
     consumer=$!
     until grep -qxF "$3" "$WORK/consumed"; do
-        kill -0 "$consumer" 2>/dev/null || wrong "the consumer ended" "$WORK/consumer.log"
+        kill -0 "$consumer" 2>/dev/null || wrong "the consumer exited" "$WORK/consumer.log"
         ((SECONDS < end)) || { kill "$consumer" && wrong "the message did not arrive" "$WORK/consumer.log"; }
         sleep 0.2
     done

@@ -1,15 +1,15 @@
-# The example, applied as anybody would apply it.
+# Applies the example as any user would.
 
 show_quickstart() {
-    heading "The quickstart (examples/quickstart)"
+    heading "Applying examples/quickstart: two trust domains, four services, one topic"
     kafka-topics --bootstrap-server "$KAFKA_BOOTSTRAP" --command-config "$KAFKA_ADMIN_CONFIG" \
         --create --if-not-exists --topic "$TOPIC" --partitions 1 >"$WORK/topics.log" 2>&1 ||
-        wrong "Kafka did not make the topic $TOPIC" "$WORK/topics.log"
+        wrong "the topic $TOPIC could not be created" "$WORK/topics.log"
     kubectl apply --server-side --filename "$EXAMPLE" >"$WORK/apply.log" 2>&1 ||
-        wrong "the example was not accepted" "$WORK/apply.log"
+        wrong "the API server rejected the example" "$WORK/apply.log"
     sed 's/^/  /' "$WORK/apply.log"
     all_ready
-    say "all of it is Ready"
+    say "all objects are Ready"
 }
 
 all_ready() {
@@ -25,5 +25,5 @@ all_ready() {
 
 not_ready() {
     kubectl get credence --all-namespaces >&2
-    wrong "not everything became Ready" "$WORK/ready.log"
+    wrong "not all objects became Ready" "$WORK/ready.log"
 }

@@ -1,4 +1,4 @@
-"""A receiver of webhooks with a certificate of its own, which prints what it is sent.
+"""A receiver of webhooks with its own certificate; prints each request.
 
 receiver.py CERTIFICATE KEY
 """

@@ -1,8 +1,8 @@
-# 3. Everything in shop is renewed now, by one field of one RotationPolicy.
+# 3. Renews all certificates in shop by one field of one RotationPolicy.
 
 show_rotation() {
     local before after
-    heading "3. a rotation, ordered through RotationPolicy shop/default"
+    heading "3. All certificates in shop are rotated through RotationPolicy shop/default"
     generations >"$WORK/generations.before"
     acls >"$WORK/acls.before"
     before=$(serials)
@@ -20,21 +20,21 @@ show_rotation() {
     handshake orders inventory-new
     handshake orders-new inventory
     handshake orders-new inventory-new
-    say "old and new certificates are accepted side by side, either way round"
+    say "old and new certificates work together, in both directions"
 
     take shop orders.kafka orders-kafka-new
     ! cmp --silent "$WORK/orders-kafka/client.properties" "$WORK/orders-kafka-new/client.properties" ||
-        wrong "the client.properties of orders were not renewed"
+        wrong "the client.properties of orders did not change"
     publishes orders-kafka-new "published with the new certificate"
     publishes orders-kafka "published with the old certificate"
-    say "orders publishes with the new client.properties, and with the old ones still"
+    say "orders can publish with the new and with the old client.properties"
 
     generations >"$WORK/generations.after"
     acls >"$WORK/acls.after"
     unchanged generations
-    say "the generation of each of $(wc -l <"$WORK/generations.after") functional objects is what it was"
+    say "the generations of the $(wc -l <"$WORK/generations.after") other objects did not change"
     unchanged acls
-    say "the $(grep -c principal= "$WORK/acls.after") ACLs in Kafka are what they were"
+    say "the $(grep -c principal= "$WORK/acls.after") ACLs in Kafka did not change"
 }
 
 generations() {
@@ -59,7 +59,7 @@ serials() {
 await_new_serials() { # BEFORE
     local end=$((SECONDS + 120))
     while serials | grep -qxF "$1"; do
-        ((SECONDS < end)) || wrong "not every certificate was renewed within two minutes"
+        ((SECONDS < end)) || wrong "not all certificates were renewed within two minutes"
         sleep 0.5
     done
 }

@@ -1,4 +1,4 @@
-"""A Service that takes whatever it is given, and prints what the edge told it."""
+"""The Service behind a WebhookEndpoint: accepts every request, and prints it with the headers of the edge."""
 
 import http.server
 import sys
