@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Environment, NamespaceSelector, SecretReference};
 
-/// A message broker that accounts and grants are applied to.
+/// A message broker, and which namespaces may own which topics there.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[kube(
     group = "credence.dev",
@@ -17,8 +17,8 @@ use super::{Environment, NamespaceSelector, SecretReference};
     shortname = "brk",
     category = "credence",
     status = "BrokerConnectionStatus",
-    doc = "A message broker that accounts and grants are applied to, and which namespaces may own which topics there.",
-    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63").message("metadata.name names Secrets: use a DNS label of at most 63 characters (lower-case letters, digits and '-')"),
+    doc = "A message broker: how to reach it, and which namespaces may own which topics there. Service identities get accounts on it, and topic policies get their grants applied to it.",
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63").message("metadata.name is part of the names of Secrets; use a DNS label of at most 63 characters (lower-case letters, digits and '-')"),
     printcolumn(name = "Environment", type_ = "string", json_path = ".spec.environment"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
@@ -28,20 +28,22 @@ use super::{Environment, NamespaceSelector, SecretReference};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerConnectionSpec {
-    /// Environment of the broker, such as `production`. Identities and policies must agree. Cannot be changed.
+    /// Environment of the broker, such as `production`. It must equal the environment of the identities and policies that
+    /// use the broker. Immutable.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("environment is immutable: create another BrokerConnection for the other environment instead"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("environment is immutable; create another BrokerConnection for the other environment"))]
     pub environment: Environment,
 
     /// A Kafka cluster.
     pub kafka: Kafka,
 
-    /// Which namespaces may own which topics. What no entry gives, nobody can grant.
+    /// Which namespaces may own which topics, and so grant rights to them. Rights to topics that no entry covers cannot be
+    /// granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub access: Vec<TopicAccess>,
 
-    /// `Enforce` applies policies; `Observe` shows what they would change, and changes nothing. Default: `Enforce`.
+    /// `Enforce` applies policies; `Observe` only shows in their status what they would change. Default: `Enforce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
 }
@@ -50,35 +52,35 @@ pub struct BrokerConnectionSpec {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Kafka {
-    /// Servers to start from, each as `host:port`. Clients are given the same list.
+    /// Bootstrap servers, each as `host:port`. Clients get the same list.
     #[schemars(
         length(min = 1, max = 32),
         inner(length(min = 3, max = 260), regex(pattern = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$"))
     )]
     pub bootstrap_servers: Vec<String>,
 
-    /// Secret in the operator's namespace with the operator's own client certificate (`tls.crt`, `tls.key`) and the
-    /// authorities of the brokers' certificates (`ca.crt`, which clients are given too). Its principal needs `Alter`
-    /// and `Describe` on the cluster, and nothing else.
+    /// Secret in the operator's namespace with the operator's own client certificate and private key (`tls.crt`, `tls.key`,
+    /// PEM) and the authorities of the brokers' certificates (`ca.crt`, PEM; clients get it as well). The certificate's
+    /// principal needs `Alter` and `Describe` on the cluster, and nothing else.
     pub admin_secret_ref: SecretReference,
 
-    /// How clients prove who they are.
+    /// How clients authenticate.
     pub client_authentication: ClientAuthentication,
 }
 
-/// How clients prove who they are to a broker.
+/// How clients authenticate to a broker.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum ClientAuthentication {
-    /// By their certificate. The broker must trust the bundle of the trust domain and derive the principal from the
-    /// whole subject, which is Kafka's default.
+    /// With their certificate (TLS client authentication). The broker must trust the bundle of the trust domain and derive
+    /// the principal from the whole subject, which is Kafka's default.
     MutualTLS,
 }
 
-/// Whether policies are carried out: `Enforce` applies them; `Observe` shows in status what they would change, and
-/// changes nothing. Default: `Enforce`.
+/// Whether policies are applied: `Enforce` applies them; `Observe` only shows in status what they would change. Default:
+/// `Enforce`.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum Mode {
-    /// Changes are made.
+    /// Changes are applied.
     #[default]
     Enforce,
     /// Changes are only shown in status.
@@ -89,15 +91,15 @@ pub enum Mode {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopicAccess {
-    /// Namespaces that the prefixes are given to; `{}` selects every namespace.
+    /// Namespaces that may use the prefixes; `{}` selects every namespace.
     pub namespace_selector: NamespaceSelector,
 
-    /// Prefixes of the names of topics, such as `shop.`.
+    /// Prefixes of topic names, such as `shop.`. A namespace owns every topic whose name begins with one of its prefixes.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$")))]
     pub topic_prefixes: Vec<String>,
 }
 
-/// What the operator knows of a broker.
+/// The state of a broker as the operator sees it.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokerConnectionStatus {
@@ -110,7 +112,7 @@ pub struct BrokerConnectionStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// ID that the cluster gives itself.
+    /// The cluster's own ID.
     #[serde(rename = "clusterID", default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
 
@@ -122,24 +124,24 @@ pub struct BrokerConnectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_expires_at: Option<Time>,
 
-    /// How many ACLs of the cluster were made for topic policies.
+    /// How many ACLs the broker holds for topic policies.
     #[serde(default)]
     pub applied_bindings: u32,
 
-    /// ACLs that are not Credence's. They are left alone.
+    /// ACLs that no topic policy has applied. They are left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmanaged: Option<BindingList>,
 
-    /// ACLs that policies applied and the broker does not hold; in `Enforce` they are put back.
+    /// ACLs that policies applied and the broker does not hold. With `Enforce` they are restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<BindingList>,
 }
 
-/// A bounded list of ACLs.
+/// A list of ACLs, cut off after the first fifty.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BindingList {
-    /// How many there are.
+    /// How many there are in all.
     pub count: u32,
     /// The first fifty, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -5,31 +5,31 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 /// A positive condition: `True` is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionType {
-    /// The spec agrees with the other objects that it names.
+    /// The spec and everything it references are valid.
     Accepted,
     /// The signing authority of a trust domain can issue.
     AuthorityReady,
-    /// Every selected namespace carries the trust bundle.
+    /// Every selected namespace has the trust bundle.
     BundlePublished,
     /// The Secrets of an identity hold valid certificates.
     CredentialsIssued,
-    /// The brokers accept the credentials of an identity.
+    /// The brokers authenticate the credentials of an identity.
     BrokerAccess,
     /// The broker answers the operator.
     Connected,
-    /// The broker lets the operator do its work.
+    /// The operator has the rights at the broker that its mode needs.
     Authorized,
     /// The broker holds what was applied.
     InSync,
-    /// The grants of a policy are in force on the broker.
+    /// The grants of a policy are active at the broker.
     Applied,
     /// The keys of a webhook can be used.
     KeysReady,
-    /// Every replica of the edge serves the webhook as it is.
+    /// Every replica of the edge serves the current route of the webhook.
     Programmed,
-    /// Nothing is left that a rotation policy ordered.
+    /// No renewal that a rotation policy requested is outstanding.
     Rotated,
-    /// Everything above holds; the last of the chain.
+    /// All other conditions are True.
     Ready,
 }
 
@@ -75,9 +75,9 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Nothing is wrong.
+    /// The spec and everything it references are valid.
     Valid,
-    /// The whole object is in force.
+    /// All other conditions are True.
     Ready,
     /// The signing authority is in place.
     AuthorityActive,
@@ -91,11 +91,11 @@ reasons! {
     Renewed,
     /// A certificate has to be renewed and is not yet.
     RenewalPending,
-    /// Issuing failed; it is tried again.
+    /// A certificate could not be issued; the operator is retrying.
     IssueFailed,
     /// A derived name is longer than its standard allows.
     NameTooLong,
-    /// The identity is carried by a gateway, until the date given.
+    /// A gateway vouches for the identity until the date given.
     GatewayOnly,
     /// The date until which a gateway could be trusted has passed.
     GatewayTrustExpired,
@@ -105,7 +105,7 @@ reasons! {
     TrustDomainNotFound,
     /// The trust domain has no authority that can sign.
     TrustDomainNotReady,
-    /// The Secrets of the embedded authority are gone.
+    /// The Secrets of the embedded authority do not exist.
     AuthorityLost,
     /// A Secret of the embedded authority was changed by somebody else.
     AuthorityAltered,
@@ -131,17 +131,17 @@ reasons! {
     RightsVerified,
     /// The broker refused the login of a principal.
     LoginRefused,
-    /// The broker let the principal in.
+    /// The broker authenticated the principal.
     LoginVerified,
     /// The broker holds everything that was applied.
     Synced,
     /// The broker lacks what was applied.
     Drifted,
-    /// What the broker had lost was put back.
+    /// What was changed or lost was restored.
     DriftRepaired,
     /// Two objects declare different environments.
     EnvironmentMismatch,
-    /// The topic is outside of the prefixes that the broker gives to this namespace.
+    /// The namespace has no prefix of the topic.
     TopicNotAllowed,
     /// A policy names the same grant twice.
     DuplicateGrant,
@@ -149,9 +149,9 @@ reasons! {
     ConsumerGroupClaimed,
     /// An identity that a grant names does not exist.
     IdentityNotFound,
-    /// An identity that a grant names is not in force.
+    /// An identity that a grant names is not accepted.
     IdentityNotReady,
-    /// An identity that a grant names asks for no account on this broker.
+    /// An identity that a grant names does not list this broker.
     IdentityHasNoAccount,
     /// A DNS name is outside of what the namespace may claim.
     DnsNameNotAllowed,
@@ -159,11 +159,11 @@ reasons! {
     DnsNameClaimed,
     /// Another object holds the same claim already.
     Conflict,
-    /// An object of the target name exists and belongs to someone else.
+    /// An object with the required name exists and is not managed by Credence.
     NotOwned,
-    /// Somebody else keeps changing what the operator writes.
+    /// Somebody else keeps changing a managed object.
     Contended,
-    /// The grants are in force.
+    /// The grants are active.
     GrantsApplied,
     /// The broker refused a part of the grants.
     GrantsFailed,
@@ -175,25 +175,25 @@ reasons! {
     InUse,
     /// The rotation policy cannot be read as a whole.
     InvalidPolicy,
-    /// The rotation is stopped by its policy.
+    /// The rotation policy is suspended.
     Suspended,
     /// The path of a webhook does not begin with its namespace.
     PathNotAllowed,
     /// Another webhook holds the path already.
     PathClaimed,
-    /// There is no edge to serve webhooks.
+    /// The edge is not installed.
     EdgeNotInstalled,
-    /// The spec says something that cannot be, beyond what the API server can see.
+    /// The spec contradicts itself in a way that the API server cannot see.
     InvalidSpec,
-    /// The keys of a webhook are there.
+    /// The keys of a webhook are stored.
     KeysStored,
     /// The keys of a webhook cannot be used.
     KeysInvalid,
     /// Every replica of the edge serves the webhook.
     Programmed,
-    /// Some replica of the edge does not serve the webhook as it is.
+    /// A replica of the edge does not serve the current route of the webhook.
     NotProgrammed,
-    /// A condition further up is not met.
+    /// An earlier condition is not met.
     Blocked,
 }
 

@@ -1,7 +1,7 @@
 //! The custom resources of Credence: schema, validation rules and printed columns. No I/O here.
 //!
-//! What an object alone can show to be wrong is refused by the API server through the CEL rules
-//! declared here; everything that needs a second object is decided in [`crate::domain`].
+//! Mistakes that are visible in one object alone are refused by the API server, through the CEL rules declared here.
+//! Everything that needs a second object is decided in [`crate::domain`].
 
 mod broker_connection;
 mod conditions;
@@ -39,16 +39,16 @@ pub const GROUP: &str = "credence.dev";
 /// A Secret in the namespace of the operator.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct SecretReference {
-    /// Name of the Secret, in the namespace that the operator runs in. Objects of the whole cluster never read Secrets
-    /// of other namespaces.
+    /// Name of the Secret, in the namespace that the operator runs in. Cluster-scoped objects never refer to Secrets of
+    /// other namespaces.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// Where the environment of an object is declared, so that development and production never meet.
+/// The environment of an object, such as `production`: objects of different environments never refer to each other.
 pub type Environment = String;
 
-/// Which namespaces a rule covers.
+/// Which namespaces a rule applies to.
 ///
-/// `{}` covers every namespace.
+/// `{}` selects every namespace.
 pub type NamespaceSelector = LabelSelector;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::KeyAlgorithm;
 
-/// The identity of one service: a SPIFFE ID, a certificate, and an account on every broker it names.
+/// The identity of one service: a SPIFFE ID, a certificate, and an account on every broker that it lists.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[kube(
     group = "credence.dev",
@@ -17,8 +17,8 @@ use super::KeyAlgorithm;
     category = "credence",
     namespaced,
     status = "ServiceIdentityStatus",
-    doc = "The identity of one service: a SPIFFE ID derived from its ServiceAccount, a certificate that proves it, and an account of its own on every broker it names.",
-    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63").message("metadata.name names Secrets: use a DNS label of at most 63 characters (lower-case letters, digits and '-'); a longer name of the ServiceAccount goes to spec.serviceAccountName"),
+    doc = "The identity of one service: a SPIFFE ID derived from its ServiceAccount, a certificate that proves it, and an account of its own on every broker that it lists.",
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63").message("metadata.name is part of the names of Secrets; use a DNS label of at most 63 characters (lower-case letters, digits and '-'), and put a longer name of the ServiceAccount into spec.serviceAccountName"),
     printcolumn(name = "SPIFFE-ID", type_ = "string", json_path = ".status.spiffeID"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
@@ -26,17 +26,17 @@ use super::KeyAlgorithm;
     printcolumn(name = "Policy", type_ = "string", json_path = ".status.rotationPolicy", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = Rule::new("has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)").message("serviceAccountName is immutable: it is part of the SPIFFE ID; create another ServiceIdentity instead"))]
-#[x_kube(validation = Rule::new("!has(self.brokers) || size(self.brokers) == 0 || has(self.authentication.mtls)").message("brokers: an account on a broker needs a certificate; set authentication.mtls"))]
+#[x_kube(validation = Rule::new("has(self.serviceAccountName) == has(oldSelf.serviceAccountName) && (!has(self.serviceAccountName) || self.serviceAccountName == oldSelf.serviceAccountName)").message("serviceAccountName is immutable, because it is part of the SPIFFE ID; create another ServiceIdentity"))]
+#[x_kube(validation = Rule::new("!has(self.brokers) || size(self.brokers) == 0 || has(self.authentication.mtls)").message("brokers: accounts on brokers need a certificate; set authentication.mtls"))]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceIdentitySpec {
-    /// Name of the `TrustDomain` that the identity belongs to. Cannot be changed.
+    /// Name of the `TrustDomain` that issues the certificates. Immutable.
     #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("trustDomain is immutable: it is part of the SPIFFE ID; create another ServiceIdentity instead"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("trustDomain is immutable, because it is part of the SPIFFE ID; create another ServiceIdentity"))]
     pub trust_domain: String,
 
     /// ServiceAccount of the service, in the same namespace. The SPIFFE ID is
-    /// `spiffe://<domain>/ns/<namespace>/sa/<serviceAccountName>`. Default: the name of this object. Cannot be changed.
+    /// `spiffe://<domain>/ns/<namespace>/sa/<serviceAccountName>`. Default: the name of this object. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 253),
@@ -44,7 +44,7 @@ pub struct ServiceIdentitySpec {
     )]
     pub service_account_name: Option<String>,
 
-    /// How the service proves who it is: exactly one of the fields below.
+    /// How the service authenticates: exactly one of the fields below.
     #[x_kube(validation = Rule::new("has(self.mtls) != has(self.gatewayOnly)").message("authentication: set exactly one of mtls and gatewayOnly"))]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub authentication: Authentication,
@@ -56,15 +56,15 @@ pub struct ServiceIdentitySpec {
     pub brokers: Vec<BrokerReference>,
 }
 
-/// How a service proves who it is.
+/// How a service authenticates.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Authentication {
-    /// By a certificate of its own, an X.509 SVID, in the Secret `<name>-mtls`.
+    /// With a certificate of its own (SPIFFE X.509-SVID), in the Secret `<name>-mtls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtls: Option<Mtls>,
 
-    /// By a gateway that vouches for it. Only for simple topologies, and only until a date.
+    /// Through a gateway that vouches for the service. Only for simple topologies, and only until a date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_only: Option<GatewayOnly>,
 }
@@ -73,8 +73,9 @@ pub struct Authentication {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Mtls {
-    /// DNS names in the certificate. A namespace may claim names of its own Services (`<service>.<namespace>.svc` and
-    /// the same under the cluster domain) and what its `TrustDomain` gives it. Default: none, the SPIFFE ID alone.
+    /// DNS names in the certificate (DNS SANs). A namespace may claim the names of its own Services
+    /// (`<service>.<namespace>.svc` and the same under the cluster domain), and names that the `TrustDomain` allows it.
+    /// Default: none, only the SPIFFE ID.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),
@@ -86,23 +87,24 @@ pub struct Mtls {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub dns_names: Vec<String>,
 
-    /// Kind of the key of the certificate. Default: `ECDSA`. Credentials for brokers are always `ECDSA`.
+    /// Algorithm of the certificate's key. Default: `ECDSA`. Credentials for brokers are always `ECDSA`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_algorithm: Option<KeyAlgorithm>,
 }
 
-/// A gateway that vouches for the service, for a while.
+/// A gateway that vouches for the service until a date.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayOnly {
-    /// The gateway that callers come through.
+    /// The gateway that all callers of the service go through.
     pub gateway: GatewayReference,
 
-    /// Why the service cannot hold a certificate of its own yet. People will ask.
+    /// Why the service cannot have a certificate of its own yet, for those who review this object.
     #[schemars(length(min = 10, max = 1024))]
     pub reason: String,
 
-    /// When this trust ends: at most one year after this object was created. Past it the identity is not Ready.
+    /// When this trust expires (RFC 3339), at most one year after this object was created. After that the identity is not
+    /// Ready.
     pub expires_at: Time,
 }
 
@@ -114,15 +116,15 @@ pub struct GatewayReference {
     pub name: String,
 }
 
-/// A broker by the name of its connection.
+/// A reference to a `BrokerConnection`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 pub struct BrokerReference {
-    /// Name of the `BrokerConnection`. The credential goes to the Secret `<name of the identity>.<name of the broker>`.
+    /// Name of the `BrokerConnection`. The credential is in the Secret `<name of the identity>.<name of the broker>`.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
 }
 
-/// What was made of a `ServiceIdentity`.
+/// The state of a `ServiceIdentity`.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceIdentityStatus {
@@ -135,7 +137,7 @@ pub struct ServiceIdentityStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// The SPIFFE ID that the certificate carries.
+    /// The SPIFFE ID in the certificate.
     #[serde(rename = "spiffeID", default, skip_serializing_if = "Option::is_none")]
     pub spiffe_id: Option<String>,
 
@@ -148,12 +150,12 @@ pub struct ServiceIdentityStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub brokers: Vec<BrokerAccountStatus>,
 
-    /// The `RotationPolicy` in force, as `namespace/name`, or `built-in`.
+    /// The `RotationPolicy` that applies, as `namespace/name`, or `built-in`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation_policy: Option<String>,
 }
 
-/// A certificate as stored.
+/// A certificate in a Secret.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
@@ -169,7 +171,7 @@ pub struct CertificateStatus {
     /// Until when it is valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
-    /// When it is renewed, windows aside.
+    /// When it is due for renewal; a window can delay that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_at: Option<Time>,
 }
@@ -180,13 +182,14 @@ pub struct CertificateStatus {
 pub struct BrokerAccountStatus {
     /// Name of the `BrokerConnection`.
     pub name: String,
-    /// The principal that the broker knows the service by. It never changes, rotations included.
+    /// The principal under which the broker knows the service. It never changes, not even when the certificate is renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     /// The credential for this broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
-    /// Fingerprint of the credential that the broker last let in. Equal to the one above when all is well.
+    /// Fingerprint of the credential that the broker last authenticated. It equals `certificate.fingerprint` once the
+    /// present credential was tested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_fingerprint: Option<String>,
 }

@@ -18,7 +18,7 @@ use super::{Environment, Mode};
     category = "credence",
     namespaced,
     status = "TopicPolicyStatus",
-    doc = "Who may publish to a topic and who may consume from it. Compiled into the broker's own ACLs; rights that several policies give are kept until the last of them goes.",
+    doc = "Who may publish to a topic and who may consume from it. It is compiled into the broker's own ACLs. A right that several policies grant is kept until the last of them is deleted.",
     printcolumn(name = "Broker", type_ = "string", json_path = ".spec.broker"),
     printcolumn(name = "Topic", type_ = "string", json_path = ".status.topic"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
@@ -28,31 +28,31 @@ use super::{Environment, Mode};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TopicPolicySpec {
-    /// Name of the `BrokerConnection`. Cannot be changed.
+    /// Name of the `BrokerConnection`. Immutable.
     #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("broker is immutable: create another TopicPolicy for the other broker instead"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("broker is immutable; create another TopicPolicy for the other broker"))]
     pub broker: String,
 
-    /// Environment that the policy is meant for. It must agree with the broker's, so that a manifest for one
-    /// environment never takes effect in another. Cannot be changed.
+    /// Environment that the policy is meant for. It must equal the broker's, so that a manifest for one environment never
+    /// takes effect in another. Immutable.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("environment is immutable: create another TopicPolicy for the other environment instead"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("environment is immutable; create another TopicPolicy for the other environment"))]
     pub environment: Environment,
 
     /// The topic, or all topics with a prefix.
     #[x_kube(validation = Rule::new("has(self.name) != has(self.prefix)").message("topic: set exactly one of name and prefix"))]
     pub topic: Topic,
 
-    /// Who may do what. An identity stands here once per consumer group.
+    /// Who may do what. An identity is listed at most once for each consumer group.
     #[schemars(length(min = 1, max = 64))]
     pub grants: Vec<Grant>,
 
-    /// `Enforce` applies the grants; `Observe` shows what they would change, and changes nothing. Default: `Enforce`.
+    /// `Enforce` applies the grants; `Observe` only shows in `status.plan` what they would change. Default: `Enforce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
 
-    /// What becomes of the rights when this object is deleted: `Delete` revokes them first, and waits for a broker that
-    /// is away; `Orphan` leaves them on the broker. Default: `Delete`.
+    /// What happens to the rights when this object is deleted: `Delete` revokes them first, and waits while the broker is
+    /// unavailable; `Orphan` leaves them at the broker. Default: `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 }
@@ -66,7 +66,7 @@ pub struct Topic {
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
     pub name: Option<String>,
 
-    /// Beginning of the names of several topics.
+    /// Common prefix of the names of several topics, such as `shop.orders.`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
     pub prefix: Option<String>,
@@ -75,24 +75,24 @@ pub struct Topic {
 /// What one identity may do.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.actions.exists(a, a == 'Consume') == has(self.consumerGroup)").message("consumerGroup: set it for a grant with the action Consume, and only there; Kafka consumers need the group they read as"))]
+#[x_kube(validation = Rule::new("self.actions.exists(a, a == 'Consume') == has(self.consumerGroup)").message("consumerGroup: consumers of Kafka read as a group; set it for a grant with the action Consume, and only there"))]
 pub struct Grant {
-    /// The identity; it must ask for an account on the broker of this policy.
+    /// The identity. Its `spec.brokers` must list the broker of this policy.
     pub identity: IdentityReference,
 
-    /// What it may do.
+    /// What the identity may do.
     #[schemars(length(min = 1, max = 2))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub actions: Vec<Action>,
 
-    /// The consumer group that it reads as.
+    /// The consumer group that the identity reads as. A group belongs to one namespace per broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249))]
-    #[x_kube(validation = Rule::new("self != '*'").message("consumerGroup: '*' would give every group of the broker; name one group"))]
+    #[x_kube(validation = Rule::new("self != '*'").message("consumerGroup: '*' would grant every group of the broker; name one group"))]
     pub consumer_group: Option<String>,
 }
 
-/// An identity.
+/// A reference to a `ServiceIdentity`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityReference {
@@ -106,7 +106,7 @@ pub struct IdentityReference {
     pub namespace: Option<String>,
 }
 
-/// What can be done with a topic.
+/// What an identity may do with a topic.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 pub enum Action {
     /// Write records (Kafka: `Write` on the topic).
@@ -115,8 +115,8 @@ pub enum Action {
     Consume,
 }
 
-/// What becomes of the rights when this object is deleted: `Delete` revokes them first, and waits for a broker that is
-/// away; `Orphan` leaves them on the broker. Default: `Delete`.
+/// What happens to the rights when this object is deleted: `Delete` revokes them first, and waits while the broker is
+/// unavailable; `Orphan` leaves them at the broker. Default: `Delete`.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum DeletionPolicy {
     /// They are revoked.
@@ -126,7 +126,7 @@ pub enum DeletionPolicy {
     Orphan,
 }
 
-/// What was made of a `TopicPolicy`.
+/// The state of a `TopicPolicy`.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopicPolicyStatus {
@@ -143,53 +143,53 @@ pub struct TopicPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
 
-    /// Each grant in words, and how it stands.
+    /// The state of each grant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<GrantStatus>,
 
-    /// In `Observe`: what would be changed.
+    /// With `Observe`: what would be changed at the broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
 
-    /// The record of the ACLs that this policy has applied; only these are ever removed.
+    /// Record of the ACLs that this policy has applied; only these are ever removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applied: Vec<AppliedBinding>,
 }
 
-/// How one grant stands.
+/// The state of one grant.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantStatus {
     /// The identity, as `namespace/name`.
     pub identity: String,
-    /// The principal that the broker knows it by.
+    /// The principal under which the broker knows the identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     /// The rights, in words.
     pub rights: String,
-    /// How it stands: `Applied`, `Planned`, `Pending`, `Failed` or `Refused`.
+    /// `Applied`, `Planned`, `Pending`, `Failed` or `Refused`.
     pub state: GrantState,
-    /// Why, when it is not applied.
+    /// Why it is not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// How a grant stands.
+/// The state of a grant.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum GrantState {
     /// The broker holds it.
     Applied,
-    /// It would be applied; the policy or the broker only observes.
+    /// It would be applied, but the mode of the policy or of the broker is `Observe`.
     Planned,
     /// It waits for the broker.
     Pending,
     /// The broker refused it.
     Failed,
-    /// It cannot be given; the message says why.
+    /// It cannot be granted; the message says why.
     Refused,
 }
 
-/// What would be changed on the broker.
+/// What would be changed at the broker.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
@@ -201,19 +201,19 @@ pub struct Plan {
     pub remove: Vec<String>,
 }
 
-/// One ACL that was applied: always an `Allow`, from any host.
+/// One ACL that was applied. It always allows, from any host.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AppliedBinding {
     /// The principal, such as `User:CN=orders,OU=shop,O=demo`.
     pub principal: String,
-    /// What may be done.
+    /// The permitted operation.
     pub operation: BindingOperation,
-    /// On what kind of resource.
+    /// The type of the resource.
     pub resource: BindingResource,
     /// How the name is matched.
     pub pattern: BindingPattern,
-    /// Name or prefix of the resource.
+    /// Name or prefix of the resource, depending on `pattern`.
     pub name: String,
 }
 

@@ -1,4 +1,4 @@
-//! `TrustDomain`: the authority that certificates are issued by, and the bundle they are verified with.
+//! `TrustDomain`: the authority that issues certificates, and the bundle that verifies them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -18,7 +18,7 @@ use super::{Environment, NamespaceSelector, SecretReference};
     category = "credence",
     status = "TrustDomainStatus",
     doc = "A SPIFFE trust domain: the authority that issues the certificates of its service identities, and the trust bundle that verifies them.",
-    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63").message("metadata.name names Secrets and ConfigMaps: use a DNS label of at most 63 characters (lower-case letters, digits and '-')"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63").message("metadata.name is part of the names of Secrets and ConfigMaps; use a DNS label of at most 63 characters (lower-case letters, digits and '-')"),
     printcolumn(name = "Domain", type_ = "string", json_path = ".spec.domain"),
     printcolumn(name = "Environment", type_ = "string", json_path = ".spec.environment"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
@@ -29,74 +29,74 @@ use super::{Environment, NamespaceSelector, SecretReference};
 #[serde(rename_all = "camelCase")]
 pub struct TrustDomainSpec {
     /// Name of the SPIFFE trust domain, such as `prod.shop.example`: lower-case letters, digits, dots, dashes and
-    /// underscores (SPIFFE-ID section 2.1). Part of every SPIFFE ID, so it cannot be changed.
+    /// underscores (SPIFFE-ID, section 2.1). It is part of every SPIFFE ID. Immutable.
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9._-]+$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("domain is immutable: it is part of every SPIFFE ID; create another TrustDomain instead"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("domain is immutable, because it is part of every SPIFFE ID; create another TrustDomain"))]
     pub domain: String,
 
-    /// Environment of everything in this trust domain, such as `production`. It must agree with the environment of the
-    /// brokers that identities of this domain use. Cannot be changed.
+    /// Environment of this trust domain, such as `production`. It must equal the environment of the brokers that its
+    /// identities use. Immutable.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("environment is immutable: create another TrustDomain for the other environment instead"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("environment is immutable; create another TrustDomain for the other environment"))]
     pub environment: Environment,
 
-    /// Where certificates come from: exactly one of the fields below.
+    /// The authority that issues the certificates: exactly one of the fields below.
     #[x_kube(validation = Rule::new("has(self.selfSigned) != has(self.ca)").message("issuer: set exactly one of selfSigned and ca"))]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub issuer: Issuer,
 
-    /// Where the trust bundle is published. Without it the bundle is published in the operator's namespace only.
+    /// Where the trust bundle is published. Default: in the operator's namespace only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub bundle: Option<Bundle>,
 
-    /// DNS names that namespaces may claim beyond the names of their own Services
+    /// DNS names that namespaces may claim in addition to the names of their own Services
     /// (`<service>.<namespace>.svc` and the same under the cluster domain).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub dns_names: Vec<DnsNameRule>,
 }
 
-/// Where certificates come from.
+/// The authority that issues the certificates.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Issuer {
-    /// The operator makes and keeps a root and an intermediate, each in a Secret of its own in its own namespace.
+    /// The operator creates a root and an intermediate, each in a Secret in its own namespace. Back these Secrets up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub self_signed: Option<SelfSignedIssuer>,
 
-    /// An intermediate that you bring. Its root can stay offline.
+    /// An intermediate that you provide. Its root can stay offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CaIssuer>,
 }
 
-/// An authority that the operator makes itself.
+/// An authority that the operator creates.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SelfSignedIssuer {
-    /// Kind of the keys of root and intermediate. Default: `ECDSA`.
+    /// Algorithm of the keys of root and intermediate. Default: `ECDSA`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_algorithm: Option<KeyAlgorithm>,
 }
 
-/// An authority that is brought from outside.
+/// An authority that you provide.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CaIssuer {
-    /// Secret in the operator's namespace with `tls.crt` (the intermediate, then every certificate up to but without
+    /// Secret in the operator's namespace, in PEM: `tls.crt` (the intermediate, then every certificate of its chain without
     /// the root), `tls.key` (its private key, PKCS#8) and `ca.crt` (the roots that form the trust bundle).
     pub secret_ref: SecretReference,
 }
 
-/// Kind of the keys: `ECDSA` (on the curve P-256), `Ed25519` or `RSA` (2048 bits). Default: `ECDSA`. Credentials for
-/// brokers are always `ECDSA`.
+/// Algorithm of keys: `ECDSA` (curve P-256), `Ed25519` or `RSA` (2048 bits). Default: `ECDSA`. Credentials for brokers are
+/// always `ECDSA`.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, JsonSchema)]
 pub enum KeyAlgorithm {
     /// ECDSA on the NIST curve P-256.
     #[default]
     #[serde(rename = "ECDSA")]
     Ecdsa,
-    /// Ed25519 (RFC 8410). Some TLS clients, among them Kafka's, do not take such keys.
+    /// Ed25519 (RFC 8410). Some TLS clients, among them Kafka's, do not support such keys.
     Ed25519,
     /// RSA with 2048 bits.
     #[serde(rename = "RSA")]
@@ -119,12 +119,12 @@ impl KeyAlgorithm {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bundle {
-    /// Namespaces that get a ConfigMap `<name of this TrustDomain>-trust-bundle` with the key `ca.crt`; `{}` selects
-    /// every namespace. Without it only the operator's namespace gets one.
+    /// Namespaces that get a ConfigMap `<name of this TrustDomain>-trust-bundle` with the key `ca.crt` (PEM); `{}` selects
+    /// every namespace. Default: only the operator's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<NamespaceSelector>,
 
-    /// Roots to trust in addition, each a PEM text with one or more certificates of authorities.
+    /// Roots to trust in addition, each a text in PEM with one or more certificates of authorities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 65536)))]
     pub additional_roots: Vec<String>,
@@ -134,7 +134,7 @@ pub struct Bundle {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsNameRule {
-    /// Namespaces that the suffixes are given to; `{}` selects every namespace.
+    /// Namespaces that may claim the names; `{}` selects every namespace.
     pub namespace_selector: NamespaceSelector,
 
     /// Suffixes such as `shop.example`: the name itself and every name below it may be claimed.
@@ -145,11 +145,11 @@ pub struct DnsNameRule {
             regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
         )
     )]
-    #[x_kube(validation = Rule::new("self.all(s, s != 'svc' && !s.endsWith('.svc') && s != 'local' && !s.endsWith('cluster.local'))").message("suffixes: names of Services belong to their namespaces and cannot be given away; remove the suffixes under svc and cluster.local"))]
+    #[x_kube(validation = Rule::new("self.all(s, s != 'svc' && !s.endsWith('.svc') && s != 'local' && !s.endsWith('cluster.local'))").message("suffixes: names of Services belong to their namespaces and cannot be given away; remove suffixes under svc and cluster.local"))]
     pub suffixes: Vec<String>,
 }
 
-/// What was made of a `TrustDomain`.
+/// The state of a `TrustDomain`.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrustDomainStatus {
@@ -162,7 +162,7 @@ pub struct TrustDomainStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// The authority that signs now.
+    /// The authority that signs at present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<AuthorityStatus>,
 
@@ -182,10 +182,10 @@ pub struct AuthorityStatus {
     /// SHA-256 of the certificate of the embedded root (DER), in hexadecimal. A restored root must be this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_fingerprint: Option<String>,
-    /// Until when the signing certificate is valid. No certificate outlives it.
+    /// Until when the signing certificate is valid. No issued certificate is valid for longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
-    /// When the operator makes its successor; absent for an authority that you bring.
+    /// When the operator creates its successor; absent for an authority that you provide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_at: Option<Time>,
 }
@@ -202,7 +202,7 @@ pub struct BundleStatus {
     pub roots: u32,
     /// How many namespaces are selected.
     pub namespaces: u32,
-    /// Namespaces that could not be given the bundle, with the reason; at most twenty.
+    /// Namespaces where the bundle could not be published, with the reason; at most twenty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lagging: Vec<String>,
 }

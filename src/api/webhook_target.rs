@@ -4,11 +4,11 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Where a verified delivery goes: exactly one.
+/// Where deliveries go: exactly one of the fields below.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[x_kube(validation = Rule::new("[has(self.service), has(self.object), has(self.kafka)].filter(x, x).size() == 1").message("target: set exactly one of service, object and kafka"))]
 pub struct WebhookTarget {
-    /// A Service, by HTTP.
+    /// A Service, by HTTP POST.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceTarget>,
     /// A Kubernetes object, created once for each delivery.
@@ -19,15 +19,15 @@ pub struct WebhookTarget {
     pub kafka: Option<KafkaTarget>,
 }
 
-/// How long and how often a target is tried.
+/// Timeout and number of attempts for a target.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 pub struct TargetAttempts {
-    /// How long one attempt may take, 1 s to 60 s. Default: `10s`.
+    /// Timeout of one attempt, from `1s` to `60s`. Default: `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+m)?([0-9]+s)?$"))]
-    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1s') && duration(self) <= duration('60s')").message("timeout: write a duration such as 10s, at least 1s and at most 60s"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1s') && duration(self) <= duration('60s')").message("timeout: use a duration such as 10s, at least 1s and at most 60s"))]
     pub timeout: Option<String>,
-    /// How often a delivery is tried while the target cannot be reached, or says that it cannot take it now. Default: 3.
+    /// Maximum number of attempts while the target cannot be reached or is temporarily unable to accept. Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10))]
     pub attempts: Option<u32>,
@@ -36,39 +36,39 @@ pub struct TargetAttempts {
 /// A Service in the namespace of the endpoint.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct ServiceTarget {
-    /// Its name.
+    /// Name of the Service.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Its port.
+    /// Port of the Service.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// Path there. Default: `/`.
+    /// Path of the request. Default: `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024), regex(pattern = r"^/[!$-;=@-Z_a-z~]*$"))]
     pub path: Option<String>,
-    /// How long and how often it is tried.
+    /// Timeout and number of attempts.
     #[serde(flatten)]
     pub attempts: TargetAttempts,
 }
 
-/// An object in the namespace of the endpoint, made from a template: a Job, an Argo Workflow, or of any other namespaced
-/// kind. Its name is made from the endpoint and the delivery, so that a delivery makes one object however often it comes.
+/// An object in the namespace of the webhook, created from a template: a Job, an Argo Workflow, or one of any other
+/// namespaced kind. Its name is derived from the webhook and the delivery, so that a repeated delivery creates no second one.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectTarget {
-    /// `ServiceAccount` in the namespace of the endpoint that creates the object: the edge has no right to create
-    /// anything. It asks for a token of this `ServiceAccount`, which a Role of the namespace has to allow.
+    /// `ServiceAccount` in the namespace of the webhook that creates the object. The edge has no right to create anything
+    /// itself; it requests a token of this `ServiceAccount`, which a Role of the namespace has to allow.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub service_account_name: String,
-    /// The object, at most 64 KiB of it. A string that is `$(delivery.id)`, `$(delivery.body)`,
-    /// `$(delivery.bodyBase64)`, `$(delivery.endpoint)` or `$(delivery.assertion)` as a whole becomes what it names.
+    /// The object, at most 64 KiB of JSON. A string that consists of `$(delivery.id)`, `$(delivery.body)`,
+    /// `$(delivery.bodyBase64)`, `$(delivery.endpoint)` or `$(delivery.assertion)` is replaced by that value.
     pub template: ObjectTemplate,
-    /// How long and how often it is tried.
+    /// Timeout and number of attempts.
     #[serde(flatten)]
     pub attempts: TargetAttempts,
 }
 
-/// An object without its name and its namespace. Of `metadata` it may have labels and annotations only.
+/// An object without name and namespace. Its `metadata` may contain labels and annotations only.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectTemplate {
@@ -81,27 +81,27 @@ pub struct ObjectTemplate {
     /// Kind, such as `Job`.
     #[schemars(length(max = 63), regex(pattern = r"^[A-Za-z][A-Za-z0-9]*$"))]
     pub kind: String,
-    /// Everything else that the kind has.
+    /// All other fields of the kind.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
 
-/// A topic of a broker, produced to with the account that a `ServiceIdentity` has there.
+/// A topic of a broker, written to with the account that a `ServiceIdentity` has there.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KafkaTarget {
-    /// The `BrokerConnection`.
+    /// Name of the `BrokerConnection`.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub broker: String,
-    /// `ServiceIdentity` in the namespace of the endpoint, with an account on the broker. A `TopicPolicy` has to let it
-    /// publish to the topic.
+    /// Name of a `ServiceIdentity` in the namespace of the webhook, with an account on the broker. A `TopicPolicy` has to
+    /// grant it `Publish` on the topic.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub service_identity: String,
-    /// The topic. It is never created.
+    /// Name of the topic. It is never created.
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
-    #[x_kube(validation = Rule::new("!(self in ['.', '..'])").message("topic: neither . nor .. can be the name of a topic"))]
+    #[x_kube(validation = Rule::new("!(self in ['.', '..'])").message("topic: . and .. are not valid names; use the name of a topic"))]
     pub topic: String,
-    /// How long and how often it is tried.
+    /// Timeout and number of attempts.
     #[serde(flatten)]
     pub attempts: TargetAttempts,
 }

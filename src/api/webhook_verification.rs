@@ -1,47 +1,50 @@
-//! The schemes by which a delivery to a `WebhookEndpoint` is verified.
+//! The schemes by which deliveries to a `WebhookEndpoint` are verified.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a delivery is verified: exactly one scheme.
+/// How deliveries are verified: exactly one scheme.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.standardWebhooks), has(self.github), has(self.gitlab), has(self.stripe), has(self.slack), has(self.shopify), has(self.twilio), has(self.httpMessageSignatures), has(self.hmac), has(self.jwt)].filter(x, x).size() == 1").message("verification: set exactly one scheme"))]
 pub struct Verification {
-    /// Standard Webhooks: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
+    /// Standard Webhooks: `v1` (HMAC-SHA256) and `v1a` (Ed25519). Signs ID, timestamp and body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standard_webhooks: Option<NoSettings>,
-    /// GitHub's `X-Hub-Signature-256`. It signs no timestamp: freshness rests on the replay memory.
+    /// GitHub's `X-Hub-Signature-256`: HMAC-SHA256 of the body. It signs no timestamp, so replay protection relies on the
+    /// delivery history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub github: Option<NoSettings>,
-    /// GitLab's `X-Gitlab-Token`, which is a password and signs nothing: a source pin is required.
+    /// GitLab's `X-Gitlab-Token`, which is a password and signs nothing: `source` is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gitlab: Option<NoSettings>,
-    /// Stripe's `Stripe-Signature`.
+    /// Stripe's `Stripe-Signature`: HMAC-SHA256 of timestamp and body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripe: Option<NoSettings>,
-    /// Slack's `X-Slack-Signature`.
+    /// Slack's `X-Slack-Signature`: HMAC-SHA256 of timestamp and body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slack: Option<NoSettings>,
-    /// Shopify's `X-Shopify-Hmac-Sha256`. It signs no timestamp: freshness rests on the replay memory.
+    /// Shopify's `X-Shopify-Hmac-Sha256`: HMAC-SHA256 of the body. It signs no timestamp, so replay protection relies on the
+    /// delivery history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shopify: Option<NoSettings>,
-    /// Twilio's `X-Twilio-Signature` over `externalURL`. It signs no timestamp: freshness rests on the replay memory.
+    /// Twilio's `X-Twilio-Signature` over `externalURL` and the body. It signs no timestamp, so replay protection relies on
+    /// the delivery history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twilio: Option<NoSettings>,
     /// HTTP Message Signatures (RFC 9421) with `Content-Digest` (RFC 9530).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_message_signatures: Option<HttpMessageSignatures>,
-    /// A MAC over parts that are named here.
+    /// An HMAC (RFC 2104) over parts that are listed here, for other senders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hmac: Option<GenericHmac>,
-    /// A JWT of an issuer, that carries the digest of the body.
+    /// A JWT (RFC 7519) that contains the digest of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtVerification>,
 }
 
-/// A scheme that leaves nothing to choose.
+/// A scheme without settings.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 pub struct NoSettings {}
 
@@ -49,21 +52,21 @@ pub struct NoSettings {}
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpMessageSignatures {
-    /// The only algorithm that is accepted, whatever the caller names.
+    /// The only accepted algorithm, whatever the caller names.
     pub algorithm: SignatureAlgorithm,
-    /// Components that a signature must cover beside `@method`, `@target-uri` (or `@authority` and `@path`) and
-    /// `content-digest`: names of headers in lower case.
+    /// Components that a signature must cover in addition to `@method`, `@target-uri` (or `@authority` and `@path`) and
+    /// `content-digest`: names of headers, in lower case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9-]+$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub components: Vec<String>,
-    /// Value that the `tag` parameter of the signature must have.
+    /// Required value of the signature's parameter `tag`. Default: any, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub tag: Option<String>,
 }
 
-/// Algorithms of RFC 9421.
+/// Algorithms of RFC 9421, section 3.3.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum SignatureAlgorithm {
     /// `hmac-sha256`.
@@ -76,29 +79,29 @@ pub enum SignatureAlgorithm {
     RsaPssSha512,
 }
 
-/// A MAC over parts in a fixed order. Nothing of it is chosen by the caller.
+/// An HMAC (RFC 2104) over parts in a fixed order. The caller chooses nothing about it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.parts.filter(p, has(p.body)).size() == 1").message("parts: the body must be signed, once"))]
-#[x_kube(validation = Rule::new("self.parts.filter(p, has(p.timestamp)).size() <= 1 && self.parts.filter(p, has(p.id)).size() <= 1").message("parts: at most one id and one timestamp"))]
+#[x_kube(validation = Rule::new("self.parts.filter(p, has(p.body)).size() == 1").message("parts: the signature must cover the body; list body exactly once"))]
+#[x_kube(validation = Rule::new("self.parts.filter(p, has(p.timestamp)).size() <= 1 && self.parts.filter(p, has(p.id)).size() <= 1").message("parts: id and timestamp may be listed once each; remove the others"))]
 pub struct GenericHmac {
-    /// Hash of the MAC.
+    /// Hash function of the HMAC.
     pub hash: HmacHash,
-    /// How the MAC is written.
+    /// How the HMAC is encoded.
     pub encoding: MacEncoding,
-    /// Header that carries the MAC, in lower case.
+    /// Name of the header with the HMAC, in lower case.
     #[schemars(regex(pattern = r"^[a-z0-9-]{1,64}$"))]
     pub header: String,
-    /// What stands before the MAC in the header, such as `sha256=`.
+    /// Text before the HMAC in the header, such as `sha256=`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     pub prefix: Option<String>,
-    /// What is signed, in this order.
+    /// What is signed, in this order, without separators other than those listed.
     #[schemars(length(min = 1, max = 8))]
     pub parts: Vec<SignedPart>,
 }
 
-/// Hashes of a MAC.
+/// Hash functions of an HMAC (FIPS 180-4).
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum HmacHash {
@@ -107,7 +110,7 @@ pub enum HmacHash {
     Sha512,
 }
 
-/// How a MAC is written.
+/// How an HMAC is encoded.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum MacEncoding {
     /// Hexadecimal, in lower case.
@@ -123,16 +126,16 @@ pub enum MacEncoding {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.id), has(self.timestamp), has(self.body), has(self.literal)].filter(x, x).size() == 1").message("parts: set exactly one of id, timestamp, body and literal"))]
 pub struct SignedPart {
-    /// The delivery ID.
+    /// The delivery ID, from this header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<HeaderReference>,
-    /// When it was signed, in seconds since 1970.
+    /// When the delivery was signed, in seconds since 1970-01-01T00:00:00Z, from this header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<HeaderReference>,
-    /// The body.
+    /// The body, as it was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<NoSettings>,
-    /// This text.
+    /// A fixed text, such as a separator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub literal: Option<String>,
@@ -141,23 +144,24 @@ pub struct SignedPart {
 /// A header of the delivery.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct HeaderReference {
-    /// Its name, in lower case.
+    /// Name of the header, in lower case.
     #[schemars(regex(pattern = r"^[a-z0-9-]{1,64}$"))]
     pub header: String,
 }
 
-/// A JWT in `Authorization: Bearer`, verified by the JWKS in the key Secret. Its claim `body_sha256` (base64url of the
-/// digest) binds it to the body, `iat` and `exp` make it fresh, `jti` makes it new.
+/// A JWT (RFC 7519) in the header `Authorization: Bearer`, verified with the JWKS (RFC 7517) in the key Secret. Its claim
+/// `body_sha256` (base64url of the SHA-256) binds it to the body, `iat` and `exp` limit its age, and `jti` identifies the
+/// delivery.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JwtVerification {
-    /// What the claim `iss` must be.
+    /// Required value of the claim `iss`.
     #[schemars(length(min = 1, max = 253))]
     pub issuer: String,
-    /// What the claim `aud` must be or contain.
+    /// Value that the claim `aud` must be or contain.
     #[schemars(length(min = 1, max = 253))]
     pub audience: String,
-    /// What the claim `sub` must be. Default: any subject of the issuer.
+    /// Required value of the claim `sub`. Default: any subject of the issuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub subject: Option<String>,

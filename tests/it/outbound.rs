@@ -485,7 +485,7 @@ async fn a_destination_that_cannot_be_served_says_why() {
     };
     refused(with(right.clone(), "/spec/source", json!({"cidrs": ["127.0.0.1/32"]})), "name the identities").await;
     refused(with(right.clone(), "/spec/signing", json!({})), "set standardWebhooks").await;
-    refused(with(right.clone(), "/spec/forwardHeaders", json!(["webhook-signature"])), "never travel on").await;
+    refused(with(right.clone(), "/spec/forwardHeaders", json!(["webhook-signature"])), "never forwarded").await;
     for url in ["http://localhost/in", "https://user@localhost/", "https://localhost/#x", "https:///in", "https://a b/"]
     {
         refused(with(right.clone(), "/spec/target/url", json!(url)), "url").await;

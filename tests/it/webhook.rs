@@ -185,7 +185,7 @@ async fn a_sender_can_have_a_private_key_that_the_edge_never_sees() {
     let asymmetric = json!({"generated": {"algorithm": "Ed25519"}});
     let github = endpoint(&namespace, "github", &target, json!({"github": {}}));
     let refused = bed.apply(with(github, "/spec/keys", asymmetric.clone())).await.unwrap_err();
-    assert!(refused.contains("only Standard Webhooks has public keys"), "{refused}");
+    assert!(refused.contains("only Standard Webhooks supports generated key pairs"), "{refused}");
     let object = endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}));
     bed.apply(with(object, "/spec/keys", asymmetric)).await.unwrap();
     let ready = bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;

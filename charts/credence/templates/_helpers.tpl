@@ -13,7 +13,7 @@ app.kubernetes.io/name: credence
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- /* Where pods run: of the operator with the values as a whole, of the edge with its own. */}}
+{{- /* Where pods are scheduled: called with all values for the operator, with those of its role for an edge. */}}
 {{- define "credence.placement" -}}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
