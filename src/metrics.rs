@@ -1,9 +1,9 @@
 //! Metrics in the OpenMetrics format, named after the conventions of Prometheus.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -314,7 +314,7 @@ impl Metrics {
 
     /// Takes all gauges of objects back: who does not lead knows nothing of them.
     pub fn stand_down(&self) {
-        *self.refresh.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.refresh.lock() = None;
         self.queue_depth.clear();
         self.queue_oldest.clear();
         self.objects([]);
@@ -330,13 +330,13 @@ impl Metrics {
 
     /// Replaces what is called before every exposition, to bring gauges up to date.
     pub fn refresh_with(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
-        *self.refresh.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(refresh));
+        *self.refresh.lock() = Some(Box::new(refresh));
     }
 
     /// All metrics as text.
     #[must_use]
     pub fn render(&self) -> String {
-        if let Some(refresh) = self.refresh.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        if let Some(refresh) = self.refresh.lock().as_ref() {
             refresh(self);
         }
         self.measure_process();

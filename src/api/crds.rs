@@ -1,30 +1,22 @@
 //! The CRD manifests as the API server should get them.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt;
 use serde_json::Value;
 
-use super::{
-    BrokerConnection, RotationPolicy, ServiceIdentity, TopicPolicy, TrustDomain, WebhookDestination, WebhookEndpoint,
-};
+use super::KindName;
 
 /// All CRDs as `(file name, manifest)`, ready to be written to `crds/`.
 ///
 /// # Errors
 /// When a schema cannot be expressed as JSON, which a test rules out.
 pub fn crds() -> Result<Vec<(String, Value)>, serde_json::Error> {
-    [
-        TrustDomain::crd(),
-        ServiceIdentity::crd(),
-        RotationPolicy::crd(),
-        BrokerConnection::crd(),
-        TopicPolicy::crd(),
-        WebhookEndpoint::crd(),
-        WebhookDestination::crd(),
-    ]
-    .into_iter()
-    .map(|crd| Ok((format!("{}.yaml", crd.spec.names.plural), manifest(&crd)?)))
-    .collect()
+    KindName::ALL
+        .iter()
+        .map(|kind| {
+            let crd = kind.crd();
+            Ok((format!("{}.yaml", crd.spec.names.plural), manifest(&crd)?))
+        })
+        .collect()
 }
 
 fn manifest(crd: &CustomResourceDefinition) -> Result<Value, serde_json::Error> {

@@ -6,6 +6,7 @@
 mod broker_connection;
 mod conditions;
 mod crds;
+mod kind;
 mod rotation_policy;
 mod service_identity;
 mod topic_policy;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use broker_connection::*;
 pub use conditions::*;
 pub use crds::crds;
+pub use kind::{Kind, KindName, Status};
 pub use rotation_policy::*;
 pub use service_identity::*;
 pub use topic_policy::*;

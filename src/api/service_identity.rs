@@ -56,6 +56,21 @@ pub struct ServiceIdentitySpec {
     pub brokers: Vec<BrokerReference>,
 }
 
+impl ServiceIdentity {
+    /// The ServiceAccount of the identity.
+    #[must_use]
+    pub fn service_account(&self) -> &str {
+        let name = self.metadata.name.as_deref().unwrap_or_default();
+        self.spec.service_account_name.as_deref().unwrap_or(name)
+    }
+
+    /// Whether the identity asks for an account on a broker.
+    #[must_use]
+    pub fn has_account(&self, broker: &str) -> bool {
+        self.spec.brokers.iter().any(|reference| reference.name == broker)
+    }
+}
+
 /// How a service authenticates.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -4,7 +4,12 @@ use std::fmt;
 
 use super::report::REPORT_ENTRY;
 use super::route::ROUTE_ENTRY;
-use crate::kubernetes::{COMPONENT, MANAGED_BY};
+/// Label that every written Secret and ConfigMap carries, and that the watches select.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "credence");
+/// Label that says what a written object is for.
+pub const COMPONENT: &str = "credence.dev/component";
+/// Annotation that says for which object of another namespace an object was written, as `Kind/namespace/name`.
+pub const FOR: &str = "credence.dev/for";
 
 /// The entries of a certificate in a Secret (type `kubernetes.io/tls`), with the authorities above it.
 const CERTIFICATE: &[&str] = &["tls.crt", "tls.key", "ca.crt"];

@@ -1,66 +1,20 @@
-//! The controllers: what they share, what wakes them, and how they start and stop.
+//! The controllers. Every kind has a folder of the same small files: `mod.rs` (what the registry has to know of the
+//! kind), `controller.rs` (what the controller uses), `observe.rs` (reads stores), `plan.rs` (decides, has no client) and
+//! `apply.rs` (writes). A folder of a kind knows no other, and nothing of the registry or of the table of wakes.
 
-mod attached;
-pub mod broker_connection;
-mod claims;
-mod context;
-mod edges;
-mod gate;
-mod gauges;
-mod material;
-pub mod rotation_policy;
-pub mod service_identity;
+mod broker_connection;
+mod registration;
+mod registry;
+mod rotation_policy;
+mod service_identity;
+mod settings;
+mod shared;
 mod start;
-pub mod topic_policy;
-pub mod trust_domain;
-pub mod webhook;
-mod wiring;
+mod topic_policy;
+mod trust_domain;
+mod wakes;
+mod watches;
+mod webhook;
 
-use std::time::Duration;
-
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-
-use crate::api::ConditionType;
-
-pub use context::{Context, Settings};
+pub use settings::Settings;
 pub use start::run;
-
-/// How long until `then`, but ten minutes at most: the clock may be set while somebody waits.
-fn wait(now: Timestamp, then: Timestamp) -> Duration {
-    let left = u64::try_from(then.duration_since(now).as_secs()).unwrap_or(0);
-    Duration::from_secs(left.clamp(1, 600))
-}
-
-/// How soon something that is not met is tried again: after as long as it has not been met already, within bounds. So
-/// what fails for long is tried less and less often, also across a restart.
-fn retry_in(
-    conditions: &[Condition],
-    kind: ConditionType,
-    now: Timestamp,
-    (least, most): (Duration, Duration),
-) -> Duration {
-    let unmet = conditions.iter().find(|it| it.type_ == kind.as_str() && it.status == "False");
-    let since = unmet.map_or(now, |condition| condition.last_transition_time.0);
-    Duration::try_from(now.duration_since(since)).unwrap_or_default().clamp(least, most)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::{Conditions, Reason};
-
-    #[test]
-    fn what_fails_for_long_is_tried_less_and_less_often() {
-        let bounds = (Duration::from_secs(5), Duration::from_secs(60));
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let mut conditions = Conditions::new();
-        conditions.unmet(ConditionType::Applied, Reason::GrantsFailed, "refused");
-        let failed = conditions.merge(&[], Some(1), at(100));
-        for (now, pause) in [(101, 5), (120, 20), (1000, 60), (50, 5)] {
-            let next = retry_in(&failed, ConditionType::Applied, at(now), bounds);
-            assert_eq!(next, Duration::from_secs(pause), "at {now}");
-        }
-        assert_eq!(retry_in(&[], ConditionType::Applied, at(1), bounds), bounds.0);
-    }
-}

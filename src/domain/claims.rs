@@ -1,9 +1,10 @@
-//! Who holds a name that only one object may hold: the oldest, and among equals the first by namespace and name.
+//! Names that only one object may hold. The oldest object holds it, and among equals the first by kind, namespace and name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::name::Name;
+use super::name::{Name, ObjectRef};
+use crate::api::KindName;
 
 /// What one object claims.
 #[derive(Debug)]
@@ -15,13 +16,13 @@ pub struct Claim {
 }
 
 #[derive(Debug)]
-struct Standing {
+struct Claimed {
     created: i64,
     keys: Box<[Arc<str>]>,
 }
 
-impl Standing {
-    fn is(&self, claim: &Claim) -> bool {
+impl Claimed {
+    fn equals(&self, claim: &Claim) -> bool {
         self.created == claim.created && self.keys.iter().map(AsRef::as_ref).eq(claim.keys.iter().map(String::as_str))
     }
 }
@@ -30,23 +31,23 @@ impl Standing {
 #[derive(Debug, Default)]
 pub struct Claims {
     /// Key, age and object: the first object of a key holds it.
-    by_key: BTreeSet<(Arc<str>, i64, Name)>,
-    by_object: BTreeMap<Name, Standing>,
+    by_key: BTreeSet<(Arc<str>, i64, ObjectRef)>,
+    by_object: BTreeMap<ObjectRef, Claimed>,
 }
 
 impl Claims {
-    /// Replaces what one object claims, and returns the other objects whose standing this may change.
-    pub fn update(&mut self, object: &Name, claim: Option<Claim>) -> BTreeSet<Name> {
+    /// Replaces the claim of one object, and returns the other objects that claim the same names.
+    pub fn update(&mut self, object: &ObjectRef, claim: Option<Claim>) -> BTreeSet<ObjectRef> {
         let claim = claim.filter(|claim| !claim.keys.is_empty());
         let is_same = match (self.by_object.get(object), &claim) {
-            (Some(before), Some(claim)) => before.is(claim),
+            (Some(before), Some(claim)) => before.equals(claim),
             (before, claim) => before.is_none() && claim.is_none(),
         };
         let mut affected = BTreeSet::new();
         if is_same {
             return affected;
         }
-        if let Some(Standing { created, keys }) = self.by_object.remove(object) {
+        if let Some(Claimed { created, keys }) = self.by_object.remove(object) {
             for key in keys {
                 affected.extend(self.holders(&key).cloned());
                 self.by_key.remove(&(key, created, object.clone()));
@@ -58,7 +59,7 @@ impl Claims {
                 affected.extend(self.holders(key).cloned());
                 self.by_key.insert((key.clone(), created, object.clone()));
             }
-            self.by_object.insert(object.clone(), Standing { created, keys });
+            self.by_object.insert(object.clone(), Claimed { created, keys });
         }
         affected.remove(object);
         affected
@@ -66,17 +67,18 @@ impl Claims {
 
     /// The object that holds a key.
     #[must_use]
-    pub fn holder(&self, key: &str) -> Option<&Name> {
+    pub fn holder(&self, key: &str) -> Option<&ObjectRef> {
         self.holders(key).next()
     }
 
     /// All objects that claim a key, the holder first.
-    pub fn holders(&self, key: &str) -> impl Iterator<Item = &Name> {
+    pub fn holders(&self, key: &str) -> impl Iterator<Item = &ObjectRef> {
         self.entries(key).map(|(_, _, object)| object)
     }
 
-    fn entries(&self, key: &str) -> impl Iterator<Item = &(Arc<str>, i64, Name)> {
-        let begin = (Arc::from(key), i64::MIN, Name::new(None, ""));
+    fn entries(&self, key: &str) -> impl Iterator<Item = &(Arc<str>, i64, ObjectRef)> {
+        let first = ObjectRef { kind: KindName::ALL[0], name: Name::new(None, "") };
+        let begin = (Arc::from(key), i64::MIN, first);
         self.by_key.range(begin..).take_while(move |(found, _, _)| **found == *key)
     }
 
@@ -90,8 +92,8 @@ impl Claims {
 mod tests {
     use super::*;
 
-    fn name(name: &str) -> Name {
-        Name::new(Some("shop"), name)
+    fn name(name: &str) -> ObjectRef {
+        ObjectRef { kind: KindName::ServiceIdentity, name: Name::new(Some("shop"), name) }
     }
 
     fn claim(created: i64, keys: &[&str]) -> Claim {
@@ -108,7 +110,7 @@ mod tests {
         assert_eq!(claims.update(&name("old"), None), BTreeSet::from([name("young")]));
         assert_eq!(claims.holder("orders"), Some(&name("young")));
         claims.update(&name("young"), None);
-        assert!(claims.by_key.is_empty() && claims.by_object.is_empty(), "nothing stays of what is gone");
+        assert!(claims.by_key.is_empty() && claims.by_object.is_empty(), "nothing is left of deleted objects");
     }
 
     #[test]

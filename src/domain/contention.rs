@@ -1,5 +1,5 @@
-//! When something is put back that somebody else keeps changing: at once the first time, then ever more seldom, so
-//! that two writers do not wear each other out.
+//! When an object is repaired that somebody else keeps changing: at once the first time, then less and less often, so
+//! that two writers do not overwrite each other without end.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
-/// After so long in peace everything is forgotten.
-const PEACE: Duration = Duration::from_secs(600);
-/// From so many repairs in a row on it is a fight.
-const FIGHT: u32 = 3;
+/// After so long without a repair everything is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+/// From so many repairs in a row on the object counts as contended.
+const CONTENDED: u32 = 3;
 
 /// The repairs of one object. Time is a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +39,16 @@ impl Contention {
         self.last + (FIRST * 2_u32.pow(doublings)).min(LONGEST)
     }
 
-    /// When it counts as ended, if somebody keeps at it.
+    /// When the contention counts as over, if there is one.
     #[must_use]
-    pub fn fight_until(self) -> Option<Instant> {
-        (self.repairs >= FIGHT).then_some(self.last + 2 * LONGEST)
+    pub fn contended_until(self) -> Option<Instant> {
+        (self.repairs >= CONTENDED).then_some(self.last + 2 * LONGEST)
     }
 
     /// Whether it has been quiet for long enough to forget.
     #[must_use]
     pub fn is_over(self, now: Instant) -> bool {
-        now.duration_since(self.last) > PEACE
+        now.duration_since(self.last) > FORGOTTEN
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_hour_of_fighting_costs_one_write_a_minute() {
+    fn an_hour_of_contention_costs_one_write_a_minute() {
         let start = Instant::now();
         let mut contention = Contention::new(start);
         let mut now = contention.repair_at();
@@ -68,19 +68,19 @@ mod tests {
             contention = contention.repaired(now);
             now = contention.repair_at();
         }
-        assert!(contention.fight_until().is_some_and(|until| until > now), "it does not count as ended in between");
+        assert!(contention.contended_until().is_some_and(|until| until > now), "it does not count as ended in between");
         assert!((58..=66).contains(&writes.len()), "{} writes", writes.len());
         let first = writes.iter().filter(|at| **at - start < Duration::from_secs(60)).count();
         assert!(first <= 4, "{first} writes in the first minute");
     }
 
     #[test]
-    fn after_peace_a_change_is_repaired_at_once_and_is_no_fight() {
+    fn after_a_pause_a_change_is_repaired_at_once() {
         let start = Instant::now();
-        let fought = Contention::new(start).repaired(start).repaired(start);
-        assert!(fought.fight_until().is_some() && !fought.is_over(start));
-        let later = start + PEACE + Duration::from_secs(1);
-        assert!(fought.is_over(later));
-        assert_eq!(fought.repaired(later).fight_until(), None);
+        let contended = Contention::new(start).repaired(start).repaired(start);
+        assert!(contended.contended_until().is_some() && !contended.is_over(start));
+        let later = start + FORGOTTEN + Duration::from_secs(1);
+        assert!(contended.is_over(later));
+        assert_eq!(contended.repaired(later).contended_until(), None);
     }
 }

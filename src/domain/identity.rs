@@ -5,7 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::selector::{self, Labels};
-use crate::api::DnsNameRule;
+use crate::api::{DnsNameRule, ServiceIdentity};
 
 /// The SPIFFE ID of a ServiceAccount (SPIFFE-ID section 2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +50,13 @@ impl Subject {
     #[must_use]
     pub fn new(domain: &str, namespace: &str, service_account: &str) -> Self {
         Self { organization: bounded(domain), unit: bounded(namespace), common_name: bounded(service_account) }
+    }
+
+    /// The subject of every certificate of an identity in a trust domain.
+    #[must_use]
+    pub fn of(identity: &ServiceIdentity, domain: &str) -> Self {
+        let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
+        Self::new(domain, namespace, identity.service_account())
     }
 
     /// The principal that Kafka derives from the subject: its RFC 2253 form, last attribute first.

@@ -3,7 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::schedule::parse_duration;
+use super::invalid_field::InvalidField;
+use super::schedule::duration;
 use crate::api::{RotationPolicySpec, WebhookKeyAlgorithm, WebhookKeyState, WebhookKeyStatus};
 
 /// What is known of a key without its material.
@@ -38,7 +39,7 @@ impl KeyRecord {
 
 /// When keys turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turning {
+pub struct KeyRotation {
     /// How long senders sign with one key.
     pub every: SignedDuration,
     /// How long the former one is accepted after that.
@@ -49,7 +50,7 @@ pub struct Turning {
     pub suspend: bool,
 }
 
-impl Default for Turning {
+impl Default for KeyRotation {
     fn default() -> Self {
         Self {
             every: SignedDuration::from_hours(720),
@@ -60,17 +61,17 @@ impl Default for Turning {
     }
 }
 
-impl Turning {
+impl KeyRotation {
     /// Reads a rotation policy.
     ///
     /// # Errors
     /// Says which value is wrong and what to write instead.
-    pub fn new(spec: &RotationPolicySpec) -> Result<Self, String> {
+    pub fn new(spec: &RotationPolicySpec) -> Result<Self, InvalidField> {
         let defaults = Self::default();
         let credentials = spec.credentials.clone().unwrap_or_default();
         Ok(Self {
-            every: credentials.every.as_deref().map_or(Ok(defaults.every), parse_duration)?,
-            overlap: credentials.overlap.as_deref().map_or(Ok(defaults.overlap), parse_duration)?,
+            every: duration("credentials.every", credentials.every.as_deref(), defaults.every)?,
+            overlap: duration("credentials.overlap", credentials.overlap.as_deref(), defaults.overlap)?,
             issued_before: spec.issued_before.as_ref().map(|time| time.0),
             suspend: spec.suspend.unwrap_or(false),
         })
@@ -93,7 +94,7 @@ pub struct Decision {
 /// with all of them, and receivers have that long to take up the new one.
 #[must_use]
 pub fn decide(
-    turning: &Turning,
+    turning: &KeyRotation,
     algorithm: WebhookKeyAlgorithm,
     keys: &[KeyRecord],
     programmed: bool,
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_key_is_accepted_everywhere_before_anybody_signs_with_it() {
-        let turning = Turning::default();
+        let turning = KeyRotation::default();
         assert_eq!(decide(&turning, HmacSha256, &[], false, at(0)).make, Some(HmacSha256));
         let first = signs(0, key("a", 0, None));
         let kept = decide(&turning, HmacSha256, std::slice::from_ref(&first), true, at(719));
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_order_turns_what_was_made_before_it_once() {
-        let turning = Turning { issued_before: Some(at(10)), ..Turning::default() };
+        let turning = KeyRotation { issued_before: Some(at(10)), ..KeyRotation::default() };
         let first = [signs(0, key("a", 0, None))];
         assert_eq!(decide(&turning, HmacSha256, &first, true, at(9)).until, at(10));
         assert!(decide(&turning, HmacSha256, &first, true, at(10)).make.is_some());
@@ -234,12 +235,12 @@ mod tests {
             decide(&turning, HmacSha256, &both, true, at(12)).make.is_none(),
             "the new one is not older than the order"
         );
-        assert!(decide(&Turning { suspend: true, ..turning }, HmacSha256, &first, true, at(5000)).make.is_none());
+        assert!(decide(&KeyRotation { suspend: true, ..turning }, HmacSha256, &first, true, at(5000)).make.is_none());
     }
 
     #[test]
     fn another_algorithm_turns_the_key_at_once_and_once() {
-        let suspended = Turning { suspend: true, ..Turning::default() };
+        let suspended = KeyRotation { suspend: true, ..KeyRotation::default() };
         let first = [signs(0, key("a", 0, None))];
         assert_eq!(decide(&suspended, Ed25519, &first, true, at(1)).make, Some(Ed25519));
         let public = KeyRecord { public_key: Some("whpk_".into()), ..key("b", 1, None) };

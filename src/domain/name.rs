@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use kube::Resource;
 
+use crate::api::{Kind, KindName};
+
 /// Namespace and name of an object. Kept in many places, so clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
@@ -33,6 +35,51 @@ impl fmt::Display for Name {
             formatter.write_str(&self.name)
         } else {
             write!(formatter, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// An object of one of our kinds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: KindName,
+    /// Its namespace and name.
+    pub name: Name,
+}
+
+impl ObjectRef {
+    /// The reference to this object.
+    pub fn of<K: Kind>(object: &K) -> Self {
+        Self { kind: K::KIND, name: Name::of(object) }
+    }
+
+    /// Reads `Kind/namespace/name`, the form of the annotation `credence.dev/for`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '/');
+        let kind = KindName::parse(parts.next()?)?;
+        let (namespace, name) = (parts.next()?, parts.next()?);
+        Some(Self { kind, name: Name::new(Some(namespace), name) })
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.kind, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_read_from_its_annotation() {
+        let read = ObjectRef::parse("WebhookEndpoint/shop/payments").unwrap();
+        assert_eq!(read.to_string(), "WebhookEndpoint shop/payments");
+        for text in ["", "WebhookEndpoint/shop", "Secret/shop/payments", "shop/payments"] {
+            assert_eq!(ObjectRef::parse(text), None, "{text}");
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::schedule::{self, Window, parse_duration};
+use super::invalid_field::InvalidField;
+use super::schedule::{self, Window, duration};
 use super::selector::{self, Labels};
 use crate::api::{RotationPolicySpec, RotationTarget, RotationTargetKind};
 
@@ -40,15 +41,15 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Checks what the API server could not.
+    /// Checks what the API server cannot check.
     ///
     /// # Errors
-    /// Says which value is wrong and what to write instead.
-    pub fn new(spec: &RotationPolicySpec) -> Result<Self, String> {
+    /// The field that is invalid.
+    pub fn new(spec: &RotationPolicySpec) -> Result<Self, InvalidField> {
         let defaults = Self::default();
         let certificates = spec.certificates.clone().unwrap_or_default();
         Ok(Self {
-            lifetime: certificates.lifetime.as_deref().map_or(Ok(defaults.lifetime), parse_duration)?,
+            lifetime: duration("certificates.lifetime", certificates.lifetime.as_deref(), defaults.lifetime)?,
             renew_after_percent: certificates.renew_after_percent.unwrap_or(defaults.renew_after_percent),
             windows: spec.windows.iter().map(Window::new).collect::<Result<_, _>>()?,
             max_concurrent: spec.max_concurrent.map_or(defaults.max_concurrent, |limit| limit as usize),
@@ -136,13 +137,13 @@ pub enum Cause {
     /// It was issued by a clock that ran ahead, and is not valid yet.
     NotYetValid,
     /// The spec asks for other names or another key.
-    Respecified,
+    SpecChanged,
     /// It would expire before the next allowed time.
     Expiring,
     /// Its authority is no longer trusted.
     AuthorityReplaced,
-    /// `issuedBefore` orders it.
-    Ordered,
+    /// It was issued before `issuedBefore`.
+    Requested,
     /// Its renewal point has passed.
     Due,
 }
@@ -151,13 +152,30 @@ impl Cause {
     /// Whether this is a renewal that `maxConcurrent` holds back, not one that repairs or saves an object.
     #[must_use]
     pub fn is_paced(self) -> bool {
-        matches!(self, Self::AuthorityReplaced | Self::Ordered | Self::Due)
+        matches!(self, Self::AuthorityReplaced | Self::Requested | Self::Due)
     }
 
     /// Whether somebody else made it necessary.
     #[must_use]
     pub fn is_repair(self) -> bool {
         matches!(self, Self::Deleted | Self::Altered)
+    }
+
+    /// Its name in metrics and events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "Missing",
+            Self::Deleted => "Deleted",
+            Self::Altered => "Altered",
+            Self::Expired => "Expired",
+            Self::NotYetValid => "NotYetValid",
+            Self::SpecChanged => "SpecChanged",
+            Self::Expiring => "Expiring",
+            Self::AuthorityReplaced => "AuthorityReplaced",
+            Self::Requested => "Requested",
+            Self::Due => "Due",
+        }
     }
 
     /// The cause in words, after "because".
@@ -169,10 +187,10 @@ impl Cause {
             Self::Altered => "somebody had changed the Secret",
             Self::Expired => "it had expired",
             Self::NotYetValid => "it was issued by a clock that ran ahead",
-            Self::Respecified => "the spec asks for other names or another key",
+            Self::SpecChanged => "the spec asks for other names or another key",
             Self::Expiring => "it would have expired before the next allowed time",
             Self::AuthorityReplaced => "its authority was replaced",
-            Self::Ordered => "issuedBefore orders it",
+            Self::Requested => "it was issued before issuedBefore",
             Self::Due => "its renewal point has passed",
         }
     }
@@ -229,7 +247,7 @@ pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, s
         return Decision::Issue(Cause::NotYetValid);
     }
     if material.inputs != wanted.inputs {
-        return Decision::Issue(Cause::Respecified);
+        return Decision::Issue(Cause::SpecChanged);
     }
     let point = renewal_point(rules, material.issued_at, material.not_after, seed);
     let margin = add(point, (material.not_after.as_second() - point.as_second()) / 2);
@@ -240,7 +258,7 @@ pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, s
     let due = if !wanted.authorities.contains(&material.authority) {
         Some(Cause::AuthorityReplaced)
     } else if ordered {
-        Some(Cause::Ordered)
+        Some(Cause::Requested)
     } else if point <= now {
         Some(Cause::Due)
     } else {
@@ -315,7 +333,7 @@ mod tests {
         let rules = Rules { suspend: true, ..Rules::default() };
         for (spoilt, cause) in [
             (Material { altered_by: Some("kubectl-edit".into()), ..material() }, Cause::Altered),
-            (Material { inputs: "other".into(), ..material() }, Cause::Respecified),
+            (Material { inputs: "other".into(), ..material() }, Cause::SpecChanged),
             (Material { not_after: at(30), ..material() }, Cause::Expired),
             (Material { issued_at: at(3600), ..material() }, Cause::NotYetValid),
         ] {
@@ -335,7 +353,7 @@ mod tests {
     #[test]
     fn an_order_renews_what_is_older_once_and_a_future_order_waits() {
         let rules = |before| Rules { issued_before: Some(at(before)), ..Rules::default() };
-        assert_eq!(decide_at(&rules(100), &material(), 200), Decision::Issue(Cause::Ordered));
+        assert_eq!(decide_at(&rules(100), &material(), 200), Decision::Issue(Cause::Requested));
         let renewed = Material { issued_at: at(200), not_after: at(200 + DAY), ..material() };
         assert!(matches!(decide_at(&rules(100), &renewed, 201), Decision::Keep { held: None, .. }));
         assert_eq!(decide_at(&rules(300), &material(), 200), Decision::Keep { until: at(300), held: None });
@@ -367,7 +385,7 @@ mod tests {
         assert_eq!(decide_at(&far, &material(), due), held);
         assert_eq!(decide_at(&far, &material(), margin), Decision::Issue(Cause::Expiring));
         let ordered = Rules { issued_before: Some(at(10)), ..far };
-        assert_eq!(decide_at(&ordered, &material(), 60), Decision::Issue(Cause::Ordered));
+        assert_eq!(decide_at(&ordered, &material(), 60), Decision::Issue(Cause::Requested));
     }
 
     #[test]

@@ -17,21 +17,22 @@ pub struct Window {
 }
 
 impl Window {
-    /// Checks what the API server could not.
+    /// Checks what the API server cannot check.
     ///
     /// # Errors
-    /// Says which value is wrong and what to write instead.
-    pub fn new(window: &RotationWindow) -> Result<Self, String> {
+    /// The field that is invalid.
+    pub fn new(window: &RotationWindow) -> Result<Self, InvalidField> {
+        let invalid = |message| InvalidField::new("windows", message);
         let zone_name = window.time_zone.as_deref().unwrap_or("UTC");
         let zone = TimeZone::get(zone_name).map_err(|_| {
-            format!("windows: the time zone {zone_name:?} is not known; use an IANA name such as Europe/Berlin")
+            invalid(format!("the time zone {zone_name:?} is not known; use an IANA name such as Europe/Berlin"))
         })?;
         let start = Time::strptime("%H:%M", &window.start)
-            .map_err(|_| format!("windows: the start {:?} is not a time; write HH:MM", window.start))?;
+            .map_err(|_| invalid(format!("the start {:?} is not a time; write HH:MM", window.start)))?;
         Ok(Self {
             days: window.days.iter().copied().map(weekday).collect(),
             start,
-            duration: parse_duration(&window.duration)?,
+            duration: parse_duration("windows", &window.duration)?,
             zone,
         })
     }
@@ -61,15 +62,13 @@ pub fn next_opening(windows: &[Window], now: Timestamp) -> Timestamp {
 /// # Errors
 /// When the text is not a duration.
 pub fn duration(field: &str, text: Option<&str>, default: SignedDuration) -> Result<SignedDuration, InvalidField> {
-    text.map_or(Ok(default), |text| parse_duration(text).map_err(|message| InvalidField::new(field, message)))
+    text.map_or(Ok(default), |text| parse_duration(field, text))
 }
 
 /// Reads a duration as Kubernetes users write it, such as `1h30m`.
-///
-/// # Errors
-/// Names the text that is not a duration.
-pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a duration; write one such as 24h or 90m"))
+fn parse_duration(field: &str, text: &str) -> Result<SignedDuration, InvalidField> {
+    let invalid = |_| InvalidField::new(field, format!("{text:?} is not a duration; write one such as 24h or 90m"));
+    text.parse().map_err(invalid)
 }
 
 fn weekday(day: Day) -> Weekday {
@@ -135,6 +134,6 @@ mod tests {
             duration: "1h".into(),
             time_zone: Some("Europe/Atlantis".into()),
         });
-        assert!(refused.unwrap_err().contains("Europe/Atlantis"));
+        assert!(refused.unwrap_err().message.contains("Europe/Atlantis"));
     }
 }

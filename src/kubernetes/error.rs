@@ -2,14 +2,16 @@
 
 use thiserror::Error;
 
+use crate::api::Reason;
+use crate::domain::refusal::Refusal;
 use crate::issuers::IssuerError;
 
 /// What an error asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// It may pass by itself: try again, with backoff.
+    /// It may pass: retry, with backoff.
     Retry,
-    /// Somebody has to change something; trying again only makes sure that the change is noticed.
+    /// A person has to change something; retrying only makes sure that the change is noticed.
     NeedsUser,
     /// It should never happen.
     Bug,
@@ -27,22 +29,19 @@ impl Class {
     }
 }
 
-/// Why a reconcile did not come to its end.
+/// Why a reconcile failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The API server did not do what was asked.
+    /// A request to the API server failed.
     #[error("cannot {doing}: {source}")]
     Api {
-        /// What was tried, with the object's name.
+        /// The operation, with the object's name.
         doing: String,
-        /// What the API server or the connection said.
+        /// The answer of the API server, or the failure of the connection.
         source: Box<kube::Error>,
     },
     /// An object of the target name belongs to somebody else.
-    #[error(
-        "{kind} {name} exists and does not belong to this object; it is left alone. Rename or delete it, or give this \
-         object another name"
-    )]
+    #[error("{kind} {name} exists and is not managed by this object; delete or rename it, or rename this object")]
     NotOwned {
         /// Kind of the object.
         kind: String,
@@ -92,6 +91,19 @@ impl Error {
 }
 
 impl Error {
+    /// The refusal for a condition, when somebody has to change something.
+    ///
+    /// # Errors
+    /// Every other error, as it is.
+    pub fn into_refusal(self) -> Result<Refusal, Self> {
+        match (&self, self.class()) {
+            (Self::NotOwned { .. }, _) => Ok(Refusal::new(Reason::NotOwned, self.to_string())),
+            // An authority that cannot sign, a quota or an admission rule that refuses an object.
+            (_, Class::NeedsUser) => Ok(Refusal::new(Reason::IssueFailed, self.to_string())),
+            _ => Err(self),
+        }
+    }
+
     /// A short name of it, for metrics.
     #[must_use]
     pub fn label(&self) -> &'static str {

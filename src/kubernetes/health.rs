@@ -1,8 +1,9 @@
 //! How far this process has come, and which of its parts do not work at the moment.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// How long a part may fail before it counts: a restart of the API server is nothing to report.
 const GRACE: Duration = Duration::from_secs(30);
@@ -46,7 +47,7 @@ pub struct Health(Mutex<State>);
 
 impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Enters a stage. Standing by, a process has no parts that could fail.

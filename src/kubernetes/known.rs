@@ -1,8 +1,8 @@
-//! What is known of the Secrets and ConfigMaps that the operator writes, as the watch and the answers to its own writes tell it.
-//! Pure: `now` is a parameter.
+//! The cache of the Secrets and ConfigMaps that the operator writes, filled by the watch and by the answers to its own
+//! writes. Pure: `now` is a parameter.
 //!
-//! Only metadata is kept. Facts about the content stand in annotations, and the field ownership that the API server keeps
-//! shows whether anybody else wrote the content since.
+//! Only metadata is kept. Facts about the content stand in annotations, and the field ownership that the API server
+//! records shows whether anybody else has written the content since.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,60 +12,53 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::ownership::untouched;
 use super::status::version;
-use super::{COMPONENT, FOR};
+use crate::api::KindName;
+use crate::contract::component::{COMPONENT, Component, FOR};
 use crate::domain::contention::Contention;
-use crate::domain::name::Name;
+use crate::domain::name::{Name, ObjectRef};
 
 /// Facts about the content of an object that stand in its annotations.
 pub trait Facts: Clone + Send + Sync + 'static {
-    /// Which components are of this kind, as a label selector; empty for all.
-    const COMPONENTS: &'static str;
+    /// The components that have such facts. The watch selects these and no others.
+    const COMPONENTS: &'static [Component];
 
     /// Reads the facts; `None` when they are incomplete, which counts as altered.
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self>;
 
     /// The entries of `data` that an object of this component has.
-    fn entries(component: &str) -> &'static [&'static str];
+    fn entries(component: Component) -> &'static [&'static str];
 }
 
-/// What is known of one written object.
+/// The record of one written object.
 #[derive(Clone, Debug)]
 pub struct Record<F> {
     version: u64,
     /// UID of the object itself.
     pub uid: String,
-    /// UID of the object that controls it.
-    pub owner: String,
-    /// Kind and name of the object that controls it, as `Kind/name`, or what [`FOR`] says.
-    controller: Arc<str>,
-    /// What it is for.
-    pub component: String,
-    /// What its content is, or who else changed it.
+    /// UID of the object that controls it; `None` when none does.
+    pub owner: Option<String>,
+    /// The object that it was written for: the one that controls it, or the one in its annotation [`FOR`].
+    written_for: Option<ObjectRef>,
+    /// What it is for; `None` for a component that this version does not write.
+    pub component: Option<Component>,
+    /// The facts about its content, or the field manager that changed it.
     pub facts: Result<F, String>,
 }
 
-/// Whose an object is that was changed or is gone.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    pub namespace: Arc<str>,
-    /// See [`Record`].
-    pub controller: Arc<str>,
-}
-
-/// How long it is remembered that an object was deleted by somebody else; its owner is told at once.
+/// How long it is remembered that somebody else deleted an object; its owner is woken at once.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// What is known of all written objects of one kind.
+/// The cache of all written objects of one kind.
 pub(super) struct Known<F> {
     /// In the order of namespace and name, so that looking up what an identity owns does not scan the cluster.
     records: BTreeMap<Name, Arc<Record<F>>>,
-    /// What was put back lately, and who had changed it.
+    /// The objects that were repaired lately, and who had changed them.
     contentions: HashMap<Name, (Contention, String)>,
-    /// What somebody else deleted, and when.
+    /// The objects that somebody else deleted, and when.
     lost: HashMap<Name, Instant>,
-    /// UIDs of what the watch said is gone, and when: the answer to a write of ours may come later than that.
+    /// UIDs of deleted objects, and when the watch reported them: the answer to a write of ours may arrive later.
     gone: HashMap<String, Instant>,
-    /// During a list: what was written since it began, which the list may not show.
+    /// During a list: the objects written since it began, which the list may not show.
     written: Option<HashSet<Name>>,
 }
 
@@ -90,13 +83,13 @@ impl<F: Facts> Known<F> {
         self.lost.contains_key(name)
     }
 
-    /// What was put back lately, and who had changed it.
+    /// The repairs of an object, and who had changed it.
     pub(super) fn contention(&self, name: &Name) -> Option<&(Contention, String)> {
         self.contentions.get(name)
     }
 
-    pub(super) fn owned_by(&self, owner: &str) -> Vec<(Name, Arc<Record<F>>)> {
-        let owned = self.records.iter().filter(|(_, record)| record.owner == owner);
+    pub(super) fn owned_by(&self, owner: Option<&str>) -> Vec<(Name, Arc<Record<F>>)> {
+        let owned = self.records.iter().filter(|(_, record)| record.owner.as_deref() == owner);
         owned.map(|(name, record)| (name.clone(), record.clone())).collect()
     }
 
@@ -105,12 +98,12 @@ impl<F: Facts> Known<F> {
         self.records
             .range(prefix.clone()..)
             .take_while(|(found, _)| found.namespace == prefix.namespace && found.name.starts_with(&*prefix.name))
-            .filter(|(_, record)| record.owner == owner)
+            .filter(|(_, record)| record.owner.as_deref() == Some(owner))
             .map(|(found, record)| (found.name.clone(), record.clone()))
             .collect()
     }
 
-    /// Notes that an object was put back after `who` had changed or deleted it.
+    /// Notes that an object was repaired after `who` had changed or deleted it.
     pub(super) fn repaired(&mut self, name: Name, who: &str, now: Instant) {
         self.contentions.retain(|_, (contention, _)| !contention.is_over(now));
         let contention = match self.contentions.get(&name) {
@@ -125,21 +118,21 @@ impl<F: Facts> Known<F> {
         self.written = Some(HashSet::new());
     }
 
-    /// Drops what the list did not show, and says whose it was.
-    pub(super) fn conclude_list(&mut self, seen: &HashSet<Name>, now: Instant) -> Vec<Told> {
+    /// Drops the objects that the list did not show, and returns for whom they were written.
+    pub(super) fn conclude_list(&mut self, seen: &HashSet<Name>, now: Instant) -> Vec<ObjectRef> {
         let written = self.written.take().unwrap_or_default();
         let is_gone = |name: &Name| !seen.contains(name) && !written.contains(name);
         let gone: Vec<Name> = self.records.keys().filter(|name| is_gone(name)).cloned().collect();
         gone.into_iter()
             .filter_map(|name| {
                 let record = self.records.remove(&name)?;
-                self.lost.insert(name.clone(), now);
-                Some(Told { namespace: name.namespace, controller: record.controller.clone() })
+                self.lost.insert(name, now);
+                record.written_for.clone()
             })
             .collect()
     }
 
-    /// Takes up the answer to a write of our own.
+    /// Takes over the answer to a write of our own.
     pub(super) fn wrote(&mut self, metadata: &ObjectMeta) {
         self.note(metadata);
         if self.gone.contains_key(metadata.uid.as_deref().unwrap_or_default()) {
@@ -156,30 +149,31 @@ impl<F: Facts> Known<F> {
         self.records.remove(name);
     }
 
-    /// Takes up what an object is now. Says whose it is when that is news: the watch may still be behind our own write.
-    pub(super) fn note(&mut self, metadata: &ObjectMeta) -> Option<Told> {
+    /// Takes over an object as it is now. Returns for whom it was written, unless the record is as new: the watch may
+    /// still be behind our own write.
+    pub(super) fn note(&mut self, metadata: &ObjectMeta) -> Option<ObjectRef> {
         let (name, fresh) = (key(metadata), record(metadata));
         let is_old = self.records.get(&name).is_some_and(|known| known.version >= fresh.version);
         if is_old || self.gone.contains_key(&fresh.uid) {
             return None;
         }
-        let told = Told { namespace: name.namespace.clone(), controller: fresh.controller.clone() };
+        let written_for = fresh.written_for.clone();
         self.records.insert(name, Arc::new(fresh));
-        Some(told)
+        written_for
     }
 
-    /// Forgets an object that is gone, and says whose it was.
-    pub(super) fn forget(&mut self, metadata: &ObjectMeta, now: Instant) -> Told {
+    /// Forgets a deleted object, and returns for whom it was written.
+    pub(super) fn forget(&mut self, metadata: &ObjectMeta, now: Instant) -> Option<ObjectRef> {
         let name = key(metadata);
         let gone = metadata.uid.clone().unwrap_or_default();
         self.gone.retain(|_, at| now.duration_since(*at) < REMEMBERED);
         self.lost.retain(|_, at| now.duration_since(*at) < REMEMBERED);
         if self.records.get(&name).is_some_and(|known| known.uid == gone) {
             self.records.remove(&name);
-            self.lost.insert(name.clone(), now);
+            self.lost.insert(name, now);
         }
         self.gone.insert(gone, now);
-        Told { namespace: name.namespace, controller: record::<F>(metadata).controller }
+        written_for(metadata)
     }
 }
 
@@ -193,22 +187,32 @@ pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
-/// What the metadata of an object tells.
+/// The object that another was written for.
+fn written_for(metadata: &ObjectMeta) -> Option<ObjectRef> {
+    let Some(owner) = owner(metadata) else {
+        return ObjectRef::parse(metadata.annotations.as_ref()?.get(FOR)?);
+    };
+    let kind = KindName::parse(&owner.kind)?;
+    let namespace = metadata.namespace.as_deref().filter(|_| kind.is_namespaced());
+    Some(ObjectRef { kind, name: Name::new(namespace, &owner.name) })
+}
+
+/// The record of an object, from its metadata.
 pub(super) fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
     let nothing = BTreeMap::new();
     let annotations = metadata.annotations.as_ref().unwrap_or(&nothing);
-    let component = metadata.labels.as_ref().and_then(|labels| labels.get(COMPONENT)).cloned().unwrap_or_default();
-    let entries = metadata.managed_fields.as_deref().unwrap_or_default();
-    let owner = owner(metadata);
-    let other = annotations.get(FOR).cloned();
-    let facts = || F::read(annotations).ok_or_else(|| "somebody who removed its annotations".to_owned());
+    let label = metadata.labels.as_ref().and_then(|labels| labels.get(COMPONENT));
+    let component = label.and_then(|label| Component::parse(label));
+    let managers = metadata.managed_fields.as_deref().unwrap_or_default();
+    let entries = component.map(F::entries).unwrap_or_default();
+    let facts = || F::read(annotations).ok_or_else(|| "a writer that removed its annotations".to_owned());
     let written = annotations.keys().filter(|name| name.starts_with("credence.dev/")).map(String::as_str);
     Record {
         version: version(metadata),
         uid: metadata.uid.clone().unwrap_or_default(),
-        owner: owner.map(|owner| owner.uid.clone()).unwrap_or_default(),
-        controller: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)).or(other).unwrap_or_default().into(),
-        facts: untouched(entries, F::entries(&component), written).and_then(|()| facts()),
+        owner: owner(metadata).map(|owner| owner.uid.clone()),
+        written_for: written_for(metadata),
+        facts: untouched(managers, entries, written).and_then(|()| facts()),
         component,
     }
 }
@@ -221,19 +225,20 @@ mod tests {
     struct Nothing;
 
     impl Facts for Nothing {
-        const COMPONENTS: &'static str = "";
+        const COMPONENTS: &'static [Component] = &[];
 
         fn read(_: &BTreeMap<String, String>) -> Option<Self> {
             Some(Self)
         }
 
-        fn entries(_: &str) -> &'static [&'static str] {
+        fn entries(_: Component) -> &'static [&'static str] {
             &[]
         }
     }
 
     fn metadata(uid: &str, version: &str) -> ObjectMeta {
         ObjectMeta {
+            annotations: Some([(FOR.to_owned(), "WebhookEndpoint/shop/orders".to_owned())].into()),
             namespace: Some("shop".into()),
             name: Some("orders-mtls".into()),
             uid: Some(uid.into()),
@@ -247,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_comes_after_the_deletion_brings_nothing_back() {
+    fn an_answer_that_arrives_after_the_deletion_restores_nothing() {
         let (mut known, now) = (Known::<Nothing>::default(), Instant::now());
         known.forget(&metadata("1", "8"), now);
         known.wrote(&metadata("1", "7"));

@@ -1,5 +1,5 @@
 //! What all controllers share: watches, ownership of written objects, status, events, errors, and the loop that runs
-//! a controller. A controller that does one of these by itself is a defect.
+//! a controller. It knows no kind. A controller that does one of these by itself is a defect.
 
 pub mod client;
 pub mod error;
@@ -21,22 +21,16 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
+use crate::contract::component::{COMPONENT, Component, MANAGED_BY};
+
 /// Field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "credence";
-/// Label that every written Secret and ConfigMap carries, and that the watches select.
-pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "credence");
-/// Label that says what a written object is for.
-pub const COMPONENT: &str = "credence.dev/component";
-
-/// Annotation that says for whom an object was written that lives in another namespace, as `Kind/namespace/name`.
-pub const FOR: &str = "credence.dev/for";
-
 /// Metadata of an object that `owner` controls.
 pub fn owned_metadata<K: Resource<DynamicType = ()>>(
     owner: &K,
     namespace: &str,
     name: &str,
-    component: &str,
+    component: Component,
     annotations: BTreeMap<String, String>,
 ) -> ObjectMeta {
     ObjectMeta {
@@ -44,7 +38,7 @@ pub fn owned_metadata<K: Resource<DynamicType = ()>>(
         namespace: Some(namespace.to_owned()),
         labels: Some(BTreeMap::from([
             (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
-            (COMPONENT.to_owned(), component.to_owned()),
+            (COMPONENT.to_owned(), component.as_str().to_owned()),
         ])),
         annotations: Some(annotations),
         owner_references: owner.controller_owner_ref(&()).map(|reference: OwnerReference| vec![reference]),

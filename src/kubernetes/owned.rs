@@ -1,10 +1,10 @@
 //! Secrets and ConfigMaps that the operator writes: how they are watched, and written without ever touching what belongs
-//! to others. What is known of them is kept apart from that (`known.rs`).
+//! to others. The cache of them is `known.rs`.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::marker::PhantomData;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, pin_mut};
@@ -13,13 +13,15 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::FIELD_MANAGER;
 use super::error::{Error, has_code};
-use super::known::{Facts, Known, Record, Told, key, owner, record};
-use super::{FIELD_MANAGER, MANAGED_BY};
-use crate::domain::name::Name;
+use super::known::{Facts, Known, Record, key, owner, record};
+use crate::contract::component::selector;
+use crate::domain::name::{Name, ObjectRef};
 
 /// All written objects of one kind.
 pub struct Owned<K, F> {
@@ -33,7 +35,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug + Send,
     F: Facts,
 {
-    /// Nothing is known before [`Self::follow`] has listed.
+    /// The cache is empty before [`Self::follow`] has listed.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client, known: RwLock::default(), kind: PhantomData }
@@ -42,40 +44,37 @@ where
     /// The label selector of the watch.
     #[must_use]
     pub fn selector() -> String {
-        let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
-        if F::COMPONENTS.is_empty() { ours } else { format!("{ours},{}", F::COMPONENTS) }
+        selector(F::COMPONENTS)
     }
 
     fn read_known(&self) -> RwLockReadGuard<'_, Known<F>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner)
+        self.known.read()
     }
 
     fn write_known(&self) -> RwLockWriteGuard<'_, Known<F>> {
-        self.known.write().unwrap_or_else(PoisonError::into_inner)
+        self.known.write()
     }
 
-    /// Follows the metadata watch. `listed` is called after each complete list, `changed` with the namespace and the
-    /// controlling object (`Kind/name`) for every change.
+    /// Follows the metadata watch. `listed` is called after each complete list, `changed` with the object that another was
+    /// written for, whenever that one changed.
     pub async fn follow(
         &self,
         events: impl Stream<Item = Event<PartialObjectMeta<K>>> + Send,
         mut listed: impl FnMut() + Send,
-        mut changed: impl FnMut(&str, &str) + Send,
+        mut changed: impl FnMut(ObjectRef) + Send,
     ) {
         pin_mut!(events);
         let mut seen: HashSet<Name> = HashSet::new();
-        let mut touched: Vec<Told> = Vec::new();
+        let mut touched: Vec<ObjectRef> = Vec::new();
         while let Some(event) = events.next().await {
             match event {
                 Event::Apply(object) => {
-                    let told = self.write_known().note(&object.metadata);
-                    if let Some(Told { namespace, controller }) = told {
-                        changed(&namespace, &controller);
-                    }
+                    let written_for = self.write_known().note(&object.metadata);
+                    written_for.into_iter().for_each(&mut changed);
                 }
                 Event::Delete(object) => {
-                    let Told { namespace, controller } = self.write_known().forget(&object.metadata, Instant::now());
-                    changed(&namespace, &controller);
+                    let written_for = self.write_known().forget(&object.metadata, Instant::now());
+                    written_for.into_iter().for_each(&mut changed);
                 }
                 Event::Init => {
                     seen.clear();
@@ -89,16 +88,14 @@ where
                 Event::InitDone => {
                     touched.extend(self.write_known().conclude_list(&seen, Instant::now()));
                     listed();
-                    // What changed while nobody watched is told now.
-                    for Told { namespace, controller } in touched.drain(..) {
-                        changed(&namespace, &controller);
-                    }
+                    // These changed while the watch was interrupted.
+                    touched.drain(..).for_each(&mut changed);
                 }
             }
         }
     }
 
-    /// What is known of an object.
+    /// The record of an object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Record<F>>> {
         self.read_known().get(&Name::new(Some(namespace), name))
     }
@@ -108,37 +105,37 @@ where
         self.read_known().was_lost(&Name::new(Some(namespace), name))
     }
 
-    /// Why an object must not be put back yet, and for how long: that was done a short while ago.
+    /// Why an object must not be repaired yet, and for how long: it was repaired a short while ago.
     pub fn held_back(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
         let known = self.read_known();
         let (contention, who) = known.contention(&Name::new(Some(namespace), name))?;
         let pause = contention.repair_at().saturating_duration_since(now);
-        (!contention.is_over(now) && !pause.is_zero()).then(|| (Self::contended(namespace, name, who), pause))
+        (!contention.is_over(now) && !pause.is_zero()).then(|| (Self::describe_contention(namespace, name, who), pause))
     }
 
-    /// Whether somebody keeps changing an object: in words, and after how long in peace that counts as ended.
-    pub fn fight(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
+    /// Whether somebody keeps changing an object: in words, and after how long without a change that counts as over.
+    pub fn contended(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
         let known = self.read_known();
         let (contention, who) = known.contention(&Name::new(Some(namespace), name))?;
-        let calm_in = contention.fight_until()?.saturating_duration_since(now);
-        (!calm_in.is_zero()).then(|| (Self::contended(namespace, name, who), calm_in))
+        let calm_in = contention.contended_until()?.saturating_duration_since(now);
+        (!calm_in.is_zero()).then(|| (Self::describe_contention(namespace, name, who), calm_in))
     }
 
-    fn contended(namespace: &str, name: &str, who: &str) -> String {
+    fn describe_contention(namespace: &str, name: &str, who: &str) -> String {
         format!(
-            "the {} {namespace}/{name} is changed or deleted again and again by {who}; it is put back once a minute at \
-             most. Find out who that is and stop it",
+            "the {} {namespace}/{name} is repeatedly changed or deleted by {who}; it is repaired at most once a minute. \
+             Find that writer and stop it",
             K::kind(&())
         )
     }
 
-    /// Notes that an object was put back after somebody else had changed or deleted it.
+    /// Notes that an object was repaired after somebody else had changed or deleted it.
     pub fn repaired(&self, namespace: &str, name: &str, who: Option<&str>, now: Instant) {
-        self.write_known().repaired(Name::new(Some(namespace), name), who.unwrap_or("somebody"), now);
+        self.write_known().repaired(Name::new(Some(namespace), name), who.unwrap_or("another writer"), now);
     }
 
-    /// All objects that an owner controls.
-    pub fn owned_by(&self, owner: &str) -> Vec<(Name, Arc<Record<F>>)> {
+    /// All objects that an owner controls, or that no object controls.
+    pub fn owned_by(&self, owner: Option<&str>) -> Vec<(Name, Arc<Record<F>>)> {
         self.read_known().owned_by(owner)
     }
 
@@ -147,13 +144,13 @@ where
         self.read_known().with_prefix(&Name::new(Some(namespace), prefix), owner)
     }
 
-    /// Creates or updates an object. What exists and belongs to somebody else is left alone.
+    /// Creates or updates an object. An object of somebody else is left alone.
     ///
     /// # Errors
     /// [`Error::NotOwned`] for an object of somebody else, otherwise what the API server said.
     pub async fn put(&self, object: &K) -> Result<(), Error> {
         let Name { namespace, name } = key(object.meta());
-        let owner = owner(object.meta()).map(|owner| owner.uid.clone()).unwrap_or_default();
+        let owner = owner(object.meta()).map(|owner| owner.uid.clone());
         let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
         let doing = |verb: &str| format!("{verb} {} {namespace}/{name}", K::kind(&()));
         let known = match self.get(&namespace, &name) {
@@ -186,12 +183,13 @@ where
         Ok(())
     }
 
-    /// Deletes an object that `owner` controls; anything else is left alone.
+    /// Deletes an object that `owner` controls, or that no object controls; any other is left alone.
     ///
     /// # Errors
     /// When the API server refuses; an object that is gone is not an error.
-    pub async fn delete(&self, namespace: &str, name: &str, owner: &str) -> Result<(), Error> {
-        let Some(record) = self.get(namespace, name).filter(|record| record.owner == owner) else { return Ok(()) };
+    pub async fn delete(&self, namespace: &str, name: &str, owner: Option<&str>) -> Result<(), Error> {
+        let found = self.get(namespace, name).filter(|record| record.owner.as_deref() == owner);
+        let Some(record) = found else { return Ok(()) };
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let params = DeleteParams {
             preconditions: Some(Preconditions { uid: Some(record.uid.clone()), resource_version: None }),

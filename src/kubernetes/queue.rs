@@ -1,6 +1,6 @@
 //! The queue of a controller: every object waits at most once and is worked on by one worker at a time. Objects that
-//! may hang together form a group with workers of its own, and within a group everybody has their turn, so that
-//! neither a broker that hangs nor a namespace with a thousand broken objects holds up anybody else.
+//! depend on one thing that may hang form a group with workers of its own, and within a group namespaces take turns. So
+//! neither a broker that hangs nor a namespace with a thousand broken objects delays any other.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 /// Where an object waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lane {
-    /// What it may hang together with; no other group waits for this one.
+    /// The thing that may delay it, such as a broker; no other group waits for this one.
     pub group: String,
-    /// Whose turn it is within the group, usually a namespace's.
+    /// Who takes turns within the group, usually namespaces.
     pub turn: String,
 }
 
 #[derive(Debug)]
-enum Standing {
-    /// Since when it waits.
+enum Position {
+    /// Waiting for a worker since this time.
     Waiting(Instant),
-    /// In which group it is worked on, and from when on somebody wants it looked at again.
+    /// With a worker of this group. `again` is when it is to be looked at once more.
     Running { group: String, again: Option<Instant> },
 }
 
@@ -28,7 +28,7 @@ enum Standing {
 struct Group<K> {
     running: usize,
     lanes: HashMap<String, VecDeque<K>>,
-    /// Lanes in the order in which they have their turn; one that is empty is not in it.
+    /// Lanes in the order of their turns, empty ones left out.
     turns: VecDeque<String>,
 }
 
@@ -42,11 +42,11 @@ struct Alarm {
 #[derive(Debug)]
 pub struct Queue<K> {
     workers: usize,
-    standing: HashMap<K, Standing>,
+    positions: HashMap<K, Position>,
     groups: HashMap<String, Group<K>>,
     running: usize,
     alarms: BinaryHeap<Reverse<Alarm>>,
-    /// What an alarm is for; one that is not in here any more was overtaken.
+    /// The object of each alarm. An alarm without an object was overtaken by an earlier one.
     sleeping: HashMap<u64, K>,
     alarm_of: HashMap<K, (u64, Instant)>,
     last_alarm: u64,
@@ -58,7 +58,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     pub fn new(workers: usize) -> Self {
         Self {
             workers,
-            standing: HashMap::new(),
+            positions: HashMap::new(),
             groups: HashMap::new(),
             running: 0,
             alarms: BinaryHeap::new(),
@@ -68,11 +68,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Asks for an object to be looked at as soon as it has its turn, but not before `at`.
+    /// Queues an object: it is handed out when its turn comes, but not before `at`.
     pub fn ask(&mut self, key: K, lane: impl FnOnce(&K) -> Lane, at: Instant, now: Instant) {
-        match self.standing.get_mut(&key) {
-            Some(Standing::Waiting(_)) => {}
-            Some(Standing::Running { again, .. }) => *again = Some(again.map_or(at, |before| before.min(at))),
+        match self.positions.get_mut(&key) {
+            Some(Position::Waiting(_)) => {}
+            Some(Position::Running { again, .. }) => *again = Some(again.map_or(at, |before| before.min(at))),
             None if at <= now => {
                 self.cancel(&key);
                 let lane = lane(&key);
@@ -86,7 +86,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Hands out the next object, and says for how long it has waited.
+    /// Hands out the next object, and how long it has waited.
     pub fn next(&mut self, lane: impl Fn(&K) -> Lane, now: Instant) -> Option<(K, Duration)> {
         while let Some(Reverse(alarm)) = self.alarms.peek()
             && alarm.at <= now
@@ -111,17 +111,17 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
         group.running += 1;
         self.running += 1;
-        let running = Standing::Running { group: name.clone(), again: None };
-        let since = match self.standing.insert(key.clone(), running) {
-            Some(Standing::Waiting(since)) => since,
+        let running = Position::Running { group: name.clone(), again: None };
+        let since = match self.positions.insert(key.clone(), running) {
+            Some(Position::Waiting(since)) => since,
             _ => now,
         };
         Some((key, now.duration_since(since)))
     }
 
-    /// Takes an object back. It is looked at again when somebody asked for that in the meantime, otherwise at `then`.
+    /// Takes an object back from a worker. It is queued again if that was asked for meanwhile, otherwise at `then`.
     pub fn done(&mut self, key: &K, then: Option<Instant>, lane: impl FnOnce(&K) -> Lane, now: Instant) {
-        let Some(Standing::Running { group: name, again }) = self.standing.remove(key) else { return };
+        let Some(Position::Running { group: name, again }) = self.positions.remove(key) else { return };
         self.running -= 1;
         if let Some(group) = self.groups.get_mut(&name) {
             group.running -= 1;
@@ -134,7 +134,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// When [`Self::next`] may have something that it does not have now.
+    /// When [`Self::next`] may have an object that it does not have now.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
         self.alarms.peek().map(|Reverse(alarm)| alarm.at)
@@ -143,22 +143,22 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// How many objects wait for a worker.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.standing.len() - self.running
+        self.positions.len() - self.running
     }
 
-    /// For how long the oldest of them has waited.
+    /// How long the oldest of them has waited.
     #[must_use]
     pub fn oldest(&self, now: Instant) -> Duration {
         let fronts = self.groups.values().flat_map(|group| group.lanes.values()).filter_map(VecDeque::front);
-        let waiting = fronts.filter_map(|key| match self.standing.get(key) {
-            Some(Standing::Waiting(since)) => Some(now.duration_since(*since)),
+        let waiting = fronts.filter_map(|key| match self.positions.get(key) {
+            Some(Position::Waiting(since)) => Some(now.duration_since(*since)),
             _ => None,
         });
         waiting.max().unwrap_or_default()
     }
 
     fn wait(&mut self, key: K, lane: Lane, since: Instant) {
-        self.standing.insert(key.clone(), Standing::Waiting(since));
+        self.positions.insert(key.clone(), Position::Waiting(since));
         let empty = || Group { running: 0, lanes: HashMap::new(), turns: VecDeque::new() };
         let group = self.groups.entry(lane.group).or_insert_with(empty);
         if !group.lanes.contains_key(&lane.turn) {
@@ -178,7 +178,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         if let Some((number, _)) = self.alarm_of.remove(key) {
             self.sleeping.remove(&number);
         }
-        // Alarms that were overtaken must not outgrow those that count.
+        // Overtaken alarms must not outnumber the others.
         if self.alarms.len() > 64 && self.alarms.len() > 2 * self.sleeping.len() {
             self.alarms.retain(|Reverse(alarm)| self.sleeping.contains_key(&alarm.number));
         }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_have_their_turn_one_after_the_other() {
+    fn namespaces_take_turns() {
         let (mut queue, now) = (Queue::new(10), Instant::now());
         for key in [":many/1", ":many/2", ":many/3", ":few/1", ":many/1"] {
             queue.ask(key, lane, now, now);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_hangs_leaves_workers_to_the_others() {
+    fn a_group_that_hangs_leaves_workers_to_other_groups() {
         let (mut queue, now) = (Queue::new(2), Instant::now());
         for key in ["hangs:a/1", "hangs:b/1", "hangs:c/1"] {
             queue.ask(key, lane, now, now);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_during_the_work_is_looked_at_once_more() {
+    fn an_object_queued_while_with_a_worker_is_handed_out_once_more() {
         let (mut queue, now) = (Queue::new(2), Instant::now());
         queue.ask(":a/1", lane, now, now);
         assert_eq!(take(&mut queue, now), [":a/1"]);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_comes_back_at_its_time_or_when_asked_for() {
+    fn an_object_is_handed_out_at_its_time_or_when_queued() {
         let (mut queue, now) = (Queue::new(2), Instant::now());
         let then = now + Duration::from_secs(60);
         for key in [":a/1", ":a/2"] {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_is_known_and_alarms_do_not_pile_up() {
+    fn the_oldest_is_known_and_alarms_do_not_accumulate() {
         let (mut queue, start) = (Queue::new(1), Instant::now());
         queue.ask(":a/1", lane, start, start);
         assert_eq!(queue.oldest(start + Duration::from_secs(3)), Duration::from_secs(3));
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_later_gathers() {
+    fn an_object_queued_for_later_is_handed_out_once() {
         let (mut queue, now) = (Queue::new(1), Instant::now());
         let (soon, later) = (now + Duration::from_millis(500), now + Duration::from_secs(9));
         queue.ask(":a/1", lane, later, now);

@@ -1,19 +1,21 @@
-//! The loop of a controller: names wait in a queue, reconciles run beside each other, each object has its own backoff,
-//! and there is one place for reporting.
+//! The loop of a controller: names wait in a queue, reconciles run concurrently, each object has its own backoff, and
+//! there is one place that reports outcomes.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use kube::Resource;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
+use tracing::{Instrument, info_span};
 
 use super::error::{Class, Error};
 use super::queue::{Lane, Queue};
@@ -27,7 +29,7 @@ type LaneOf = Box<dyn Fn(&Name) -> Lane + Send + Sync>;
 struct Shared {
     queue: Mutex<Queue<Name>>,
     lane: LaneOf,
-    gather: Duration,
+    debounce: Duration,
     wake: Notify,
 }
 
@@ -36,14 +38,14 @@ struct Shared {
 pub struct Trigger(Arc<Shared>);
 
 impl Trigger {
-    /// A trigger whose controller works on `workers` objects of each group at once. What is asked for waits for
-    /// `gather`, so that many reasons to look make one look.
+    /// A trigger whose controller works on `workers` objects of each group at once. An object waits for `debounce`, so that
+    /// many reasons to look at it lead to one reconcile.
     #[must_use]
-    pub fn new(workers: usize, gather: Duration, lane: impl Fn(&Name) -> Lane + Send + Sync + 'static) -> Self {
+    pub fn new(workers: usize, debounce: Duration, lane: impl Fn(&Name) -> Lane + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
             queue: Mutex::new(Queue::new(workers)),
             lane: Box::new(lane),
-            gather,
+            debounce,
             wake: Notify::new(),
         }))
     }
@@ -51,41 +53,41 @@ impl Trigger {
     /// Asks for an object.
     pub fn fire(&self, name: &Name) {
         let now = Instant::now();
-        self.queue().ask(name.clone(), &self.0.lane, now + self.0.gather, now);
+        self.queue().ask(name.clone(), &self.0.lane, now + self.0.debounce, now);
         self.0.wake.notify_one();
     }
 
-    /// How many objects wait, and for how long the oldest has.
+    /// How many objects wait, and how long the oldest has waited.
     #[must_use]
-    pub fn standing(&self) -> (usize, Duration) {
+    pub fn backlog(&self) -> (usize, Duration) {
         let queue = self.queue();
         (queue.depth(), queue.oldest(Instant::now()))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<Name>> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.queue.lock()
     }
 }
 
 /// When an object wants to be looked at next, if nothing changes before.
 pub type Next = Option<Duration>;
 
-/// What came of a reconcile.
+/// The outcome of a reconcile.
 #[derive(Clone, Copy, Debug)]
 pub struct Done {
-    /// When it is to be looked at next.
+    /// When the object is to be looked at next.
     pub next: Next,
     reason: &'static str,
 }
 
 impl Done {
-    /// The object stands as its conditions say.
+    /// The object is as its conditions say.
     #[must_use]
     pub fn with(conditions: &Conditions, next: Next) -> Self {
         Self { next, reason: conditions.verdict().map_or("", |(reason, _)| reason.as_str()) }
     }
 
-    /// Nothing is left to do for an object that is going.
+    /// The object is deleted, or will be, and nothing is left to do.
     #[must_use]
     pub fn gone() -> Self {
         Self { next: None, reason: "Deleted" }
@@ -112,8 +114,11 @@ pub async fn run<K, F>(
             while let Some((key, _)) = queue.next(&trigger.0.lane, Instant::now()) {
                 let found = store.find(&key).map(|object| object.map(Arc::new));
                 let work = found.as_ref().and_then(|object| object.as_ref().ok()).map(|object| {
+                    let generation = object.meta().generation;
+                    let (namespace, object_name) = (&*key.namespace, &*key.name);
+                    let span = info_span!("reconcile", controller = name, namespace, name = object_name, generation);
                     // A defect in one reconcile must not end the controller.
-                    AssertUnwindSafe(reconcile(object.clone())).catch_unwind()
+                    AssertUnwindSafe(reconcile(object.clone()).instrument(span)).catch_unwind()
                 });
                 running.spawn(async move {
                     let began = Instant::now();
@@ -150,7 +155,7 @@ pub async fn run<K, F>(
     while running.join_next().await.is_some() {}
 }
 
-/// How often each object has failed in a row, and where that is told.
+/// Reports outcomes, and counts how often each object has failed in a row.
 struct Reports {
     name: &'static str,
     metrics: Arc<Metrics>,
@@ -158,7 +163,7 @@ struct Reports {
 }
 
 impl Reports {
-    /// Tells of one reconcile, and says when the object is to be looked at next.
+    /// Reports one outcome, and returns when the object is to be looked at next.
     fn report<K: Resource>(
         &mut self,
         key: &Name,
@@ -179,21 +184,27 @@ impl Reports {
                 let delay = backoff(class, *count, seed(object.as_ref()));
                 *count = count.saturating_add(1);
                 self.metrics.reconciled(controller, class.as_str(), error.label(), took);
-                let object = key.to_string();
+                let (namespace, name, reason) = (&*key.namespace, &*key.name, error.label());
+                let retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
                 if class == Class::Bug {
-                    tracing::error!(controller, object, %error, "reconcile failed");
+                    tracing::error!(controller, namespace, name, reason, %error, retry_in_ms, "reconcile failed");
                 } else {
-                    tracing::warn!(controller, object, %error, retry_in = ?delay, "reconcile failed");
+                    tracing::warn!(controller, namespace, name, reason, %error, retry_in_ms, "reconcile failed");
                 }
                 Some(delay)
             }
             (Some(Err(invalid)), _) => {
-                tracing::error!(controller, object = %key, error = invalid,
-                    "the stored object does not fit its schema; it is left alone until it is corrected");
+                tracing::error!(
+                    controller,
+                    namespace = &*key.namespace,
+                    name = &*key.name,
+                    error = invalid,
+                    "object does not match its schema; ignoring it until it is corrected"
+                );
                 self.metrics.reconciled(controller, "invalid", "Schema", took);
                 None
             }
-            // It is gone.
+            // It was deleted.
             _ => {
                 self.failures.remove(key);
                 None

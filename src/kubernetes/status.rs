@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -32,7 +32,7 @@ impl<S> Default for StatusWriter<S> {
 impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
     /// The status as it stands: from the object, or newer from our own last write.
     pub fn current<K: Resource>(&self, object: &K, status: Option<&S>) -> S {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.written.lock();
         let uid = uid(object);
         match written.get(&uid) {
             Some((version, newer)) if *version > resource_version(object) => newer.clone(),
@@ -67,7 +67,7 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
         match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
             Ok(answer) => {
                 let entry = (resource_version(&answer), wanted.clone());
-                self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid(object), entry);
+                self.written.lock().insert(uid(object), entry);
                 Ok(true)
             }
             Err(error) if has_code(&error, 404) => Ok(false),

@@ -1,19 +1,21 @@
-//! What exists of one kind, as the watch told it. An object is in its store before anybody is told of it, so whoever is
-//! told can look it up.
+//! The objects of one kind, kept up to date by a watch. An object is stored before its change is reported, so whoever
+//! receives the change can look the object up.
 //!
-//! Objects are kept packed: as JSON, compressed against another object of their kind, since they are alike. A thousand of
-//! them take less than a megabyte, and unpacking one takes some microseconds.
+//! Objects are kept packed: as JSON, compressed against the fullest object of their kind that was seen so far, since
+//! objects of one kind are alike. A thousand of them take less than a megabyte, and unpacking one takes some
+//! microseconds.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt, pin_mut};
 use kube::Resource;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -22,12 +24,30 @@ use super::error::Error;
 use super::guard::Guarded;
 use crate::domain::name::Name;
 
-/// An object as a watch gives it: perhaps one that does not fit its schema.
+/// A change of one object. An object that cannot be read is absent here.
+#[derive(Debug)]
+pub struct Change<K> {
+    /// Its name.
+    pub name: Name,
+    /// The object before the change.
+    pub before: Option<K>,
+    /// The object after the change; absent when it was deleted.
+    pub after: Option<K>,
+}
+
+impl<K> Change<K> {
+    /// Whether some facts about the object are other than before. The facts of an absent object are `None`.
+    pub fn differs<'a, F: PartialEq>(&'a self, facts: impl Fn(&'a K) -> F) -> bool {
+        self.before.as_ref().map(&facts) != self.after.as_ref().map(&facts)
+    }
+}
+
+/// An object as a watch delivers it: it may not fit its schema.
 pub trait Watched: Send {
-    /// What it is when it does.
+    /// The object when it does.
     type Object: Resource<DynamicType = ()> + Serialize + DeserializeOwned;
 
-    /// Its name, and what it is or why it cannot be read.
+    /// The name of the object, and the object itself or why it cannot be read.
     fn read(self) -> (Name, Result<Self::Object, String>);
 }
 
@@ -105,11 +125,11 @@ impl<K> Default for Store<K> {
 
 impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     fn entries(&self) -> RwLockReadGuard<'_, Entries> {
-        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared.entries.read()
     }
 
     fn entries_mut(&self) -> RwLockWriteGuard<'_, Entries> {
-        self.shared.entries.write().unwrap_or_else(PoisonError::into_inner)
+        self.shared.entries.write()
     }
 
     /// Waits until everything that exists has been listed once.
@@ -172,17 +192,17 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     /// What to compress an object against: the fullest object seen so far. The first ones have no status yet, and one
     /// that is a quarter longer takes their place.
     fn dictionary(&self, json: &[u8]) -> Arc<[u8]> {
-        let mut dictionary = self.shared.dictionary.write().unwrap_or_else(PoisonError::into_inner);
+        let mut dictionary = self.shared.dictionary.write();
         if json.len() > dictionary.len() * 5 / 4 && json.len() < LARGEST_DICTIONARY {
             *dictionary = json.into();
         }
         dictionary.clone()
     }
 
-    fn pack(&self, object: Result<K, String>) -> Entry {
-        let packed = object.and_then(|mut object| {
-            forget_bookkeeping(&mut object);
-            serde_json::to_vec(&object).map_err(|error| error.to_string())
+    fn pack(&self, object: &mut Result<K, String>) -> Entry {
+        let packed = object.as_mut().map_err(|why| why.clone()).and_then(|object| {
+            forget_bookkeeping(object);
+            serde_json::to_vec(object).map_err(|error| error.to_string())
         });
         match packed {
             Ok(json) => {
@@ -197,44 +217,48 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         serde_json::from_slice(&entry.json()?).map_err(|error| error.to_string())
     }
 
-    /// Follows a watch until it ends, which it does not by itself, and calls `changed` for every object that was added,
-    /// changed or removed.
-    pub async fn follow<W>(self, events: impl Stream<Item = Event<W>> + Send, mut changed: impl FnMut(&Name) + Send)
+    /// Follows a watch until it ends, which it does not by itself, and calls `changed` for every object that was created,
+    /// changed or deleted.
+    pub async fn follow<W>(self, events: impl Stream<Item = Event<W>> + Send, mut changed: impl FnMut(Change<K>) + Send)
     where
         W: Watched<Object = K>,
     {
+        let readable = |entry: Option<Entry>| entry.and_then(|entry| Self::unpack(&entry).ok());
         pin_mut!(events);
         let mut listing = Entries::new();
         while let Some(event) = events.next().await {
             match event {
                 Event::Apply(object) => {
-                    let (name, object) = object.read();
-                    let entry = self.pack(object);
-                    self.entries_mut().insert(name.clone(), entry);
-                    changed(&name);
+                    let (name, mut object) = object.read();
+                    let entry = self.pack(&mut object);
+                    let before = self.entries_mut().insert(name.clone(), entry);
+                    changed(Change { name, before: readable(before), after: object.ok() });
                 }
                 Event::Delete(object) => {
                     let (name, _) = object.read();
-                    self.entries_mut().remove(&name);
-                    changed(&name);
+                    let before = self.entries_mut().remove(&name);
+                    changed(Change { name, before: readable(before), after: None });
                 }
                 Event::Init => listing.clear(),
                 Event::InitApply(object) => {
-                    let (name, object) = object.read();
-                    let entry = self.pack(object);
+                    let (name, mut object) = object.read();
+                    let entry = self.pack(&mut object);
                     listing.insert(name, entry);
                 }
                 Event::InitDone => {
                     let fresh = std::mem::take(&mut listing);
-                    let before = std::mem::replace(&mut *self.entries_mut(), fresh);
+                    let mut before = std::mem::replace(&mut *self.entries_mut(), fresh);
                     self.shared.listed.send_replace(true);
-                    self.differences(&before).iter().for_each(&mut changed);
+                    for name in self.differences(&before) {
+                        let (before, after) = (before.remove(&name), self.entries().get(&name).cloned());
+                        changed(Change { name, before: readable(before), after: readable(after) });
+                    }
                 }
             }
         }
     }
 
-    /// The names of everything that a list has shown to be other than before.
+    /// The names of all objects that a list has shown to be other than before.
     fn differences(&self, before: &Entries) -> Vec<Name> {
         let entries = self.entries();
         let gone = before.keys().filter(|name| !entries.contains_key(*name));
@@ -271,7 +295,7 @@ mod tests {
 
     async fn follow(store: &Store<ConfigMap>, events: Vec<Event<Guarded<ConfigMap>>>) -> Vec<String> {
         let mut told = Vec::new();
-        store.clone().follow(stream::iter(events), |name| told.push(name.to_string())).await;
+        store.clone().follow(stream::iter(events), |change| told.push(change.name.to_string())).await;
         told
     }
 

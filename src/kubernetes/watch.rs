@@ -1,4 +1,4 @@
-//! How watches are asked for, and how they outlive what breaks them.
+//! How watches are requested, and how they are started again after an interruption.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,45 +12,45 @@ use kube::runtime::watcher::{self, Error, Event, ExponentialBackoff};
 use super::health::Health;
 
 /// For how long the API server keeps one watch open. A connection that died in silence is noticed little later.
-const LASTS: u32 = 60;
+const TIMEOUT: u32 = 60;
 /// How long a watch that broke waits before it is started again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// After how long without a break the pauses begin anew.
-const CALM: Duration = Duration::from_secs(30);
+const RESET: Duration = Duration::from_secs(30);
 
-/// How every watch is asked for.
+/// How every watch is requested.
 #[must_use]
 pub fn config() -> watcher::Config {
-    watcher::Config::default().timeout(LASTS)
+    watcher::Config::default().timeout(TIMEOUT)
 }
 
-/// Where it is told that a watch broke.
+/// Where interruptions of watches are reported.
 #[derive(Clone)]
 pub struct Interruptions {
     /// Counts them, by part.
     pub count: Arc<dyn Fn(&'static str) + Send + Sync>,
-    /// Knows whether they last.
+    /// Reports the ones that last.
     pub health: Arc<Health>,
 }
 
 impl Interruptions {
-    /// The events of a watch without its errors, which are told, and after which it is started again.
-    pub fn outlive<T: Send>(
+    /// The events of a watch without its errors: these are reported, and the watch is started again.
+    pub fn retry_forever<T: Send, E: Stream<Item = Result<Event<T>, Error>> + Send>(
         self,
         part: &'static str,
-        events: impl Stream<Item = Result<Event<T>, Error>> + Send,
-    ) -> impl Stream<Item = Event<T>> + Send {
+        events: E,
+    ) -> impl Stream<Item = Event<T>> + Send + use<T, E> {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(PAUSES.0)
             .with_max_delay(PAUSES.1)
             .with_jitter()
             .without_max_times();
-        let pauses = ResetTimerBackoff::new(ExponentialBackoff::from(pauses), CALM);
+        let pauses = ResetTimerBackoff::new(ExponentialBackoff::from(pauses), RESET);
         events.backoff(pauses).filter_map(move |event| {
             let event = match event {
                 Ok(event) => Some(event),
                 Err(error) => {
-                    tracing::warn!(part, %error, "watch interrupted; it is started again");
+                    tracing::warn!(part, %error, "watch interrupted; retrying");
                     (self.count)(part);
                     self.health.failed(part, error.to_string(), Instant::now());
                     None

@@ -2,14 +2,15 @@
 //! next one, so that the slower a broker is, the more it is given at once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records::Record;
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
@@ -107,7 +108,7 @@ impl Producer {
 
     /// The lane to a server. Those to servers that lead nothing any more end with what waits in them.
     fn lane(&self, topology: &Topology, server: &str) -> mpsc::Sender<Waiting> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes.lock();
         if let Some(lane) = lanes.get(server).filter(|lane| !lane.is_closed()) {
             return lane.clone();
         }

@@ -1,15 +1,75 @@
-//! Describes the state of a session. No client here.
+//! Decides whether a session is kept, and describes its state. No client here.
 
-use crate::api::{BindingList, BrokerConnection, BrokerConnectionStatus, ConditionType, Conditions, Mode, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::observe::Observed;
+use crate::api::{BindingList, BrokerConnectionStatus, ConditionType, Conditions, Mode, Reason};
+use crate::brokers::kafka::KafkaConfig;
 use crate::brokers::session::State;
+use crate::domain::refusal::Refusal;
+use crate::domain::text::counted;
 
+/// What is to be done for a connection.
+pub enum Plan<'a> {
+    /// It is being deleted and nothing uses its broker any more: end the session and let it go.
+    Release,
+    /// Keep the session that this configuration describes.
+    Session(&'a KafkaConfig),
+    /// No session can be started; one that runs goes on with the credential of before.
+    Refuse(&'a Refusal),
+}
+
+pub fn plan(observed: &Observed) -> Plan<'_> {
+    if observed.connection.metadata.deletion_timestamp.is_some() && observed.users == 0 {
+        return Plan::Release;
+    }
+    match &observed.config {
+        Ok(config) => Plan::Session(config),
+        Err(refusal) => Plan::Refuse(refusal),
+    }
+}
+
+/// The status, conditions aside, and the conditions; from the state of the session, or from why there is none.
 pub fn describe(
-    connection: &BrokerConnection,
+    observed: &Observed,
+    session: Result<(&KafkaConfig, &State), &Refusal>,
+) -> (BrokerConnectionStatus, Conditions) {
+    let mut conditions = Conditions::new();
+    if observed.connection.metadata.deletion_timestamp.is_some() {
+        let users = counted(observed.users, "TopicPolicy", "TopicPolicies");
+        let message = format!("{users} with rights on this broker remain; it is deleted when the last one is gone");
+        conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
+    } else {
+        conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
+    }
+    let mut status = BrokerConnectionStatus::default();
+    match session {
+        Err(Refusal { reason, message }) => conditions.unmet(ConditionType::Connected, *reason, message.clone()),
+        Ok((config, state)) => {
+            status.credential_expires_at = Some(Time(config.not_after));
+            describe_session(observed, state, &mut status, &mut conditions);
+            if config.not_after <= observed.now {
+                let message = format!(
+                    "the operator's certificate in the Secret {} expired at {}: an open connection goes on, and no new \
+                     one can be made. Put a new certificate in",
+                    observed.connection.spec.kafka.admin_secret_ref.name, config.not_after
+                );
+                conditions.unmet(ConditionType::Connected, Reason::AdminSecretInvalid, message);
+            }
+        }
+    }
+    (status, conditions)
+}
+
+fn describe_session(
+    observed: &Observed,
     state: &State,
     status: &mut BrokerConnectionStatus,
     conditions: &mut Conditions,
 ) {
-    let servers = connection.spec.kafka.bootstrap_servers.join(", ");
+    let spec = &observed.connection.spec;
+    let mode = spec.mode.unwrap_or_default();
+    let servers = spec.kafka.bootstrap_servers.join(", ");
     let listed = |list: &BindingList| (list.count > 0).then(|| list.clone());
     status.applied_bindings = state.applied;
     status.unmanaged = listed(&state.unmanaged);
@@ -29,16 +89,16 @@ pub fn describe(
             status.brokers = Some(facts.brokers);
             let message = format!("{servers} answers; brokers in the cluster: {}", facts.brokers);
             conditions.met(ConditionType::Connected, Reason::BrokerConnected, message);
-            describe_rights(facts.may_alter, connection, conditions);
+            describe_rights(facts.may_alter, mode, conditions);
         }
     }
     let unmanaged = match state.unmanaged.count {
         0 => String::new(),
-        count => format!("; ACLs of others, left alone: {count}"),
+        count => format!("; ACLs that Credence did not make, left alone: {count}"),
     };
-    match (state.missing.count, connection.spec.mode.unwrap_or_default()) {
+    match (state.missing.count, mode) {
         (0, Mode::Enforce) => {
-            let message = format!("the broker holds every applied ACL ({}){unmanaged}", state.applied);
+            let message = format!("the broker has every applied ACL ({}){unmanaged}", state.applied);
             conditions.met(ConditionType::InSync, Reason::Synced, message);
         }
         (0, Mode::Observe) => {
@@ -46,25 +106,24 @@ pub fn describe(
             conditions.met(ConditionType::InSync, Reason::ObserveOnly, message);
         }
         (missing, _) => {
-            let message = format!(
-                "the broker lacks {missing} ACLs that were applied; first: {}{unmanaged}",
-                state.missing.first.first().map(String::as_str).unwrap_or_default()
-            );
+            let missing = counted(missing as usize, "ACL", "ACLs");
+            let first = state.missing.first.first().map(String::as_str).unwrap_or_default();
+            let message = format!("the broker lacks {missing} that Credence applied; first: {first}{unmanaged}");
             conditions.unmet(ConditionType::InSync, Reason::Drifted, message);
         }
     }
 }
 
-fn describe_rights(may_alter: bool, connection: &BrokerConnection, conditions: &mut Conditions) {
+fn describe_rights(may_alter: bool, mode: Mode, conditions: &mut Conditions) {
     if may_alter {
         let message = "the operator's principal may list and change ACLs";
         conditions.met(ConditionType::Authorized, Reason::RightsVerified, message);
-    } else if connection.spec.mode.unwrap_or_default() == Mode::Observe {
-        let message = "the operator's principal may list ACLs; changing them is not asked of it";
+    } else if mode == Mode::Observe {
+        let message = "the operator's principal may list ACLs; in mode Observe it does not need to change them";
         conditions.met(ConditionType::Authorized, Reason::RightsVerified, message);
     } else {
-        let message = "the operator's principal lacks Alter on the cluster: what is in force stays, but nothing can be \
-                       granted, revoked or put back. Grant it Alter and Describe on the cluster";
+        let message = "the operator's principal lacks Alter on the cluster: existing ACLs stay, but none can be added, \
+                       removed or repaired. Grant it Alter and Describe on the cluster";
         conditions.unmet(ConditionType::Authorized, Reason::BrokerRefused, message);
     }
 }

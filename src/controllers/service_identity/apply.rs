@@ -1,115 +1,114 @@
-//! Carries the plan of an identity out and writes its status.
+//! Carries out the plan of an identity, and writes its status.
 
-use std::sync::Arc;
-
-use super::super::context::Context;
-use super::super::wait;
 use super::accounts::Accounts;
-use super::credentials::{Settled, certificate_status, settle};
+use super::controller::Controller;
+use super::credentials::{Issued, certificate_status, settle};
 use super::observe::Observed;
 use super::plan::{Plan, Slot};
-use crate::api::{ConditionType, Conditions, Reason, ServiceIdentity, ServiceIdentityStatus};
+use crate::api::{ConditionType, Conditions, Reason, ServiceIdentityStatus};
+use crate::controllers::shared::handle::Conclusion;
+use crate::controllers::shared::signal::Signal;
+use crate::controllers::shared::timing::wait;
+use crate::domain::refusal::Refusal;
 use crate::domain::rotation::Cause;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::uid;
 
-/// What a met `Accepted` says.
-const ACCEPTED: &str = "the spec agrees with what it names";
+/// What `Accepted` says when it is met.
+const ACCEPTED: &str = "the spec and everything it references are valid";
 
-pub async fn apply(
-    context: &Arc<Context>,
-    identity: &ServiceIdentity,
-    observed: &Observed,
-    plan: Plan,
-) -> Result<Done, Error> {
+/// A certificate that was renewed.
+struct Renewal {
+    secret: String,
+    cause: Cause,
+}
+
+pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> Result<Done, Error> {
+    let identity = &*observed.identity;
     let mut conditions = Conditions::new();
     let mut status = ServiceIdentityStatus { conditions: Vec::new(), ..observed.status.clone() };
     status.rotation_policy = None;
     let mut next = Vec::new();
-    let mut renewed = Vec::new();
-    let mut closing = String::new();
+    let mut renewals = Vec::new();
+    let mut ready = String::new();
     match plan {
-        Plan::Refuse(reason, message) => {
+        Plan::Refuse(Refusal { reason, message }) => {
             conditions.unmet(ConditionType::Accepted, reason, message);
-            context.gate.leave(&uid(identity));
+            controller.gate.leave(&uid(identity));
         }
-        Plan::Wait(reason, message) => {
+        Plan::Wait(Refusal { reason, message }) => {
             conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
             conditions.unmet(ConditionType::CredentialsIssued, reason, message);
         }
         Plan::Gateway { until, message } => {
             conditions.met(ConditionType::Accepted, Reason::GatewayOnly, message.clone());
             next.push(wait(observed.now, until));
-            closing = message;
-            remove(context, identity, &observed.secrets).await?;
+            ready = message;
+            remove(controller, observed, &observed.secrets).await?;
             status = ServiceIdentityStatus::default();
         }
         Plan::Certificates { spiffe_id, subject, slots, waiting, surplus } => {
             conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
-            closing = format!("{spiffe_id} is in force");
-            status.rotation_policy = Some(observed.policy.clone());
+            ready = format!("{spiffe_id} is active");
+            status.rotation_policy = Some(observed.rotation.policy.to_string());
             status.spiffe_id = Some(spiffe_id.to_string());
-            let mut settled = Vec::new();
+            let mut issued = Vec::new();
             for slot in &slots {
-                let result = settle(context, identity, observed, slot).await?;
+                let result = settle(controller, observed, slot).await?;
                 next.extend(result.next);
-                renewed.extend(result.renewed.map(|cause| (slot.secret_name.clone(), cause)));
-                settled.push(result);
+                let renewal = |cause| Renewal { secret: slot.secret_name.clone(), cause };
+                renewals.extend(result.renewed.map(renewal));
+                issued.push(result);
             }
-            describe_credentials(&slots, &settled, &mut conditions);
-            let mtls = slots.iter().zip(&settled).find(|(slot, _)| slot.broker.is_none());
+            describe_credentials(&slots, &issued, &mut conditions);
+            let mtls = slots.iter().zip(&issued).find(|(slot, _)| slot.broker.is_none());
             status.certificate = mtls
                 .and_then(|(slot, it)| certificate_status(observed, slot, it, observed.status.certificate.as_ref()));
-            let accounts = Accounts { slots: &slots, settled: &settled, waiting: &waiting, subject: &subject };
-            next.extend(accounts.describe(context, observed, &mut status, &mut conditions).await?);
-            remove(context, identity, &surplus).await?;
+            let accounts = Accounts { slots: &slots, issued: &issued, waiting: &waiting, subject: &subject };
+            next.extend(accounts.describe(controller, observed, &mut status, &mut conditions).await?);
+            remove(controller, observed, &surplus).await?;
         }
     }
-    conditions.conclude(closing);
-    status.observed_generation = identity.metadata.generation;
-    status.conditions = conditions.merge(&observed.status.conditions, identity.metadata.generation, observed.now);
-    context.statuses.identities.write(&context.client, identity, &observed.status, &status).await?;
-    report(context, identity, observed, &conditions, &renewed).await;
-    Ok(Done::with(&conditions, next.into_iter().min()))
+    let next = next.into_iter().min();
+    let conclusion = Conclusion { object: identity, current: &observed.status, status, ready, next, now: observed.now };
+    let done = controller.handle.conclude(conclusion, &mut conditions).await?;
+    report(controller, observed, &conditions, &renewals).await;
+    Ok(done.unwrap_or_else(Done::gone))
 }
 
-async fn report(
-    context: &Context,
-    identity: &ServiceIdentity,
-    observed: &Observed,
-    conditions: &Conditions,
-    renewed: &[(String, Cause)],
-) {
-    if conditions.ready() {
-        if context.gate.leave(&uid(identity)) {
-            context.policy_progressed(&observed.policy);
-        }
-    } else if renewed.iter().any(|(_, cause)| cause.is_paced()) {
-        context.policy_progressed(&observed.policy);
+/// Tells the rotation policy how far it has come, and publishes an event about a renewal.
+async fn report(controller: &Controller, observed: &Observed, conditions: &Conditions, renewals: &[Renewal]) {
+    let identity = &*observed.identity;
+    let progressed = if conditions.ready() {
+        controller.gate.leave(&uid(identity))
+    } else {
+        renewals.iter().any(|renewal| renewal.cause.is_paced())
+    };
+    if let Some(policy) = observed.rotation.policy.0.clone().filter(|_| progressed) {
+        controller.signals.emit(Signal::RotationProgressed(policy));
     }
-    // While somebody keeps changing a Secret, the condition says so; an event for every round would only be noise.
-    let fought = conditions.verdict().is_some_and(|(reason, _)| reason == Reason::Contended);
-    if let Some((_, cause)) = renewed.iter().find(|(_, cause)| *cause != Cause::Missing && !fought) {
-        let secrets: Vec<&str> = renewed.iter().map(|(secret, _)| secret.as_str()).collect();
+    // While somebody keeps changing a Secret, the condition says so; an event for every repair would only be noise.
+    let is_contended = conditions.verdict().is_some_and(|(reason, _)| reason == Reason::Contended);
+    let reportable = |renewal: &&Renewal| renewal.cause != Cause::Missing && !is_contended;
+    if let Some(Renewal { cause, .. }) = renewals.iter().find(reportable) {
+        let secrets: Vec<&str> = renewals.iter().map(|renewal| renewal.secret.as_str()).collect();
         let note = format!("renewed {} because {}", secrets.join(", "), cause.describe());
-        context.events.normal(identity, Reason::Renewed, &format!("{cause:?}"), note).await;
+        controller.events.normal(identity, Reason::Renewed, cause.as_str(), note).await;
     }
-    context.events.transition(identity, &observed.status.conditions, conditions).await;
 }
 
-async fn remove(context: &Context, identity: &ServiceIdentity, secrets: &[String]) -> Result<(), Error> {
-    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
+async fn remove(controller: &Controller, observed: &Observed, secrets: &[String]) -> Result<(), Error> {
     for secret in secrets {
-        context.secrets.delete(namespace, secret, &uid(identity)).await?;
+        let owner = uid(&*observed.identity);
+        controller.certificates.delete(observed.namespace(), secret, Some(&owner)).await?;
     }
     Ok(())
 }
 
-fn describe_credentials(slots: &[Slot], settled: &[Settled], conditions: &mut Conditions) {
-    let problem = settled.iter().find_map(|result| result.problem.clone());
-    match problem {
-        Some((reason, message)) => conditions.unmet(ConditionType::CredentialsIssued, reason, message),
+fn describe_credentials(slots: &[Slot], issued: &[Issued], conditions: &mut Conditions) {
+    match issued.iter().find_map(|result| result.problem.clone()) {
+        Some(Refusal { reason, message }) => conditions.unmet(ConditionType::CredentialsIssued, reason, message),
         None => {
             let names: Vec<&str> = slots.iter().map(|slot| slot.secret_name.as_str()).collect();
             let message = format!("valid certificates are in {}", names.join(", "));

@@ -7,42 +7,41 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::super::context::{ActiveAuthority, Context};
-use super::super::{material, wait};
+use super::controller::Controller;
+use super::credential::Credential;
 use super::observe::Observed;
-use super::plan::{ACCOUNT, MTLS, Slot};
-use crate::api::{CertificateStatus, Reason, ServiceIdentity};
+use super::plan::Slot;
+use crate::api::{CertificateStatus, Reason};
+use crate::contract::component::Component;
+use crate::controllers::shared::authorities::ActiveAuthority;
+use crate::controllers::shared::material;
+use crate::controllers::shared::timing::wait;
+use crate::domain::name::Name;
+use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Cause, Decision, Material, renewal_point};
 use crate::domain::secret::SecretText;
-use crate::kubernetes::error::{Class, Error};
+use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Next;
-use crate::kubernetes::{display_name, owned_metadata, uid};
+use crate::kubernetes::{owned_metadata, uid};
 
-/// How soon a renewal that waits for a place looks again.
-const TURN: Duration = Duration::from_millis(500);
-/// How soon something is looked at again that no watch would tell of.
+/// How soon a renewal that waits for a permit looks again.
+const POLL: Duration = Duration::from_millis(500);
+/// How soon an identity is looked at again when no watch would report what heals it.
 const RECHECK: Duration = Duration::from_secs(15);
 
-/// A certificate chain with its key, as stored.
-#[derive(Clone)]
-pub struct Credential {
-    pub chain_pem: String,
-    pub key: SecretText,
-}
-
-/// What became of one slot.
-pub struct Settled {
+/// The result of carrying out the decision about one Secret.
+pub struct Issued {
     pub material: Option<Material>,
     /// Why it is not as it should be.
-    pub problem: Option<(Reason, String)>,
+    pub problem: Option<Refusal>,
     pub next: Next,
     pub renewed: Option<Cause>,
-    /// What was just written, so that it need not be read again to log in with it.
+    /// The credential that was just written, so that it need not be read again to log in with it.
     pub written: Option<Credential>,
 }
 
-impl Settled {
-    fn kept(material: Option<Material>, problem: Option<(Reason, String)>, next: Next) -> Self {
+impl Issued {
+    fn kept(material: Option<Material>, problem: Option<Refusal>, next: Next) -> Self {
         Self { material, problem, next, renewed: None, written: None }
     }
 }
@@ -50,71 +49,49 @@ impl Settled {
 /// Brings one Secret to what its decision says.
 ///
 /// # Errors
-/// What the API server said, when it should be tried again.
-pub async fn settle(
-    context: &Context,
-    identity: &ServiceIdentity,
-    observed: &Observed,
-    slot: &Slot,
-) -> Result<Settled, Error> {
-    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
-    let mut settled = carry_out(context, identity, observed, slot).await?;
-    if settled.problem.is_none()
-        && let Some((message, calm_in)) = context.secrets.fight(namespace, &slot.secret_name, Instant::now())
+/// What the API server answered, when it is worth a retry.
+pub async fn settle(controller: &Controller, observed: &Observed, slot: &Slot) -> Result<Issued, Error> {
+    let mut issued = carry_out(controller, observed, slot).await?;
+    let contended = controller.certificates.contended(observed.namespace(), &slot.secret_name, Instant::now());
+    if issued.problem.is_none()
+        && let Some((message, over_in)) = contended
     {
-        settled.problem = Some((Reason::Contended, message));
-        settled.next = settled.next.into_iter().chain([calm_in]).min();
+        issued.problem = Some(Refusal::new(Reason::Contended, message));
+        issued.next = issued.next.into_iter().chain([over_in]).min();
     }
-    Ok(settled)
+    Ok(issued)
 }
 
-async fn carry_out(
-    context: &Context,
-    identity: &ServiceIdentity,
-    observed: &Observed,
-    slot: &Slot,
-) -> Result<Settled, Error> {
-    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
-    let stored = observed.stored_in(slot);
+async fn carry_out(controller: &Controller, observed: &Observed, slot: &Slot) -> Result<Issued, Error> {
+    let stored = observed.stored_for(slot.broker);
     let result = match &slot.decision {
         Decision::Keep { until, .. } => {
-            return Ok(Settled::kept(stored.clone(), None, Some(wait(observed.now, *until))));
+            return Ok(Issued::kept(stored.clone(), None, Some(wait(observed.now, *until))));
         }
-        Decision::Refresh => refresh(context, identity, observed, slot).await,
+        Decision::Refresh => refresh(controller, observed, slot).await,
         Decision::Issue(cause) => {
-            let held =
-                cause.is_repair().then(|| context.secrets.held_back(namespace, &slot.secret_name, Instant::now()));
-            if let Some((message, pause)) = held.flatten() {
-                return Ok(Settled::kept(stored.clone(), Some((Reason::Contended, message)), Some(pause)));
+            let secret = (observed.namespace(), slot.secret_name.as_str());
+            let held_back =
+                cause.is_repair().then(|| controller.certificates.held_back(secret.0, secret.1, Instant::now()));
+            if let Some((message, pause)) = held_back.flatten() {
+                return Ok(Issued::kept(stored.clone(), Some(Refusal::new(Reason::Contended, message)), Some(pause)));
             }
-            let places = observed.rules.max_concurrent;
-            let paced = cause.is_paced();
-            if paced && !context.gate.enter(&observed.policy, &uid(identity), &display_name(identity), places) {
-                return Ok(Settled::kept(stored.clone(), None, Some(TURN)));
+            let (identity, rotation) = (&*observed.identity, &observed.rotation);
+            let permits = rotation.rules.max_concurrent;
+            let enter = || controller.gate.enter(&rotation.policy, &uid(identity), &Name::of(identity), permits);
+            if cause.is_paced() && !enter() {
+                return Ok(Issued::kept(stored.clone(), None, Some(POLL)));
             }
-            issue(context, identity, observed, slot, *cause).await
+            issue(controller, observed, slot, *cause).await
         }
     };
-    match result {
-        Ok(settled) => Ok(settled),
-        Err(error @ Error::NotOwned { .. }) => {
-            Ok(Settled::kept(stored.clone(), Some((Reason::NotOwned, error.to_string())), Some(RECHECK)))
-        }
-        // An authority that cannot sign, a quota or an admission rule that refuses the Secret.
-        Err(error) if error.class() == Class::NeedsUser => {
-            Ok(Settled::kept(stored.clone(), Some((Reason::IssueFailed, error.to_string())), Some(RECHECK)))
-        }
-        Err(error) => Err(error),
-    }
+    result.or_else(|error| {
+        let refusal = error.into_refusal()?;
+        Ok(Issued::kept(stored.clone(), Some(refusal), Some(RECHECK)))
+    })
 }
 
-async fn issue(
-    context: &Context,
-    identity: &ServiceIdentity,
-    observed: &Observed,
-    slot: &Slot,
-    cause: Cause,
-) -> Result<Settled, Error> {
+async fn issue(controller: &Controller, observed: &Observed, slot: &Slot, cause: Cause) -> Result<Issued, Error> {
     let authority = authority(observed)?;
     let (for_task, request, now) = (authority.clone(), slot.request.clone(), observed.now);
     // Making an RSA key takes long enough to hold up everybody else on this thread.
@@ -124,103 +101,98 @@ async fn issue(
     let signer = authority.signer.fingerprint();
     let material = material::describe_leaf(&leaf, &signer, &slot.inputs, &slot.surroundings);
     let credential = Credential { chain_pem: leaf.chain_pem, key: leaf.key };
-    write(context, identity, observed, slot, &material, &credential).await?;
+    write(controller, observed, slot, &material, &credential).await?;
     if cause.is_repair() {
-        let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
-        let who = observed.stored_in(slot).as_ref().and_then(|material| material.altered_by.as_deref());
-        context.secrets.repaired(namespace, &slot.secret_name, who, Instant::now());
-        context.metrics.kubernetes_repaired("Secret");
+        let namespace = observed.namespace();
+        let who = observed.stored_for(slot.broker).as_ref().and_then(|material| material.altered_by.as_deref());
+        controller.certificates.repaired(namespace, &slot.secret_name, who, Instant::now());
+        controller.metrics.kubernetes_repaired("Secret");
     }
-    context.metrics.issued(&format!("{cause:?}"));
-    tracing::info!(identity = display_name(identity), secret = slot.secret_name, ?cause,
-        serial_number = material.serial_number, not_after = %material.not_after, "certificate issued");
+    controller.metrics.issued(cause.as_str());
+    tracing::info!(secret = slot.secret_name, cause = cause.as_str(),
+        serial_number = material.serial_number,
+        not_after = %material.not_after, "certificate issued");
     Ok(stored(observed, material, Some(cause), credential))
 }
 
 /// Stores the same certificate and key with a new bundle or broker address.
-async fn refresh(
-    context: &Context,
-    identity: &ServiceIdentity,
-    observed: &Observed,
-    slot: &Slot,
-) -> Result<Settled, Error> {
-    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
-    let known = observed.stored_in(slot);
-    match (read(context, namespace, &slot.secret_name).await?, known) {
+async fn refresh(controller: &Controller, observed: &Observed, slot: &Slot) -> Result<Issued, Error> {
+    let namespace = observed.namespace();
+    let known = observed.stored_for(slot.broker);
+    match (read(controller, namespace, &slot.secret_name).await?, known) {
         (Some(credential), Some(known)) => {
             let material = Material { surroundings: slot.surroundings.clone(), ..known.clone() };
-            write(context, identity, observed, slot, &material, &credential).await?;
+            write(controller, observed, slot, &material, &credential).await?;
             Ok(stored(observed, material, None, credential))
         }
-        _ => issue(context, identity, observed, slot, Cause::Deleted).await,
+        _ => issue(controller, observed, slot, Cause::Deleted).await,
     }
 }
 
-fn stored(observed: &Observed, material: Material, renewed: Option<Cause>, written: Credential) -> Settled {
-    let point = renewal_point(&observed.rules, material.issued_at, material.not_after, observed.seed);
+fn stored(observed: &Observed, material: Material, renewed: Option<Cause>, written: Credential) -> Issued {
+    let point = renewal_point(&observed.rotation.rules, material.issued_at, material.not_after, observed.seed);
     let next = Some(wait(observed.now, point));
-    Settled { material: Some(material), problem: None, next, renewed, written: Some(written) }
+    Issued { material: Some(material), problem: None, next, renewed, written: Some(written) }
 }
 
 /// Reads a credential back from its Secret.
 ///
 /// # Errors
-/// What the API server said.
-pub async fn read(context: &Context, namespace: &str, secret: &str) -> Result<Option<Credential>, Error> {
-    let data = context.secrets.read(namespace, secret).await?.and_then(|secret| secret.data).unwrap_or_default();
+/// What the API server answered.
+pub async fn read(controller: &Controller, namespace: &str, secret: &str) -> Result<Option<Credential>, Error> {
+    let data =
+        controller.certificates.read(namespace, secret).await?.and_then(|secret| secret.data).unwrap_or_default();
     let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
     let credential = |chain_pem| Some(Credential { chain_pem, key: SecretText::new(text("tls.key")?) });
     Ok(text("tls.crt").and_then(credential))
 }
 
 async fn write(
-    context: &Context,
-    identity: &ServiceIdentity,
+    controller: &Controller,
     observed: &Observed,
     slot: &Slot,
     material: &Material,
     credential: &Credential,
 ) -> Result<(), Error> {
     let Credential { chain_pem, key } = credential;
-    let namespace = identity.metadata.namespace.clone().unwrap_or_default();
     let broker = slot.broker.and_then(|index| observed.brokers[index].broker.as_ref());
     let (component, type_, data) = match broker {
         Some(broker) => {
             let principal = slot.request.subject.kafka_principal();
-            (ACCOUNT, "servicebinding.io/kafka", broker.access.secret_data(&principal, chain_pem, key))
+            (Component::BrokerAccount, "servicebinding.io/kafka", broker.access.secret_data(&principal, chain_pem, key))
         }
         None => {
             let bundle = &authority(observed)?.signer.bundle_pem;
             let entries = [("tls.crt", chain_pem.as_str()), ("tls.key", key.expose()), ("ca.crt", bundle)];
             let data = entries.map(|(name, text)| (name.to_owned(), ByteString(text.into())));
-            (MTLS, "kubernetes.io/tls", data.into_iter().collect())
+            (Component::Mtls, "kubernetes.io/tls", data.into_iter().collect())
         }
     };
     let annotations = material::annotations(material);
     let secret = Secret {
-        metadata: owned_metadata(identity, &namespace, &slot.secret_name, component, annotations),
+        metadata: owned_metadata(&*observed.identity, observed.namespace(), &slot.secret_name, component, annotations),
         type_: Some(type_.to_owned()),
         data: Some(data),
         ..Secret::default()
     };
-    context.secrets.put(&secret).await
+    controller.certificates.put(&secret).await
 }
 
 fn authority(observed: &Observed) -> Result<&Arc<ActiveAuthority>, Error> {
     observed.authority.as_ref().ok_or_else(|| Error::Bug("a plan to issue without an authority".into()))
 }
 
-/// A certificate as status tells it: the one that is stored, or while that cannot be trusted the one before.
+/// A certificate as status describes it: the stored one, or the one before while the stored one cannot be trusted.
 pub fn certificate_status(
     observed: &Observed,
     slot: &Slot,
-    settled: &Settled,
+    settled: &Issued,
     before: Option<&CertificateStatus>,
 ) -> Option<CertificateStatus> {
     let Some(material) = settled.material.as_ref().filter(|material| material.altered_by.is_none()) else {
         return before.cloned();
     };
-    let renew_at = renewal_point(&observed.rules, material.issued_at, material.not_after, observed.seed);
+    let renew_at = renewal_point(&observed.rotation.rules, material.issued_at, material.not_after, observed.seed);
     Some(CertificateStatus {
         secret_name: slot.secret_name.clone(),
         serial_number: material.serial_number.clone(),

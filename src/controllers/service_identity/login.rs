@@ -1,110 +1,118 @@
-//! Whether a broker accepts a credential: found out by logging in with it, beside the reconcile, so that a broker that
-//! hangs holds nothing else up.
+//! Finds out whether a broker accepts a credential by logging in with it, in the background, so that a broker that hangs
+//! delays nothing else.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::super::Context;
-use super::credentials::{self, Credential};
-use crate::api::{Reason, ServiceIdentity};
-use crate::brokers::BrokerFailure;
-use crate::brokers::kafka;
+use super::credential::Credential;
+use crate::api::Reason;
 use crate::brokers::registry::Broker;
+use crate::brokers::{BrokerFailure, kafka};
+use crate::controllers::shared::signal::{Signal, Signals};
 use crate::domain::name::Name;
-use crate::kubernetes::error::Error;
 
-/// How long a reconcile waits for the answer, which mostly comes within milliseconds. One that comes later wakes the
-/// identity again.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a reconcile waits for the answer, which usually arrives within milliseconds. A later answer wakes the identity
+/// again.
+const WAIT: Duration = Duration::from_secs(1);
 
-/// Namespace and name of a Secret, and the fingerprint of the certificate in it.
-type Key = (String, String, String);
+/// A credential: its Secret, and the fingerprint of the certificate in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    secret: Name,
+    fingerprint: String,
+}
+
+/// The answer to a login.
 type Answer = Result<(), BrokerFailure>;
 
-/// Logins that took longer than a reconcile waits: under way, or answered and not yet asked for.
-#[derive(Default)]
-pub struct Logins(Mutex<HashMap<Key, Option<Answer>>>);
-
-impl Logins {
-    fn slow(&self) -> MutexGuard<'_, HashMap<Key, Option<Answer>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A login that took longer than a reconcile waits.
+enum SlowLogin {
+    Pending,
+    Answered(Answer),
 }
 
-/// A login to be made.
+/// The logins that took longer than a reconcile waits, until their answers were taken.
+pub struct Logins {
+    slow: Arc<Mutex<HashMap<Key, SlowLogin>>>,
+    signals: Signals,
+}
+
+/// A login that is to be made.
 pub struct Attempt<'a> {
-    pub broker: Arc<Broker>,
-    pub identity: &'a ServiceIdentity,
+    pub broker: &'a Arc<Broker>,
+    pub identity: Name,
     pub secret: &'a str,
     pub fingerprint: &'a str,
-    /// The credential, when it is at hand; otherwise the Secret is read.
-    pub credential: Option<Credential>,
 }
 
-/// Logs in with a credential. That the broker refuses, or takes long to answer, is an answer.
-///
-/// # Errors
-/// When the Secret cannot be read.
-pub async fn verify(context: &Arc<Context>, attempt: Attempt<'_>) -> Result<Answer, Error> {
-    let connection = attempt.broker.session.state().borrow().connection.clone();
-    match connection {
-        Some(Ok(_)) => {}
-        Some(Err(failure)) => return Ok(Err(failure)),
-        None => return Ok(Err(not_ready("the broker has not answered yet"))),
+impl Attempt<'_> {
+    fn key(&self) -> Key {
+        let secret = Name::new(Some(&self.identity.namespace), self.secret);
+        Key { secret, fingerprint: self.fingerprint.to_owned() }
     }
-    let namespace = attempt.identity.metadata.namespace.clone().unwrap_or_default();
-    let key = (namespace.clone(), attempt.secret.to_owned(), attempt.fingerprint.to_owned());
-    {
-        let mut slow = context.logins.slow();
-        match slow.remove(&key) {
-            Some(Some(answer)) => return Ok(answer),
-            Some(None) => {
-                slow.insert(key, None);
-                return Ok(Err(not_ready("the broker has not answered the login with the new credential yet")));
+}
+
+impl Logins {
+    /// No logins yet.
+    #[must_use]
+    pub fn new(signals: Signals) -> Self {
+        Self { slow: Arc::default(), signals }
+    }
+
+    /// The answer, as far as it is known without a new login: that of one that was slow, or that the broker is down.
+    pub fn known(&self, attempt: &Attempt<'_>) -> Option<Answer> {
+        let connection = attempt.broker.session.state().borrow().connection.clone();
+        match connection {
+            Some(Ok(_)) => {}
+            Some(Err(failure)) => return Some(Err(failure)),
+            None => return Some(Err(not_ready("the broker has not answered yet"))),
+        }
+        let (key, mut slow) = (attempt.key(), self.slow.lock());
+        match slow.remove(&key)? {
+            SlowLogin::Answered(answer) => Some(answer),
+            SlowLogin::Pending => {
+                slow.insert(key, SlowLogin::Pending);
+                Some(Err(no_answer()))
             }
-            None => {}
         }
     }
-    let credential = match attempt.credential {
-        Some(credential) => credential,
-        None => match credentials::read(context, &namespace, attempt.secret).await? {
-            Some(credential) => credential,
-            None => {
-                let message = format!("the Secret {} is gone", attempt.secret);
-                return Ok(Err(BrokerFailure { reason: Reason::IssueFailed, message }));
+
+    /// Logs in with a credential. A refusal, or a broker that takes long, is an answer too.
+    pub async fn log_in(&self, attempt: &Attempt<'_>, credential: Credential) -> Answer {
+        let (sender, mut answer) = oneshot::channel();
+        let (key, broker, identity) = (attempt.key(), attempt.broker.clone(), attempt.identity.clone());
+        let (slow, signals, for_task) = (self.slow.clone(), self.signals.clone(), key.clone());
+        tokio::spawn(async move {
+            // Handshakes cost a broker much, so only some take place at once.
+            let permit = broker.logins.acquire().await;
+            let answer = kafka::login(&broker.access, &credential.chain_pem, &credential.key).await;
+            drop(permit);
+            if let Err(late) = sender.send(answer) {
+                slow.lock().insert(for_task, SlowLogin::Answered(late));
+                signals.emit(Signal::LoginAnswered(identity));
             }
-        },
-    };
-    let (sender, mut answer) = oneshot::channel();
-    let (in_background, name) = (Arc::downgrade(context), attempt.identity.metadata.name.clone().unwrap_or_default());
-    let (broker, for_task) = (attempt.broker, key.clone());
-    tokio::spawn(async move {
-        // Handshakes are dear for a broker; they take their turn.
-        let turn = broker.logins.acquire().await;
-        let answer = kafka::login(&broker.access, &credential.chain_pem, &credential.key).await;
-        drop(turn);
-        if let Err(late) = sender.send(answer)
-            && let Some(context) = in_background.upgrade()
-        {
-            context.logins.slow().insert(for_task, Some(late));
-            context.triggers.identities.fire(&Name::new(Some(&namespace), &name));
+        });
+        if let Ok(Ok(answer)) = timeout(WAIT, &mut answer).await {
+            return answer;
         }
-    });
-    if let Ok(Ok(answer)) = timeout(PATIENCE, &mut answer).await {
-        return Ok(answer);
+        // From here on the answer goes to the slow logins, unless it arrives at this very moment.
+        self.slow.lock().entry(key.clone()).or_insert(SlowLogin::Pending);
+        answer.close();
+        if let Ok(answer) = answer.try_recv() {
+            self.slow.lock().remove(&key);
+            return answer;
+        }
+        Err(no_answer())
     }
-    // From here on the answer goes to the slow ones, unless it came this very moment.
-    context.logins.slow().entry(key.clone()).or_insert(None);
-    answer.close();
-    if let Ok(answer) = answer.try_recv() {
-        context.logins.slow().remove(&key);
-        return Ok(answer);
-    }
-    Ok(Err(not_ready("the broker has not answered the login with the new credential yet")))
+}
+
+fn no_answer() -> BrokerFailure {
+    not_ready("the broker has not answered the login with the new credential yet")
 }
 
 fn not_ready(message: &str) -> BrokerFailure {

@@ -1,35 +1,94 @@
-//! `ServiceIdentity`: observe, plan, apply.
+//! `ServiceIdentity`: its certificates, and its accounts at brokers.
 
 mod accounts;
 mod apply;
+mod controller;
+mod credential;
 mod credentials;
+mod gauges;
 mod login;
 mod observe;
-pub(super) mod plan;
+mod plan;
 
 use std::sync::Arc;
 
-use super::Context;
-use crate::api::ServiceIdentity;
+use jiff::Timestamp;
+
+pub use controller::Controller;
+
+use super::shared::claims::NameClaim;
+use super::shared::kind::{self, IndexKey, ManagedKind, SpecFacts};
+use super::shared::signal::Signal;
+use crate::api::{BrokerConnection, Kind, ServiceIdentity, TrustDomain};
+use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::queue::Lane;
 use crate::kubernetes::run::Done;
+use crate::kubernetes::store::{Change, Store};
+use crate::metrics::Metrics;
 
-pub use login::Logins;
+impl ManagedKind for ServiceIdentity {
+    /// The brokers of its accounts may delay an identity.
+    fn lane(store: &Store<Self>, name: &Name) -> Lane {
+        let brokers = store.get(Some(&name.namespace), &name.name).map(|identity| identity.spec.brokers);
+        let names = brokers.iter().flatten().map(|broker| broker.name.as_str());
+        Lane { group: names.collect::<Vec<_>>().join(","), turn: name.namespace.to_string() }
+    }
 
-/// Brings one identity to what its spec says.
-///
-/// # Errors
-/// What the API server said.
-pub async fn reconcile(context: Arc<Context>, identity: Arc<ServiceIdentity>) -> Result<Done, Error> {
-    if identity.metadata.deletion_timestamp.is_some() {
-        // Secrets go with their owner, rights on brokers with the policies that give them.
-        return Ok(Done::gone());
+    fn index_keys(&self) -> Vec<IndexKey> {
+        let domain = IndexKey::cluster::<TrustDomain>(&self.spec.trust_domain);
+        let brokers = self.spec.brokers.iter().map(|broker| IndexKey::cluster::<BrokerConnection>(&broker.name));
+        std::iter::once(domain).chain(brokers).collect()
     }
-    if context.is_terminating(identity.metadata.namespace.as_deref()) {
-        // Nothing can be created there any more, and the identity goes with the rest.
-        return Ok(Done::gone());
+
+    fn claims(&self) -> Vec<NameClaim> {
+        let names = observe::dns_claims(self).map(|(_, claim)| claim);
+        std::iter::once(observe::account_claim(self)).chain(names).collect()
     }
-    let observed = observe::observe(&context, &identity)?;
-    let plan = plan::plan(&observed);
-    apply::apply(&context, &identity, &observed, plan).await
+
+    fn signals(change: &Change<Self>) -> Vec<Signal> {
+        let mut signals = Vec::new();
+        if change.differs(|identity| (SpecFacts::of(identity), credentials_of(identity))) {
+            signals.push(Signal::AccountsChanged(change.name.clone()));
+        }
+        if change.differs(|identity| (SpecFacts::of(identity), &identity.metadata.labels, acceptance_of(identity))) {
+            signals.push(Signal::IdentityChanged(change.name.clone()));
+        }
+        if change.after.is_none() {
+            signals.push(Signal::IdentityDeleted);
+        }
+        signals
+    }
+}
+
+/// The fingerprints of the broker credentials.
+fn credentials_of(identity: &ServiceIdentity) -> Vec<Option<&str>> {
+    let accounts = identity.status.iter().flat_map(|status| &status.brokers);
+    accounts.map(|account| account.certificate.as_ref().map(|it| it.fingerprint.as_str())).collect()
+}
+
+/// What the `Accepted` condition says: a policy repeats it when it refuses a grant.
+fn acceptance_of(identity: &ServiceIdentity) -> Option<&str> {
+    let accepted = identity.conditions().iter().find(|condition| condition.type_ == "Accepted");
+    accepted.map(|condition| condition.message.as_str())
+}
+
+impl kind::Controller for Controller {
+    type Kind = ServiceIdentity;
+
+    async fn reconcile(&self, identity: Arc<ServiceIdentity>) -> Result<Done, Error> {
+        // A deleted identity takes its Secrets with it, and the policies that grant it rights revoke these. In a namespace
+        // that is being deleted nothing can be created any more.
+        let is_deleted = identity.metadata.deletion_timestamp.is_some();
+        if is_deleted || self.namespaces.is_terminating(identity.metadata.namespace.as_deref()) {
+            return Ok(Done::gone());
+        }
+        let observed = observe::observe(self, identity)?;
+        let plan = plan::plan(&observed);
+        apply::apply(self, &observed, plan).await
+    }
+
+    fn count(&self, metrics: &Metrics, now: Timestamp) {
+        metrics.certificates(gauges::certificates(self, now));
+    }
 }

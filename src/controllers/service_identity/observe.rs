@@ -1,15 +1,16 @@
-//! Looks up what concerns an identity. Reads stores only; nothing is decided and nothing written here.
+//! Looks up what an identity depends on. Reads stores only; nothing is decided and nothing written here.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::super::attached::{policies_for, rules_for};
-use super::super::context::{ActiveAuthority, Context};
-use super::plan::{Slot, mtls_secret_name};
-use crate::api::{RotationTargetKind, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
+use super::controller::Controller;
+use crate::api::{Mtls, RotationTargetKind, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
 use crate::brokers::registry::Broker;
-use crate::domain::name::Name;
+use crate::controllers::shared::attached::{InEffect, in_effect};
+use crate::controllers::shared::authorities::ActiveAuthority;
+use crate::controllers::shared::claims::{NameClaim, Scope};
+use crate::domain::name::ObjectRef;
 use crate::domain::rotation::{Material, Rules};
 use crate::domain::selector::Labels;
 use crate::kubernetes::error::Error;
@@ -31,79 +32,107 @@ pub struct ObservedBroker {
 
 /// Everything that the plan depends on.
 pub struct Observed {
-    pub identity: ServiceIdentity,
+    pub identity: Arc<ServiceIdentity>,
     pub status: ServiceIdentityStatus,
     pub namespace_labels: Labels,
     pub cluster_domain: String,
     pub trust_domain: Option<TrustDomain>,
     pub authority: Option<Arc<ActiveAuthority>>,
     /// Another identity that holds the ServiceAccount.
-    pub account_holder: Option<Name>,
+    pub account_holder: Option<ObjectRef>,
     /// DNS names that another identity holds.
-    pub held_names: Vec<(String, Name)>,
+    pub claimed_names: Vec<(String, ObjectRef)>,
     pub stored: Stored,
     pub brokers: Vec<ObservedBroker>,
     /// Names of all Secrets that this identity controls.
     pub secrets: Vec<String>,
-    /// The rotation policy in force, and its name.
-    pub rules: Rules,
-    pub policy: String,
+    /// The rotation policy in effect.
+    pub rotation: InEffect<Rules>,
     pub seed: u64,
     pub now: Timestamp,
 }
 
 impl Observed {
-    /// What is stored in a Secret that the plan is about.
-    pub fn stored_in(&self, slot: &Slot) -> &Stored {
-        slot.broker.map_or(&self.stored, |index| &self.brokers[index].stored)
+    /// Name of the identity.
+    pub fn name(&self) -> &str {
+        self.identity.metadata.name.as_deref().unwrap_or_default()
     }
+
+    /// Namespace of the identity.
+    pub fn namespace(&self) -> &str {
+        self.identity.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Name of the Secret for mutual TLS.
+    pub fn mtls_secret(&self) -> String {
+        format!("{}-mtls", self.name())
+    }
+
+    /// Name of the Secret of the account on a broker.
+    pub fn account_secret(&self, broker: &str) -> String {
+        format!("{}.{broker}", self.name())
+    }
+
+    /// The stored material for mutual TLS, or of the account on a broker (by its index).
+    pub fn stored_for(&self, broker: Option<usize>) -> &Stored {
+        broker.map_or(&self.stored, |index| &self.brokers[index].stored)
+    }
+}
+
+/// The claim of an identity on its ServiceAccount.
+pub fn account_claim(identity: &ServiceIdentity) -> NameClaim {
+    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
+    NameClaim::new(Scope::ServiceAccount, &[&identity.spec.trust_domain, namespace, identity.service_account()])
+}
+
+/// The claims of an identity on DNS names, with the names.
+pub fn dns_claims(identity: &ServiceIdentity) -> impl Iterator<Item = (&String, NameClaim)> {
+    let names = identity.spec.authentication.mtls.iter().flat_map(|Mtls { dns_names, .. }| dns_names);
+    names.map(|name| (name, NameClaim::new(Scope::DnsName, &[&identity.spec.trust_domain, name])))
 }
 
 /// Looks everything up.
 ///
 /// # Errors
-/// When something that the identity names cannot be read.
-pub fn observe(context: &Context, identity: &ServiceIdentity) -> Result<Observed, Error> {
+/// When something that the identity refers to cannot be read.
+pub fn observe(controller: &Controller, identity: Arc<ServiceIdentity>) -> Result<Observed, Error> {
     let namespace = identity.metadata.namespace.clone().unwrap_or_default();
     let name = identity.metadata.name.clone().unwrap_or_default();
-    let owner = uid(identity);
-    let owned = context.secrets.owned_with_prefix(&namespace, &name, &owner);
+    let (owner, own) = (uid(&*identity), ObjectRef::of(&*identity));
+    let owned = controller.certificates.owned_with_prefix(&namespace, &name, &owner);
     let stored = |secret: &str| {
         let found = owned.iter().find(|(known, _)| **known == *secret);
         found.map(|(_, record)| record.facts.clone().unwrap_or_else(altered))
     };
-    let spec = &identity.spec;
-    let dns_names = spec.authentication.mtls.iter().flat_map(|mtls| &mtls.dns_names);
-    let held_names =
-        dns_names.filter_map(|name| Some((name.clone(), context.claims.holder_of_dns_name(identity, name)?))).collect();
+    let holder = |claim: &NameClaim| controller.claims.other_holder(claim, &own);
+    let claimed_names =
+        dns_claims(&identity).filter_map(|(name, claim)| Some((name.clone(), holder(&claim)?))).collect();
     let mut brokers = Vec::new();
-    for reference in &spec.brokers {
-        let connection = context.stores.brokers.look_up(None, &reference.name)?;
+    for reference in &identity.spec.brokers {
+        let connection = controller.connections.store().look_up(None, &reference.name)?;
         brokers.push(ObservedBroker {
             name: reference.name.clone(),
             environment: connection.map(|connection| connection.spec.environment),
-            broker: context.brokers.get(&reference.name),
+            broker: controller.brokers.get(&reference.name),
             stored: stored(&format!("{name}.{}", reference.name)),
         });
     }
-    let policies = policies_for(context, &namespace);
-    let (rules, policy) = rules_for(&policies, RotationTargetKind::ServiceIdentity, &identity.metadata, Rules::new);
+    let policies = controller.rotation.policies_for(&namespace);
     Ok(Observed {
-        status: context.statuses.identities.current(identity, identity.status.as_ref()),
-        namespace_labels: context.namespace_labels(&namespace).unwrap_or_default(),
-        cluster_domain: context.settings.cluster_domain.clone(),
-        trust_domain: context.stores.trust_domains.look_up(None, &spec.trust_domain)?,
-        authority: context.authorities.get(&spec.trust_domain),
-        account_holder: context.claims.holder_of_account(identity),
-        held_names,
-        stored: stored(&mtls_secret_name(identity)),
+        status: controller.handle.status(&identity),
+        namespace_labels: controller.namespaces.labels(&namespace),
+        cluster_domain: controller.settings.cluster_domain.clone(),
+        trust_domain: controller.trust_domains.store().look_up(None, &identity.spec.trust_domain)?,
+        authority: controller.authorities.get(&identity.spec.trust_domain),
+        account_holder: holder(&account_claim(&identity)),
+        claimed_names,
+        stored: stored(&format!("{name}-mtls")),
         brokers,
         secrets: owned.iter().map(|(secret, _)| secret.to_string()).collect(),
-        rules,
-        policy,
-        seed: seed(identity),
+        rotation: in_effect(&policies, RotationTargetKind::ServiceIdentity, &identity.metadata, Rules::new),
+        seed: seed(&*identity),
         now: Timestamp::now(),
-        identity: identity.clone(),
+        identity,
     })
 }
 

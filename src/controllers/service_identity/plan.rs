@@ -3,23 +3,19 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::observe::{Observed, ObservedBroker, Stored};
-use crate::api::{KeyAlgorithm, Reason, ServiceIdentity, TrustDomain};
+use crate::api::{KeyAlgorithm, Reason, TrustDomain};
 use crate::domain::identity::{SpiffeId, Subject, digest, may_claim};
+use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Decision, Wanted, decide};
 use crate::issuers::authority::LeafRequest;
 
 /// For how long after its creation an identity may be trusted through a gateway.
 const GATEWAY_LIMIT: SignedDuration = SignedDuration::from_hours(24 * 366);
 
-/// Component label of the Secret for mutual TLS.
-pub const MTLS: &str = "mtls";
-/// Component label of the Secret of a broker account.
-pub const ACCOUNT: &str = "broker-account";
-
 /// One Secret that the identity is to have.
 pub struct Slot {
     pub secret_name: String,
-    /// The broker it is for, by its place in [`Observed::brokers`]; the others are for mutual TLS.
+    /// The broker of an account, by its index in [`Observed::brokers`]; `None` for the Secret for mutual TLS.
     pub broker: Option<usize>,
     pub request: LeafRequest,
     pub inputs: String,
@@ -30,43 +26,26 @@ pub struct Slot {
 /// What an identity needs.
 pub enum Plan {
     /// Nothing can be done before something else changes.
-    Refuse(Reason, String),
-    /// The spec is accepted, and nobody can sign yet.
-    Wait(Reason, String),
-    /// Nothing is to be issued: a gateway vouches for it until then.
+    Refuse(Refusal),
+    /// The spec is accepted, and nothing can be signed yet.
+    Wait(Refusal),
+    /// Nothing is issued: a gateway vouches for the service until then.
     Gateway { until: Timestamp, message: String },
     /// Certificates.
     Certificates {
         spiffe_id: SpiffeId,
         subject: Subject,
         slots: Vec<Slot>,
-        /// Brokers that the Secret cannot be made for yet, and why.
-        waiting: Vec<(String, Reason, String)>,
+        /// Why the Secrets of some accounts cannot be made yet.
+        waiting: Vec<Refusal>,
         /// Secrets of this identity that it does not ask for any more.
         surplus: Vec<String>,
     },
 }
 
-/// The ServiceAccount of an identity.
-pub fn service_account(identity: &ServiceIdentity) -> String {
-    let name = identity.metadata.name.clone().unwrap_or_default();
-    identity.spec.service_account_name.clone().unwrap_or(name)
-}
-
-/// Name of the Secret for mutual TLS.
-pub fn mtls_secret_name(identity: &ServiceIdentity) -> String {
-    format!("{}-mtls", identity.metadata.name.as_deref().unwrap_or_default())
-}
-
-/// The subject of every certificate of an identity.
-pub fn subject(identity: &ServiceIdentity, domain: &str) -> Subject {
-    let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
-    Subject::new(domain, namespace, &service_account(identity))
-}
-
 pub fn plan(observed: &Observed) -> Plan {
     match accept(observed) {
-        Err((reason, message)) => Plan::Refuse(reason, message),
+        Err(refusal) => Plan::Refuse(refusal),
         Ok(domain) => match gateway(observed) {
             Some(plan) => plan,
             None => certificates(observed, domain),
@@ -74,21 +53,21 @@ pub fn plan(observed: &Observed) -> Plan {
     }
 }
 
-fn accept(observed: &Observed) -> Result<&TrustDomain, (Reason, String)> {
+fn accept(observed: &Observed) -> Result<&TrustDomain, Refusal> {
     let spec = &observed.identity.spec;
     let domain = observed.trust_domain.as_ref().ok_or_else(|| {
         let message = format!("the TrustDomain {} does not exist; create it, or name another one", spec.trust_domain);
-        (Reason::TrustDomainNotFound, message)
+        Refusal::new(Reason::TrustDomainNotFound, message)
     })?;
     if let Some(holder) = &observed.account_holder {
         let message = format!(
             "the ServiceIdentity {}/{} already stands for the ServiceAccount {} in this trust domain; delete one of \
              the two, or set another serviceAccountName in a new one",
-            holder.namespace,
-            holder.name,
-            service_account(&observed.identity)
+            holder.name.namespace,
+            holder.name.name,
+            observed.identity.service_account()
         );
-        return Err((Reason::Conflict, message));
+        return Err(Refusal::new(Reason::Conflict, message));
     }
     let namespace = observed.identity.metadata.namespace.as_deref().unwrap_or_default();
     for name in spec.authentication.mtls.iter().flat_map(|mtls| &mtls.dns_names) {
@@ -99,15 +78,15 @@ fn accept(observed: &Observed) -> Result<&TrustDomain, (Reason, String)> {
                  for a suffix in spec.dnsNames of the TrustDomain {}",
                 spec.trust_domain
             );
-            return Err((Reason::DnsNameNotAllowed, message));
+            return Err(Refusal::new(Reason::DnsNameNotAllowed, message));
         }
     }
-    if let Some((name, holder)) = observed.held_names.first() {
+    if let Some((name, holder)) = observed.claimed_names.first() {
         let message = format!(
             "the DNS name {name} belongs to the ServiceIdentity {}/{} already; remove it from one of the two",
-            holder.namespace, holder.name
+            holder.name.namespace, holder.name.name
         );
-        return Err((Reason::DnsNameClaimed, message));
+        return Err(Refusal::new(Reason::DnsNameClaimed, message));
     }
     for broker in &observed.brokers {
         match &broker.environment {
@@ -117,7 +96,7 @@ fn accept(observed: &Observed) -> Result<&TrustDomain, (Reason, String)> {
                      a broker of the same environment",
                     broker.name, spec.trust_domain, domain.spec.environment
                 );
-                return Err((Reason::EnvironmentMismatch, message));
+                return Err(Refusal::new(Reason::EnvironmentMismatch, message));
             }
             _ => {}
         }
@@ -135,14 +114,14 @@ fn gateway(observed: &Observed) -> Option<Plan> {
              authentication.mtls",
             gateway.gateway.name
         );
-        return Some(Plan::Refuse(Reason::GatewayTrustExpired, message));
+        return Some(Plan::Refuse(Refusal::new(Reason::GatewayTrustExpired, message)));
     }
     if until.duration_since(created) > GATEWAY_LIMIT {
         let message = format!(
             "expiresAt {until} is more than a year after this object was created; trust through a gateway is for a \
              while only, set an earlier date"
         );
-        return Some(Plan::Refuse(Reason::GatewayTrustTooLong, message));
+        return Some(Plan::Refuse(Refusal::new(Reason::GatewayTrustTooLong, message)));
     }
     let message = format!(
         "trusted through the gateway {} until {until}, without proof of its own: {}",
@@ -154,19 +133,18 @@ fn gateway(observed: &Observed) -> Option<Plan> {
 fn certificates(observed: &Observed, domain: &TrustDomain) -> Plan {
     let identity = &observed.identity;
     let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
-    let name = identity.metadata.name.as_deref().unwrap_or_default();
-    let spiffe_id = match SpiffeId::new(&domain.spec.domain, namespace, &service_account(identity)) {
+    let spiffe_id = match SpiffeId::new(&domain.spec.domain, namespace, identity.service_account()) {
         Ok(id) => id,
-        Err(message) => return Plan::Refuse(Reason::NameTooLong, message),
+        Err(message) => return Plan::Refuse(Refusal::new(Reason::NameTooLong, message)),
     };
     let Some(authority) = &observed.authority else {
         let message = format!(
-            "the TrustDomain {} has no authority that can sign; see its conditions",
+            "the TrustDomain {} has no authority that can sign; see its status conditions",
             identity.spec.trust_domain
         );
-        return Plan::Wait(Reason::TrustDomainNotReady, message);
+        return Plan::Wait(Refusal::new(Reason::TrustDomainNotReady, message));
     };
-    let subject = subject(identity, &domain.spec.domain);
+    let subject = Subject::of(identity, &domain.spec.domain);
     let slot = |secret_name: String,
                 stored: &Stored,
                 broker: Option<usize>,
@@ -181,7 +159,7 @@ fn certificates(observed: &Observed, domain: &TrustDomain) -> Plan {
         };
         let wanted =
             Wanted { inputs: &inputs, surroundings: &surroundings, authorities: &authority.signer.trusted, existed };
-        let decision = decide(&observed.rules, stored.as_ref(), &wanted, observed.seed, observed.now);
+        let decision = decide(&observed.rotation.rules, stored.as_ref(), &wanted, observed.seed, observed.now);
         Slot { secret_name, broker, request, inputs, surroundings, decision }
     };
     let request = |dns_names: Vec<String>, key_algorithm| LeafRequest {
@@ -189,7 +167,7 @@ fn certificates(observed: &Observed, domain: &TrustDomain) -> Plan {
         subject: subject.clone(),
         dns_names,
         key_algorithm,
-        lifetime: observed.rules.lifetime,
+        lifetime: observed.rotation.rules.lifetime,
     };
     let mut slots = Vec::new();
     let mut waiting = Vec::new();
@@ -198,13 +176,13 @@ fn certificates(observed: &Observed, domain: &TrustDomain) -> Plan {
         dns_names.sort();
         let request = request(dns_names, mtls.key_algorithm.unwrap_or_default());
         let bundle = authority.signer.bundle_hash.clone();
-        slots.push(slot(mtls_secret_name(identity), &observed.stored, None, request, bundle));
+        slots.push(slot(observed.mtls_secret(), &observed.stored, None, request, bundle));
     }
     for (index, broker) in observed.brokers.iter().enumerate() {
         match &broker.broker {
             // Kafka's clients take RSA and ECDSA keys in PEM, and nothing else.
             Some(found) => slots.push(slot(
-                format!("{name}.{}", broker.name),
+                observed.account_secret(&broker.name),
                 &broker.stored,
                 Some(index),
                 request(Vec::new(), KeyAlgorithm::Ecdsa),
@@ -215,22 +193,22 @@ fn certificates(observed: &Observed, domain: &TrustDomain) -> Plan {
     }
     let keep = |secret: &&String| {
         slots.iter().any(|slot| slot.secret_name == **secret)
-            || identity.spec.brokers.iter().any(|broker| format!("{name}.{}", broker.name) == **secret)
+            || identity.spec.brokers.iter().any(|broker| observed.account_secret(&broker.name) == **secret)
     };
     let surplus = observed.secrets.iter().filter(|secret| !keep(secret)).cloned().collect();
     Plan::Certificates { spiffe_id, subject, slots, waiting, surplus }
 }
 
-fn wait(broker: &ObservedBroker) -> (String, Reason, String) {
+fn wait(broker: &ObservedBroker) -> Refusal {
     let name = &broker.name;
     match broker.environment {
         None => {
             let message = format!("the BrokerConnection {name} does not exist; create it, or remove it from brokers");
-            (name.clone(), Reason::BrokerNotFound, message)
+            Refusal::new(Reason::BrokerNotFound, message)
         }
         Some(_) => {
-            let message = format!("the BrokerConnection {name} is not set up; see its conditions");
-            (name.clone(), Reason::BrokerNotReady, message)
+            let message = format!("the BrokerConnection {name} is not ready; see its status conditions");
+            Refusal::new(Reason::BrokerNotReady, message)
         }
     }
 }

@@ -1,34 +1,72 @@
-//! `TopicPolicy`: observe, plan, apply.
+//! `TopicPolicy`: who may publish and consume, as ACLs on the broker.
 
 mod apply;
+mod cleanup;
+mod controller;
+mod describe;
 mod observe;
 mod plan;
 
 use std::sync::Arc;
 
-use super::Context;
-use crate::api::TopicPolicy;
+pub use controller::Controller;
+
+use super::shared::claims::NameClaim;
+use super::shared::kind::{self, IndexKey, ManagedKind};
+use super::shared::signal::Signal;
+use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy};
+use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::queue::Lane;
 use crate::kubernetes::run::Done;
+use crate::kubernetes::store::{Change, Store};
 
-/// Keeps a policy until its rights are revoked.
-pub const FINALIZER: &str = "credence.dev/revoke-grants";
+impl ManagedKind for TopicPolicy {
+    /// Policies that wait for one broker together are applied in one batch.
+    const WORKERS: usize = 256;
 
-/// Brings one policy to what its spec says.
-///
-/// # Errors
-/// What the API server said.
-pub async fn reconcile(context: Arc<Context>, policy: Arc<TopicPolicy>) -> Result<Done, Error> {
-    let (plan, standing) = {
-        let observed = observe::observe(&context, &policy)?;
-        (plan::plan(&observed), observed.standing)
-    };
-    if policy.metadata.deletion_timestamp.is_some() {
-        return apply::clean_up(&context, &policy, &standing).await;
+    /// Its broker may delay a policy.
+    fn lane(store: &Store<Self>, name: &Name) -> Lane {
+        let broker = store.get(Some(&name.namespace), &name.name).map(|policy| policy.spec.broker);
+        Lane { group: broker.unwrap_or_default(), turn: name.namespace.to_string() }
     }
-    if context.is_terminating(policy.metadata.namespace.as_deref()) {
-        // It is deleted next, and revoked then; until then everything that it names goes piece by piece.
-        return Ok(Done::gone());
+
+    fn index_keys(&self) -> Vec<IndexKey> {
+        let own = self.metadata.namespace.as_deref().unwrap_or_default();
+        let broker = IndexKey::cluster::<BrokerConnection>(&self.spec.broker);
+        let identities = self.spec.grants.iter().map(|grant| {
+            let namespace = grant.identity.namespace.as_deref().unwrap_or(own);
+            IndexKey::object::<ServiceIdentity>(Name::new(Some(namespace), &grant.identity.name))
+        });
+        std::iter::once(broker).chain(identities).collect()
     }
-    apply::apply(&context, &policy, &standing, plan).await
+
+    fn claims(&self) -> Vec<NameClaim> {
+        let groups = self.spec.grants.iter().filter_map(|grant| grant.consumer_group.as_ref());
+        groups.map(|group| observe::group_claim(self, group)).collect()
+    }
+
+    fn signals(change: &Change<Self>) -> Vec<Signal> {
+        change.after.is_none().then_some(Signal::TopicPolicyDeleted).into_iter().collect()
+    }
+}
+
+impl kind::Controller for Controller {
+    type Kind = TopicPolicy;
+
+    async fn reconcile(&self, policy: Arc<TopicPolicy>) -> Result<Done, Error> {
+        let (plan, current) = {
+            let observed = observe::observe(self, &policy)?;
+            (plan::plan(&observed), observed.current)
+        };
+        if policy.metadata.deletion_timestamp.is_some() {
+            return cleanup::clean_up(self, &policy, &current).await;
+        }
+        if self.namespaces.is_terminating(policy.metadata.namespace.as_deref()) {
+            // It is deleted next, and its rights are revoked then; until then everything that it refers to is deleted
+            // piece by piece.
+            return Ok(Done::gone());
+        }
+        apply::apply(self, &policy, &current, plan).await
+    }
 }

@@ -2,24 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use super::super::service_identity::plan::subject;
 use super::observe::Observed;
 use crate::api::{ConditionType, Grant, GrantState, GrantStatus, Mode, Reason};
 use crate::domain::grants::{Bindings, bindings, describe_grant, describe_topic, given_prefixes, may_own};
+use crate::domain::identity::Subject;
+use crate::domain::name::Name;
+use crate::domain::refusal::Refusal;
 
 /// One grant, compiled or refused.
 pub struct PlannedGrant {
     pub status: GrantStatus,
     pub bindings: Bindings,
-    pub refused: Option<(Reason, String)>,
+    pub refused: Option<Refusal>,
 }
 
 /// What a policy grants.
 pub struct Plan {
     /// The whole policy is refused: nothing of it is applied, and what was is revoked.
-    pub refused: Option<(Reason, String)>,
+    pub refused: Option<Refusal>,
     /// The broker cannot be asked; nothing changes.
-    pub no_broker: Option<(Reason, String)>,
+    pub no_broker: Option<Refusal>,
     pub grants: Vec<PlannedGrant>,
     /// Whether to change the broker.
     pub enforce: bool,
@@ -34,11 +36,10 @@ impl Plan {
         }
     }
 
-    /// The condition `Accepted`: the refusal of the policy, or of its first refused grant.
-    pub fn refusal(&self) -> Option<(ConditionType, Reason, String)> {
+    /// Why `Accepted` is not met: the refusal of the policy, or of its first refused grant.
+    pub fn refusal(&self) -> Option<&Refusal> {
         let grant = self.grants.iter().find_map(|grant| grant.refused.as_ref());
-        let first = self.refused.as_ref().or(self.no_broker.as_ref()).or(grant)?;
-        Some((ConditionType::Accepted, first.0, first.1.clone()))
+        self.refused.as_ref().or(self.no_broker.as_ref()).or(grant)
     }
 }
 
@@ -48,22 +49,22 @@ pub fn plan(observed: &Observed) -> Plan {
     let grants = spec.grants.iter().map(|grant| compile(observed, grant, refused.as_ref())).collect();
     let observes = |mode: Option<Mode>| mode.unwrap_or_default() == Mode::Observe;
     let broker_mode = observed.connection.as_ref().and_then(|connection| connection.spec.mode);
-    let no_broker = match (&observed.connection, &observed.standing.broker) {
+    let no_broker = match (&observed.connection, &observed.current.broker) {
         (None, _) => {
             let message =
                 format!("the BrokerConnection {} does not exist; create it, or name another one", spec.broker);
-            Some((Reason::BrokerNotFound, message))
+            Some(Refusal::new(Reason::BrokerNotFound, message))
         }
         (Some(_), None) => {
-            let message = format!("the BrokerConnection {} is not set up; see its conditions", spec.broker);
-            Some((Reason::BrokerNotReady, message))
+            let message = format!("the BrokerConnection {} is not ready; see its status conditions", spec.broker);
+            Some(Refusal::new(Reason::BrokerNotReady, message))
         }
         _ => None,
     };
     Plan { refused, no_broker, grants, enforce: !observes(spec.mode) && !observes(broker_mode) }
 }
 
-fn refuse(observed: &Observed) -> Option<(Reason, String)> {
+fn refuse(observed: &Observed) -> Option<Refusal> {
     let spec = &observed.policy.spec;
     let connection = observed.connection.as_ref()?;
     if connection.spec.environment != spec.environment {
@@ -72,7 +73,7 @@ fn refuse(observed: &Observed) -> Option<(Reason, String)> {
              environment",
             spec.environment, spec.broker, connection.spec.environment
         );
-        return Some((Reason::EnvironmentMismatch, message));
+        return Some(Refusal::new(Reason::EnvironmentMismatch, message));
     }
     if !may_own(&spec.topic, &connection.spec.access, &observed.namespace_labels) {
         let given: Vec<&str> = given_prefixes(&connection.spec.access, &observed.namespace_labels).collect();
@@ -84,7 +85,7 @@ fn refuse(observed: &Observed) -> Option<(Reason, String)> {
             describe_topic(&spec.topic),
             spec.broker
         );
-        return Some((Reason::TopicNotAllowed, message));
+        return Some(Refusal::new(Reason::TopicNotAllowed, message));
     }
     let own = observed.policy.metadata.namespace.as_deref().unwrap_or_default();
     if let Some(grant) = first_duplicate(&spec.grants, own) {
@@ -94,7 +95,7 @@ fn refuse(observed: &Observed) -> Option<(Reason, String)> {
             grant.identity.name,
             group.unwrap_or_default()
         );
-        return Some((Reason::DuplicateGrant, message));
+        return Some(Refusal::new(Reason::DuplicateGrant, message));
     }
     None
 }
@@ -108,23 +109,23 @@ fn first_duplicate<'a>(grants: &'a [Grant], own: &str) -> Option<&'a Grant> {
     })
 }
 
-fn compile(observed: &Observed, grant: &Grant, whole: Option<&(Reason, String)>) -> PlannedGrant {
+fn compile(observed: &Observed, grant: &Grant, whole: Option<&Refusal>) -> PlannedGrant {
     let spec = &observed.policy.spec;
-    let own = observed.policy.metadata.namespace.clone().unwrap_or_default();
-    let namespace = grant.identity.namespace.clone().unwrap_or(own);
-    let identity = format!("{namespace}/{}", grant.identity.name);
-    let rights = describe_grant(&spec.topic, grant);
-    match principal(observed, grant, namespace, &identity) {
-        Err((reason, message)) => PlannedGrant {
+    let own = observed.policy.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = grant.identity.namespace.as_deref().unwrap_or(own);
+    let name = Name::new(Some(namespace), &grant.identity.name);
+    let (identity, rights) = (name.to_string(), describe_grant(&spec.topic, grant));
+    match principal(observed, grant, &name) {
+        Err(refusal) => PlannedGrant {
             status: GrantStatus {
                 identity,
                 principal: None,
                 rights,
                 state: GrantState::Refused,
-                message: Some(message.clone()),
+                message: Some(refusal.message.clone()),
             },
             bindings: Bindings::new(),
-            refused: Some((reason, message)),
+            refused: Some(refusal),
         },
         Ok(principal) => PlannedGrant {
             bindings: bindings(&spec.topic, grant, &principal),
@@ -141,22 +142,18 @@ fn compile(observed: &Observed, grant: &Grant, whole: Option<&(Reason, String)>)
 }
 
 /// The principal that a grant is for.
-fn principal(
-    observed: &Observed,
-    grant: &Grant,
-    namespace: String,
-    identity: &str,
-) -> Result<String, (Reason, String)> {
+fn principal(observed: &Observed, grant: &Grant, identity: &Name) -> Result<String, Refusal> {
     let broker = &observed.policy.spec.broker;
-    let found = observed.identities.get(&(namespace, grant.identity.name.clone())).ok_or_else(|| {
-        (Reason::IdentityNotFound, format!("the ServiceIdentity {identity} does not exist; create it"))
+    let found = observed.identities.get(identity).ok_or_else(|| {
+        let message = format!("the ServiceIdentity {identity} does not exist; create it");
+        Refusal::new(Reason::IdentityNotFound, message)
     })?;
-    if !found.identity.spec.brokers.iter().any(|reference| reference.name == *broker) {
+    if !found.identity.has_account(broker) {
         let message = format!("the ServiceIdentity {identity} has no account on {broker}; add it to its spec.brokers");
-        return Err((Reason::IdentityHasNoAccount, message));
+        return Err(Refusal::new(Reason::IdentityHasNoAccount, message));
     }
-    // Only what makes it another service's identity, or one of another environment, ends its rights. A certificate that
-    // cannot be renewed for a while must not.
+    // An identity loses its rights only when it is another service's, or of another environment; not when its
+    // certificate cannot be renewed for a while.
     let ends = [Reason::Conflict, Reason::EnvironmentMismatch].map(Reason::as_str);
     let mut conditions = found.identity.status.iter().flat_map(|status| &status.conditions);
     let refused = conditions.find(|condition| {
@@ -166,20 +163,20 @@ fn principal(
     });
     if let Some(condition) = refused {
         let message = format!("the ServiceIdentity {identity} is not accepted: {}", condition.message);
-        return Err((Reason::IdentityNotReady, message));
+        return Err(Refusal::new(Reason::IdentityNotReady, message));
     }
     let Some(domain) = &found.trust_domain else {
         let message = format!("the trust domain of the ServiceIdentity {identity} does not exist");
-        return Err((Reason::IdentityNotReady, message));
+        return Err(Refusal::new(Reason::IdentityNotReady, message));
     };
     if let Some(group) = &grant.consumer_group
-        && let Some(holder) = observed.held_groups.get(group)
+        && let Some(holder) = observed.foreign_groups.get(group)
     {
         let message = format!(
             "the consumer group {group} is used by another namespace, through the TopicPolicy {}/{}; use another group",
-            holder.namespace, holder.name
+            holder.name.namespace, holder.name.name
         );
-        return Err((Reason::ConsumerGroupClaimed, message));
+        return Err(Refusal::new(Reason::ConsumerGroupClaimed, message));
     }
-    Ok(subject(&found.identity, &domain.spec.domain).kafka_principal())
+    Ok(Subject::of(&found.identity, &domain.spec.domain).kafka_principal())
 }

@@ -1,26 +1,57 @@
-//! `TrustDomain`: observe, plan, apply.
+//! `TrustDomain`: its authority, and the trust bundle in every selected namespace.
 
 mod apply;
+mod authority;
 mod bundle;
+mod controller;
+mod describe;
 mod observe;
 mod plan;
 
 use std::sync::Arc;
 
-use super::Context;
+pub use controller::Controller;
+
+use super::shared::kind::{self, IndexKey, ManagedKind, SpecFacts, alone};
+use super::shared::signal::Signal;
 use crate::api::TrustDomain;
+use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::queue::Lane;
 use crate::kubernetes::run::Done;
+use crate::kubernetes::store::{Change, Store};
 
-/// Keeps others from deleting the authority of identities that still exist.
-pub const FINALIZER: &str = "credence.dev/in-use";
+impl ManagedKind for TrustDomain {
+    const STARTS_FIRST: bool = true;
 
-/// Brings one trust domain to what its spec says.
-///
-/// # Errors
-/// What the API server or the issuer said.
-pub async fn reconcile(context: Arc<Context>, domain: Arc<TrustDomain>) -> Result<Done, Error> {
-    let observed = observe::observe(&context, &domain);
-    let plan = plan::plan(&observed);
-    apply::apply(&context, &domain, &observed, plan).await
+    /// Reading and writing for one trust domain delays no other.
+    fn lane(_: &Store<Self>, name: &Name) -> Lane {
+        alone(name)
+    }
+
+    fn index_keys(&self) -> Vec<IndexKey> {
+        let brought = self.spec.issuer.ca.as_ref().map(|ca| ca.secret_ref.name.as_str().into());
+        brought.map(IndexKey::OperatorSecret).into_iter().chain(IndexKey::terminating(self)).collect()
+    }
+
+    fn signals(change: &Change<Self>) -> Vec<Signal> {
+        let changed = change.differs(|domain| SpecFacts::of(domain));
+        changed.then(|| Signal::TrustDomainChanged(change.name.name.clone())).into_iter().collect()
+    }
+}
+
+impl kind::Controller for Controller {
+    type Kind = TrustDomain;
+
+    async fn reconcile(&self, domain: Arc<TrustDomain>) -> Result<Done, Error> {
+        let observed = observe::observe(self, domain);
+        let plan = plan::plan(&observed);
+        apply::apply(self, &observed, plan).await
+    }
+
+    fn changed(&self, change: &Change<TrustDomain>) {
+        if change.after.is_none() {
+            self.authorities.remove(&change.name.name);
+        }
+    }
 }

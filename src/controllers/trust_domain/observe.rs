@@ -1,23 +1,25 @@
-//! Looks up what concerns a trust domain. Reads stores only; nothing is decided and nothing written here.
+//! Looks up what a trust domain depends on. Reads stores only; nothing is decided and nothing written here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::super::Context;
-use super::plan::{BUNDLE, INTERMEDIATE, ROOT};
-use crate::api::TrustDomain;
+use super::controller::Controller;
+use crate::api::{TrustDomain, TrustDomainStatus};
+use crate::contract::component::Component;
+use crate::controllers::shared::kind::IndexKey;
 use crate::domain::rotation::Material;
 use crate::domain::selector;
 use crate::kubernetes::uid;
 
 /// Everything that the plan depends on.
 pub struct Observed {
-    pub domain: TrustDomain,
-    /// Whether status says that an authority was made before.
-    pub had_authority: bool,
-    /// Name and facts of the Secret of the root; the facts are missing when somebody else changed it.
-    #[allow(clippy::option_option, reason = "absent and altered are different things")]
+    pub domain: Arc<TrustDomain>,
+    /// Its status as it was written last.
+    pub status: TrustDomainStatus,
+    /// The facts about the Secret of the root; the inner value is absent when somebody else changed the Secret.
+    #[allow(clippy::option_option, reason = "a missing Secret and a changed one are different cases")]
     pub root: Option<Option<Material>>,
     /// The same of every intermediate, by generation.
     pub intermediates: BTreeMap<u32, Option<Material>>,
@@ -25,37 +27,52 @@ pub struct Observed {
     pub ca_version: Option<String>,
     /// Namespaces that are to have the bundle.
     pub selected: BTreeSet<String>,
-    /// Namespaces that have a bundle of ours, with its digest, or with who else has changed it.
+    /// Namespaces that have a bundle of ours: its digest, or the field manager that changed it.
     pub published: BTreeMap<String, Result<String, String>>,
-    /// How many identities name this trust domain.
+    /// How many identities refer to this trust domain.
     pub identities: usize,
     pub now: Timestamp,
 }
 
-pub fn observe(context: &Context, domain: &TrustDomain) -> Observed {
-    let owner = uid(domain);
+impl Observed {
+    /// Name of the trust domain.
+    pub fn name(&self) -> &str {
+        self.domain.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Name of the Secret with the root.
+    pub fn root_secret(&self) -> String {
+        format!("{}-root-1", self.name())
+    }
+
+    /// Name of the Secret with the intermediate of a generation.
+    pub fn intermediate_secret(&self, generation: u32) -> String {
+        format!("{}-intermediate-{generation}", self.name())
+    }
+}
+
+pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
+    let owner = uid(&*domain);
     let name = domain.metadata.name.clone().unwrap_or_default();
-    let own_namespace = &context.settings.namespace;
+    let own_namespace = &controller.settings.namespace;
     let mut root = None;
     let mut intermediates = BTreeMap::new();
-    for (secret, record) in context.secrets.owned_by(&owner) {
+    for (secret, record) in controller.certificates.owned_by(Some(&owner)) {
         if *secret.namespace != **own_namespace {
             continue;
         }
         let generation = secret.name.rsplit_once('-').and_then(|(_, number)| number.parse::<u32>().ok());
-        match (record.component.as_str(), generation) {
-            (ROOT, _) => root = Some(record.facts.clone().ok()),
-            (INTERMEDIATE, Some(generation)) => {
+        match (record.component, generation) {
+            (Some(Component::Root), _) => root = Some(record.facts.clone().ok()),
+            (Some(Component::Intermediate), Some(generation)) => {
                 intermediates.insert(generation, record.facts.clone().ok());
             }
             _ => {}
         }
     }
     let selector = domain.spec.bundle.as_ref().and_then(|bundle| bundle.namespace_selector.as_ref());
-    let selected = context
-        .stores
-        .namespaces
-        .valid(None)
+    let namespaces = controller.namespaces.0.valid(None);
+    let selected = namespaces
         .filter(|namespace| namespace.metadata.deletion_timestamp.is_none())
         .filter_map(|namespace| Some((namespace.metadata.name?, namespace.metadata.labels.unwrap_or_default())))
         .filter(|(name, labels)| {
@@ -63,30 +80,22 @@ pub fn observe(context: &Context, domain: &TrustDomain) -> Observed {
         })
         .map(|(name, _)| name)
         .collect();
-    let published = context
-        .config_maps
-        .owned_by(&owner)
+    let published = controller.bundles.owned_by(Some(&owner));
+    let published = published
         .into_iter()
-        .filter(|(_, record)| record.component == BUNDLE)
-        .map(|(bundle, record)| (bundle.namespace.to_string(), record.facts.clone().map(|facts| facts.0)))
-        .collect();
+        .map(|(bundle, record)| (bundle.namespace.to_string(), record.facts.clone().map(|facts| facts.0)));
     let ca_version = domain.spec.issuer.ca.as_ref().and_then(|ca| {
-        context.stores.operator_secrets.get(Some(own_namespace), &ca.secret_ref.name)?.metadata.resource_version
+        controller.operator_secrets.get(Some(own_namespace), &ca.secret_ref.name)?.metadata.resource_version
     });
-    let identities = if domain.metadata.deletion_timestamp.is_some() {
-        context.stores.identities.valid(None).filter(|identity| identity.spec.trust_domain == name).count()
-    } else {
-        0
-    };
     Observed {
-        had_authority: domain.status.as_ref().is_some_and(|status| status.authority.is_some()),
-        domain: domain.clone(),
+        status: controller.handle.status(&domain),
         root,
         intermediates,
         ca_version,
         selected,
-        published,
-        identities,
+        published: published.collect(),
+        identities: controller.identities.count(&IndexKey::cluster::<TrustDomain>(&name)),
         now: Timestamp::now(),
+        domain,
     }
 }

@@ -1,4 +1,4 @@
-//! The material of keys: made, stored and read. Nothing of it is kept in memory.
+//! The material of keys: generated, stored and read. None of it is kept in memory.
 
 use std::collections::BTreeMap;
 
@@ -10,35 +10,31 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::super::context::Context;
-use super::super::material::WebhookFacts;
-use super::Webhook;
-use super::observe::key_secret;
-use crate::api::WebhookKeyAlgorithm;
-use crate::contract::component::{self, Component};
+use super::controller::Controller;
+use super::observe::Observed;
+use crate::api::{Reason, WebhookKeyAlgorithm};
+use crate::contract::component::{Component, WEBHOOK_KEYS};
 use crate::contract::route::KeyDocument;
+use crate::controllers::shared::material::WebhookFacts;
+use crate::controllers::shared::webhook::{EXTERNAL_LABEL, Webhook, key_secret};
 use crate::domain::identity::hex;
-use crate::domain::key_set::{self, KeyRecord};
+use crate::domain::key_set::{self, Decision, KeyRecord};
+use crate::domain::refusal::Refusal;
 use crate::domain::secret::{SecretText, serialize_exposed};
 use crate::edge::webhook::signing;
-use crate::kubernetes::error::Error;
+use crate::kubernetes::error::Error as KubernetesError;
 use crate::kubernetes::owned_metadata;
 
-/// What a key Secret is for.
-pub const KEYS: &str = Component::WebhookKeys.as_str();
-/// Entries of a key Secret that the operator makes.
-pub const ENTRIES: &[&str] = component::WEBHOOK_KEYS;
-/// Label that the owner of an external key Secret puts on it: this Secret may be used to verify webhooks.
-pub const EXTERNAL_LABEL: &str = "credence.dev/webhook-keys";
-/// Bytes of a key that is made: the longest that Standard Webhooks allows, and as strong as the hash.
+/// Bytes of a generated key: the longest that Standard Webhooks allows, and as strong as the hash.
 const LENGTH: usize = 32;
 
 /// A key with its material, as the entry `keys.json` of a key Secret holds it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StoredKey {
-    /// What is known of it without its material.
+    /// The key without its material.
     #[serde(flatten)]
     pub record: KeyRecord,
     /// The key itself.
@@ -46,86 +42,103 @@ pub struct StoredKey {
     pub key: SecretText,
 }
 
-/// Brings the key Secret to these keys, with one more when `make` says so. Returns all keys with their material.
+/// Brings the key Secret to the keys that were decided, with a new one if that was decided too. Returns all keys with their
+/// material.
 ///
 /// # Errors
-/// What the API server said.
+/// What the API server answered.
 pub async fn write<W: Webhook>(
-    context: &Context,
-    webhook: &W,
-    records: &[KeyRecord],
-    make: Option<WebhookKeyAlgorithm>,
-    now: Timestamp,
-) -> Result<Vec<StoredKey>, Error> {
-    let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
-    let before = if records.is_empty() { BTreeMap::new() } else { read_made(context, webhook).await? };
+    controller: &Controller<W>,
+    observed: &Observed<W>,
+    decision: &Decision,
+) -> Result<Vec<StoredKey>, KubernetesError> {
+    let webhook = &*observed.webhook;
+    let before = if decision.keys.is_empty() { BTreeMap::new() } else { read_generated(controller, webhook).await? };
     let mut keys: Vec<StoredKey> = Vec::new();
-    for record in records {
+    for record in &decision.keys {
         if let Some(key) = before.get(&record.id) {
             keys.push(StoredKey { record: record.clone(), key: key.clone() });
         }
     }
-    if let Some(algorithm) = make {
+    if let Some(algorithm) = decision.make {
         let first = !keys.iter().any(|key| key.record.signs_since.is_some());
-        keys.push(generate(webhook, algorithm, first, now)?);
+        keys.push(generate(webhook, algorithm, first, observed.now)?);
     }
     let all: Vec<KeyRecord> = keys.iter().map(|key| key.record.clone()).collect();
-    let json = |value: Result<String, serde_json::Error>| value.map_err(|error| Error::Bug(error.to_string()));
+    let json =
+        |value: Result<String, serde_json::Error>| value.map_err(|error| KubernetesError::Bug(error.to_string()));
     let signs = key_set::signing(&all).map(|record| record.id.as_str()).unwrap_or_default();
     let signing = keys.iter().find(|key| key.record.id == signs);
     let material = signing.map(|key| key.key.expose()).unwrap_or_default();
     let verifies = signing.and_then(|key| key.record.public_key.as_deref()).unwrap_or(material);
     let listed = Zeroizing::new(json(serde_json::to_string(&keys))?);
     let entries = [listed.as_str(), material, signs, verifies, "webhook-keys"];
-    let data = ENTRIES.iter().zip(entries).map(|(name, text)| ((*name).to_owned(), ByteString(text.into()))).collect();
+    let data =
+        WEBHOOK_KEYS.iter().zip(entries).map(|(name, text)| ((*name).to_owned(), ByteString(text.into()))).collect();
     let facts = WebhookFacts { digest: String::new(), keys: all.clone() };
     let secret = Secret {
-        metadata: owned_metadata(webhook, namespace, &key_secret(webhook), KEYS, facts.annotations()?),
+        metadata: owned_metadata(
+            webhook,
+            observed.namespace(),
+            &key_secret(webhook),
+            Component::WebhookKeys,
+            facts.annotations()?,
+        ),
         type_: Some("servicebinding.io/webhook".to_owned()),
         data: Some(data),
         ..Secret::default()
     };
-    context.webhook_secrets.put(&secret).await?;
-    tracing::info!(webhook = webhook.full_name(), keys = keys.len(), signing = signs, "keys stored");
+    controller.secrets.put(&secret).await?;
+    tracing::info!(keys = keys.len(), signing = signs, "keys stored");
     Ok(keys)
 }
 
-/// Reads the keys that the operator has made, by ID.
-async fn read_made<W: Webhook>(context: &Context, webhook: &W) -> Result<BTreeMap<String, SecretText>, Error> {
+/// Reads the generated keys, by ID.
+async fn read_generated<W: Webhook>(
+    controller: &Controller<W>,
+    webhook: &W,
+) -> Result<BTreeMap<String, SecretText>, KubernetesError> {
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
-    let secret = context.webhook_secrets.read(namespace, &key_secret(webhook)).await?;
-    let entry = secret.and_then(|secret| secret.data?.remove(ENTRIES[0]));
+    let secret = controller.secrets.read(namespace, &key_secret(webhook)).await?;
+    let entry = secret.and_then(|secret| secret.data?.remove(WEBHOOK_KEYS[0]));
     let stored: Vec<StoredKey> = entry.and_then(|entry| serde_json::from_slice(&entry.0).ok()).unwrap_or_default();
     Ok(stored.into_iter().map(|key| (key.record.id, key.key)).collect())
 }
 
-/// All keys that the operator has made, with their material.
+/// All generated keys with their material.
 ///
 /// # Errors
 /// What the API server said.
-pub async fn made<W: Webhook>(context: &Context, webhook: &W, records: &[KeyRecord]) -> Result<Vec<StoredKey>, Error> {
-    let mut stored = read_made(context, webhook).await?;
+pub async fn generated<W: Webhook>(
+    controller: &Controller<W>,
+    webhook: &W,
+    records: &[KeyRecord],
+) -> Result<Vec<StoredKey>, KubernetesError> {
+    let mut stored = read_generated(controller, webhook).await?;
     Ok(records
         .iter()
         .filter_map(|record| Some(StoredKey { record: record.clone(), key: stored.remove(&record.id)? }))
         .collect())
 }
 
-/// A new key, in the form that its scheme's own libraries take.
+/// Generates a key, in the form that the libraries of its scheme take.
 fn generate<W: Webhook>(
     webhook: &W,
     algorithm: WebhookKeyAlgorithm,
     signs: bool,
     now: Timestamp,
-) -> Result<StoredKey, Error> {
-    let random = |bytes: &mut [u8]| rand::fill(bytes).map_err(|_| Error::Bug("no random bytes to be had".into()));
+) -> Result<StoredKey, KubernetesError> {
+    let random = |bytes: &mut [u8]| {
+        rand::fill(bytes).map_err(|_| KubernetesError::Bug("the system provides no random bytes".into()))
+    };
     let mut secret = Zeroizing::new([0; LENGTH]);
     random(&mut *secret)?;
     let mut id = [0; 5];
     random(&mut id)?;
     let (key, public_key) = match algorithm {
         WebhookKeyAlgorithm::Ed25519 => {
-            let pair = signing::key_pair(&secret).ok_or_else(|| Error::Bug("no Ed25519 key".into()))?;
+            let pair = signing::key_pair(&secret)
+                .ok_or_else(|| KubernetesError::Bug("no Ed25519 key can be generated".into()))?;
             (pair.private, Some(pair.public))
         }
         WebhookKeyAlgorithm::HmacSha256 if webhook.has_standard_keys() => {
@@ -145,46 +158,61 @@ fn generate<W: Webhook>(
     Ok(StoredKey { record, key })
 }
 
-/// Reads keys that somebody else keeps.
+/// Reads keys that their owner provides, or says why they cannot be used.
 ///
 /// # Errors
-/// Why they cannot be used, or what the API server said.
+/// What the API server answered.
 pub async fn external<W: Webhook>(
-    context: &Context,
+    controller: &Controller<W>,
     webhook: &W,
     name: &str,
-) -> Result<Result<Vec<StoredKey>, String>, Error> {
+) -> Result<Result<Vec<StoredKey>, Refusal>, KubernetesError> {
+    let invalid = |message: String| Refusal::new(Reason::KeysInvalid, message);
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
-    let Some(secret) = context.webhook_secrets.read(namespace, name).await? else {
-        return Ok(Err(format!("the Secret {name} does not exist; create it, or name another one")));
+    let Some(secret) = controller.secrets.read(namespace, name).await? else {
+        return Ok(Err(invalid(format!("the Secret {name} does not exist; create it, or name another one"))));
     };
-    let labelled =
+    let is_labelled =
         secret.metadata.labels.iter().flatten().any(|(label, value)| label == EXTERNAL_LABEL && value == "true");
-    if !labelled {
-        return Ok(Err(format!(
+    if !is_labelled {
+        return Ok(Err(invalid(format!(
             "the Secret {name} is not meant for webhooks; if it is, label it {EXTERNAL_LABEL}=true"
-        )));
+        ))));
     }
-    let mut keys = parse_external(name, &secret.data.unwrap_or_default());
-    for StoredKey { record, key } in keys.iter_mut().flatten().filter(|_| W::SIGNS) {
+    let mut keys = match parse_external(&secret.data.unwrap_or_default()) {
+        Ok(keys) => keys,
+        Err(why) => return Ok(Err(invalid(format!("the Secret {name}: {why}")))),
+    };
+    for StoredKey { record, key } in keys.iter_mut().filter(|_| W::SIGNS) {
         record.public_key = signing::public_of(key.expose());
     }
-    Ok(keys)
+    Ok(Ok(keys))
 }
 
-fn parse_external(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec<StoredKey>, String> {
+/// Why the entries of a Secret are not keys.
+#[derive(Debug, PartialEq, Eq, Error)]
+enum InvalidKeys {
+    #[error("the entry {0} is not a time; write RFC 3339")]
+    NotATime(String),
+    #[error("the entry {0} is not text")]
+    NotText(String),
+    #[error("it holds no key; add one entry for each key")]
+    NoKey,
+}
+
+fn parse_external(data: &BTreeMap<String, ByteString>) -> Result<Vec<StoredKey>, InvalidKeys> {
     let text = |entry: &str| data.get(entry).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
-    let time = |entry: String| -> Result<Option<Timestamp>, String> {
+    let time = |entry: String| -> Result<Option<Timestamp>, InvalidKeys> {
         if !data.contains_key(&entry) {
             return Ok(None);
         }
         let time = text(&entry).and_then(|text| text.trim().parse().ok());
-        time.map(Some).ok_or_else(|| format!("the entry {entry} of the Secret {name} is no time; write RFC 3339"))
+        time.map(Some).ok_or(InvalidKeys::NotATime(entry))
     };
     let is_bound = |entry: &&String| entry.ends_with(".notBefore") || entry.ends_with(".notAfter");
     let mut keys = Vec::new();
     for id in data.keys().filter(|entry| !is_bound(entry)) {
-        let key = text(id).ok_or_else(|| format!("the entry {id} of the Secret {name} is not text"))?;
+        let key = text(id).ok_or_else(|| InvalidKeys::NotText(id.clone()))?;
         let record = KeyRecord {
             id: id.clone(),
             fingerprint: fingerprint(key.as_bytes()),
@@ -195,13 +223,10 @@ fn parse_external(name: &str, data: &BTreeMap<String, ByteString>) -> Result<Vec
         };
         keys.push(StoredKey { record, key: SecretText::new(key.to_owned()) });
     }
-    if keys.is_empty() {
-        return Err(format!("the Secret {name} holds no key; add one entry for each key"));
-    }
-    Ok(keys)
+    if keys.is_empty() { Err(InvalidKeys::NoKey) } else { Ok(keys) }
 }
 
-/// The form of keys that the edge takes. Where it does not sign, the private half of a key is nobody's business there.
+/// A key as the edge gets it. Where the edge only verifies, it does not get the private half.
 pub fn document<W: Webhook>(StoredKey { record, key }: StoredKey) -> KeyDocument {
     let material = record.public_key.filter(|_| !W::SIGNS).map_or(key, SecretText::new);
     KeyDocument { id: record.id, material, not_before: record.not_before, not_after: record.not_after }

@@ -1,43 +1,77 @@
-//! `WebhookEndpoint` and `WebhookDestination`: observe, plan, apply, one way for both. What the edge needs of one goes there as a
-//! Secret in the edge's own namespace, so that the edge needs no rights anywhere else.
+//! `WebhookEndpoint` and `WebhookDestination`, handled in the same way. The edge gets what it needs of a webhook as a
+//! Secret in its own namespace, so that it needs no rights in any other.
 
 mod account;
 mod apply;
+mod controller;
+mod describe;
 mod keys;
-mod kind;
 mod observe;
 mod plan;
 mod program;
 mod settle;
-mod sweep;
-mod wake;
+pub(super) mod sweep;
 
 use std::sync::Arc;
 
-use super::Context;
+pub use controller::Controller;
+
+use super::shared::claims::NameClaim;
+use super::shared::kind::{self, IndexKey, ManagedKind, SpecFacts, by_namespace};
+use super::shared::signal::Signal;
+use super::shared::webhook::{KeySource, Webhook};
+use crate::api::ServiceIdentity;
+use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::queue::Lane;
 use crate::kubernetes::run::Done;
+use crate::kubernetes::store::{Change, Store};
 
-pub use keys::{ENTRIES, EXTERNAL_LABEL};
-pub use kind::{KeySource, Webhook};
-pub use observe::key_secret;
-pub use sweep::{Gone, sweep_for_ever};
-
-/// Keeps a webhook until the edge does not serve it any more.
-pub const FINALIZER: &str = "credence.dev/withdraw-route";
-
-/// Brings one webhook to what its spec says.
-///
-/// # Errors
-/// What the API server said.
-pub async fn reconcile<W: Webhook>(context: Arc<Context>, webhook: Arc<W>) -> Result<Done, Error> {
-    let observed = observe::observe(&context, &webhook);
-    if webhook.meta().deletion_timestamp.is_some() {
-        return apply::clean_up(&context, &*webhook).await;
+impl<W: Webhook> ManagedKind for W {
+    fn lane(_: &Store<Self>, name: &Name) -> Lane {
+        by_namespace(name)
     }
-    if context.is_terminating(webhook.meta().namespace.as_deref()) {
-        return Ok(Done::gone());
+
+    fn index_keys(&self) -> Vec<IndexKey> {
+        let own = |name: &str| Name::new(self.meta().namespace.as_deref(), name);
+        let keys = match self.key_source() {
+            KeySource::External(secret) => Some(secret),
+            KeySource::Generated(_) => None,
+        };
+        let secrets = [keys, self.source_secret()].into_iter().flatten().map(|name| IndexKey::Secret(own(name)));
+        let identity = self.kafka().map(|it| IndexKey::object::<ServiceIdentity>(own(&it.service_identity)));
+        let uid = self.meta().uid.as_deref().map(|uid| IndexKey::Uid(uid.into()));
+        secrets.chain(identity).chain(uid).collect()
     }
-    let plan = plan::plan(&observed);
-    apply::apply(&context, &*webhook, &observed, plan).await
+
+    fn claims(&self) -> Vec<NameClaim> {
+        vec![observe::path_claim(self)]
+    }
+
+    fn signals(change: &Change<Self>) -> Vec<Signal> {
+        let changed = change.differs(|webhook| (SpecFacts::of(webhook), webhook.meta().labels.as_ref()));
+        changed.then(|| Signal::WebhookChanged(change.name.clone())).into_iter().collect()
+    }
+}
+
+impl<W: Webhook> kind::Controller for Controller<W> {
+    type Kind = W;
+
+    async fn reconcile(&self, webhook: Arc<W>) -> Result<Done, Error> {
+        if webhook.meta().deletion_timestamp.is_some() {
+            return apply::clean_up(self, &*webhook).await;
+        }
+        if self.namespaces.is_terminating(webhook.meta().namespace.as_deref()) {
+            return Ok(Done::gone());
+        }
+        let observed = observe::observe(self, webhook);
+        let plan = plan::plan(&observed);
+        apply::apply(self, &observed, plan).await
+    }
+
+    fn changed(&self, change: &Change<W>) {
+        if change.after.is_none() {
+            self.sweep.notify();
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Hands a webhook to the edge, as a Secret in the edge's namespace, and takes it back.
+//! Writes the route of a webhook to the edge's namespace, and withdraws it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,42 +7,44 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::super::context::Context;
-use super::super::material::WebhookFacts;
+use super::controller::Controller;
 use super::observe::{Observed, route_secret};
 use super::settle::Keys;
-use super::{Webhook, account, keys};
+use super::{account, keys};
 use crate::api::{ConditionType, Conditions, Reason};
-use crate::contract::Component;
+use crate::contract::component::{COMPONENT, Component, FOR, MANAGED_BY};
 use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, Spec, WebhookReference};
+use crate::controllers::shared::material::WebhookFacts;
+use crate::controllers::shared::webhook::Webhook;
 use crate::domain::identity::digest;
 use crate::domain::key_set::KeyRecord;
+use crate::domain::refusal::Refusal;
 use crate::edge::webhook::address_policy::AddressPolicy;
 use crate::edge::webhook::invalid::InvalidRoute;
 use crate::edge::webhook::route::Route;
 use crate::edge::webhook::routing::RoutingConfig;
 use crate::kubernetes::error::Error;
-use crate::kubernetes::{COMPONENT, FOR, MANAGED_BY, uid};
+use crate::kubernetes::uid;
 
-/// Hands the route to the edge, when it is another than before. Returns its digest; `None` when it cannot be served.
+/// Writes the route when it differs from before. Returns its digest; `None` when it cannot be served.
 pub async fn program<W: Webhook>(
-    context: &Context,
-    webhook: &W,
+    controller: &Controller<W>,
     observed: &Observed<W>,
     own: &Keys,
     conditions: &mut Conditions,
 ) -> Result<Option<String>, Error> {
-    let Some(edge) = context.settings.edge_namespace.as_deref() else { return Ok(None) };
-    if let Some(Err((reason, message))) = &observed.account {
+    let Some(edge) = controller.settings.edge_namespace.as_deref() else { return Ok(None) };
+    let webhook = &*observed.webhook;
+    if let Some(Err(Refusal { reason, message })) = &observed.account {
         conditions.unmet(ConditionType::Accepted, *reason, message.clone());
         return Ok(observed.route.clone());
     }
     let source_keys = match webhook.source_secret() {
         None => Vec::new(),
-        Some(secret) => match keys::external(context, webhook, secret).await? {
+        Some(secret) => match keys::external(controller, webhook, secret).await? {
             Ok(found) => found,
-            Err(message) => {
-                conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, message);
+            Err(Refusal { reason, message }) => {
+                conditions.unmet(ConditionType::KeysReady, reason, message);
                 return Ok(None);
             }
         },
@@ -53,7 +55,7 @@ pub async fn program<W: Webhook>(
         uid: uid(webhook),
         generation: webhook.meta().generation.unwrap_or_default(),
     };
-    let spec = webhook.spec();
+    let spec = webhook.route_spec();
     let account = observed.account.iter().flatten().next().map(String::as_str);
     let vouched = source_keys.iter().map(|key| &key.record);
     let wanted = digest_of(&reference, &spec, account, own.records.iter(), vouched)?;
@@ -62,19 +64,19 @@ pub async fn program<W: Webhook>(
     }
     let material = match &own.material {
         Some(material) => material.clone(),
-        None => keys::made(context, webhook, &own.records).await?,
+        None => keys::generated(controller, webhook, &own.records).await?,
     };
     let document = RouteDocument {
         webhook: reference,
         digest: wanted.clone(),
         spec,
         keys: material.into_iter().map(keys::document::<W>).collect(),
-        account: account::read(context, webhook).await?,
+        account: account::read(controller, webhook).await?,
         source_keys: source_keys.into_iter().map(keys::document::<W>).collect(),
     };
-    // Where destinations may be is the edge's own matter, and judged when it connects.
+    // Where destinations may be is decided by the edge, when it connects.
     let routing = RoutingConfig {
-        cluster_domain: context.settings.cluster_domain.clone(),
+        cluster_domain: controller.settings.cluster_domain.clone(),
         service_address: None,
         destinations: AddressPolicy::Public(Arc::from([])),
     };
@@ -86,11 +88,12 @@ pub async fn program<W: Webhook>(
         conditions.unmet(kind, reason, invalid.to_string());
         return Ok(None);
     }
-    context.webhook_secrets.put(&secret(webhook, edge, &document)?).await?;
+    controller.secrets.put(&secret(webhook, edge, &document)?).await?;
     Ok(Some(wanted))
 }
 
-/// Changes when anything does that the edge has to know; never with what a key is, but with its fingerprint.
+/// A digest of everything that the edge has to know; of a key only its fingerprint. The form is stored: another one would
+/// write every route again.
 fn digest_of<'a>(
     webhook: &WebhookReference,
     spec: &Spec,
@@ -112,7 +115,15 @@ fn secret<W: Webhook>(webhook: &W, edge: &str, document: &RouteDocument) -> Resu
     let text = serde_json::to_vec(document).map_err(|error| Error::Bug(error.to_string()))?;
     let facts = WebhookFacts { digest: document.digest.clone(), keys: Vec::new() };
     let mut annotations = facts.annotations()?;
-    annotations.insert(FOR.to_owned(), webhook.full_name());
+    annotations.insert(
+        FOR.to_owned(),
+        format!(
+            "{}/{}/{}",
+            W::KIND,
+            webhook.meta().namespace.as_deref().unwrap_or_default(),
+            webhook.meta().name.as_deref().unwrap_or_default()
+        ),
+    );
     Ok(Secret {
         metadata: ObjectMeta {
             name: Some(route_secret(webhook)),
@@ -129,10 +140,10 @@ fn secret<W: Webhook>(webhook: &W, edge: &str, document: &RouteDocument) -> Resu
     })
 }
 
-/// Takes the route back, if there is one.
-pub async fn withdraw<W: Webhook>(context: &Context, webhook: &W) -> Result<(), Error> {
-    match context.settings.edge_namespace.as_deref() {
-        Some(edge) => context.webhook_secrets.delete(edge, &route_secret(webhook), "").await,
+/// Withdraws the route, if there is one.
+pub async fn withdraw<W: Webhook>(controller: &Controller<W>, webhook: &W) -> Result<(), Error> {
+    match controller.settings.edge_namespace.as_deref() {
+        Some(edge) => controller.secrets.delete(edge, &route_secret(webhook), None).await,
         None => Ok(()),
     }
 }

@@ -1,64 +1,54 @@
-//! Takes routes from the edge whose webhook is gone, however it went: with its finalizer removed by hand, or before it had one.
+//! Withdraws routes from the edge whose webhook is gone, however it went: with its finalizer removed by hand, or before it
+//! had one.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::super::context::Context;
-use super::Webhook;
 use super::observe::route_secret;
 use crate::api::{WebhookDestination, WebhookEndpoint};
-use crate::contract::Component;
+use crate::contract::component::Component;
+use crate::controllers::shared::handle::Handle;
+use crate::controllers::shared::parts::Parts;
+use crate::controllers::shared::webhook::Webhook;
 
 /// How soon a sweep that failed is repeated.
-const AGAIN: Duration = Duration::from_secs(5);
-
-/// Tells that a webhook is gone.
-#[derive(Default)]
-pub struct Gone(Notify);
-
-impl Gone {
-    /// A webhook is gone.
-    pub fn tell(&self) {
-        self.0.notify_one();
-    }
-}
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// Sweeps at the start, and whenever a webhook is gone.
-pub async fn sweep_for_ever(context: &Context) {
+pub async fn sweep_forever(parts: &Parts) {
     loop {
-        if sweep(context).await {
-            context.gone_webhooks.0.notified().await;
+        if sweep(parts).await {
+            parts.sweep.notified().await;
         } else {
-            sleep(AGAIN).await;
+            sleep(RETRY_DELAY).await;
         }
     }
 }
 
-/// Says whether nothing is left to sweep.
-async fn sweep(context: &Context) -> bool {
-    let Some(edge) = context.settings.edge_namespace.as_deref() else { return true };
+/// Returns whether nothing is left to withdraw.
+async fn sweep(parts: &Parts) -> bool {
+    let Some(edge) = parts.settings.edge_namespace.as_deref() else { return true };
     let mut known = HashSet::new();
-    if !(collect::<WebhookEndpoint>(context, &mut known) && collect::<WebhookDestination>(context, &mut known)) {
+    let endpoints: Handle<WebhookEndpoint> = parts.handles.of();
+    let destinations: Handle<WebhookDestination> = parts.handles.of();
+    if !(collect(&endpoints, &mut known) && collect(&destinations, &mut known)) {
         return true;
     }
     let mut done = true;
-    for (route, record) in context.webhook_secrets.owned_by("") {
-        if *route.namespace == *edge
-            && record.component == Component::WebhookRoute.as_str()
-            && !known.contains(&*route.name)
-        {
-            tracing::warn!(route = &*route.name, "a route whose webhook is gone is withdrawn");
-            done &= context.webhook_secrets.delete(edge, &route.name, "").await.is_ok();
+    for (route, record) in parts.webhook_secrets.owned_by(None) {
+        let is_route = *route.namespace == *edge && record.component == Some(Component::WebhookRoute);
+        if is_route && !known.contains(&*route.name) {
+            tracing::warn!(route = &*route.name, "webhook is gone; withdrawing its route");
+            done &= parts.webhook_secrets.delete(edge, &route.name, None).await.is_ok();
         }
     }
     done
 }
 
-/// Collects the routes that there may be, and says whether every object could be read. One that cannot counts as there: its
-/// route is taken away when it is refused, not here.
-fn collect<W: Webhook>(context: &Context, routes: &mut HashSet<String>) -> bool {
-    W::store(&context.stores).iter(None).all(|(_, webhook)| webhook.map(|it| routes.insert(route_secret(&it))).is_ok())
+/// Collects the names of the routes that there may be, and returns whether every object could be read. One that cannot
+/// keeps its route here: the route is withdrawn when the object is refused.
+fn collect<W: Webhook>(handle: &Handle<W>, routes: &mut HashSet<String>) -> bool {
+    handle.store().iter(None).all(|(_, webhook)| webhook.map(|it| routes.insert(route_secret(&it))).is_ok())
 }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::gateway::Gateway;
 use crate::contract::Component;
 use crate::contract::report::{REPORT_ENTRY, Report};
-use crate::kubernetes::COMPONENT;
+use crate::contract::component::COMPONENT;
 
 /// How often the edge checks whether the report has changed. It writes only then.
 const POLL: Duration = Duration::from_secs(1);

@@ -29,9 +29,9 @@ pub async fn follow(gateway: &Gateway, client: Client, namespace: &str, certific
     let interruptions = Interruptions { count, health: health.clone() };
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
     let routes = watcher(secrets.clone(), config().labels(&component::selector(&[Component::WebhookRoute])));
-    let routes = interruptions.clone().outlive(ROUTES, routes);
+    let routes = interruptions.clone().retry_forever(ROUTES, routes);
     let own = watcher(secrets, config().fields(&format!("metadata.name={certificate}")));
-    let own = interruptions.outlive(CERTIFICATE, own);
+    let own = interruptions.retry_forever(CERTIFICATE, own);
     let install = |loaded: &_| gateway.use_certificate(loaded);
     tokio::join!(
         follow_routes(gateway, routes, &health),

@@ -1,14 +1,11 @@
-//! Facts about written Secrets and ConfigMaps, as their annotations tell them.
+//! Facts about written Secrets and ConfigMaps, kept in their annotations.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::service_identity::plan::ACCOUNT;
-use super::webhook::ENTRIES;
 use crate::brokers::kafka::ClientAccess;
-use crate::contract::Component;
-use crate::contract::route::ROUTE_ENTRY;
+use crate::contract::component::Component;
 use crate::domain::key_set::KeyRecord;
 use crate::domain::rotation::Material;
 use crate::issuers::authority::Leaf;
@@ -25,11 +22,9 @@ const SERIAL_NUMBER: &str = "credence.dev/serial-number";
 const FINGERPRINT: &str = "credence.dev/fingerprint";
 const BUNDLE_HASH: &str = "credence.dev/bundle-hash";
 
-/// What is known of a certificate in a Secret.
-pub type MaterialFacts = Material;
-
 impl Facts for Material {
-    const COMPONENTS: &'static str = "credence.dev/component notin (webhook-keys,webhook-route)";
+    const COMPONENTS: &'static [Component] =
+        &[Component::Root, Component::Intermediate, Component::Mtls, Component::BrokerAccount];
 
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
         let text = |key: &str| annotations.get(key).cloned();
@@ -46,8 +41,8 @@ impl Facts for Material {
         })
     }
 
-    fn entries(component: &str) -> &'static [&'static str] {
-        if component == ACCOUNT { ClientAccess::ENTRIES } else { &["tls.crt", "tls.key", "ca.crt"] }
+    fn entries(component: Component) -> &'static [&'static str] {
+        component.entries().unwrap_or(ClientAccess::ENTRIES)
     }
 }
 
@@ -95,19 +90,19 @@ pub fn annotations(material: &Material) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// What is known of a trust bundle in a ConfigMap: the digest of its content.
+/// Facts about a trust bundle in a ConfigMap: the digest of its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleFacts(pub String);
 
 impl Facts for BundleFacts {
-    const COMPONENTS: &'static str = "";
+    const COMPONENTS: &'static [Component] = &[Component::TrustBundle];
 
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
         annotations.get(BUNDLE_HASH).cloned().map(Self)
     }
 
-    fn entries(_component: &str) -> &'static [&'static str] {
-        &["ca.crt"]
+    fn entries(component: Component) -> &'static [&'static str] {
+        component.entries().unwrap_or_default()
     }
 }
 
@@ -122,7 +117,7 @@ impl BundleFacts {
 const WEBHOOK_KEYS: &str = "credence.dev/keys";
 const ROUTE_DIGEST: &str = "credence.dev/route-digest";
 
-/// What is known of a Secret of a webhook: the digest of a route, or the keys of a key set.
+/// Facts about a Secret of a webhook: the digest of a route, or the keys of a key set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebhookFacts {
     /// Digest of the route; empty for keys.
@@ -132,7 +127,7 @@ pub struct WebhookFacts {
 }
 
 impl Facts for WebhookFacts {
-    const COMPONENTS: &'static str = "credence.dev/component in (webhook-keys,webhook-route)";
+    const COMPONENTS: &'static [Component] = &[Component::WebhookKeys, Component::WebhookRoute];
 
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
         let digest = annotations.get(ROUTE_DIGEST)?.clone();
@@ -140,8 +135,8 @@ impl Facts for WebhookFacts {
         Some(Self { digest, keys })
     }
 
-    fn entries(component: &str) -> &'static [&'static str] {
-        if component == Component::WebhookRoute.as_str() { &[ROUTE_ENTRY] } else { ENTRIES }
+    fn entries(component: Component) -> &'static [&'static str] {
+        component.entries().unwrap_or_default()
     }
 }
 
@@ -159,6 +154,16 @@ impl WebhookFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A component that is in no list is not watched, and one in two lists is taken for two things.
+    #[test]
+    fn every_component_is_watched_once() {
+        let watched = [Material::COMPONENTS, BundleFacts::COMPONENTS, WebhookFacts::COMPONENTS].concat();
+        for component in Component::ALL.iter().filter(|it| **it != Component::EdgeReport) {
+            let lists = watched.iter().filter(|it| *it == component).count();
+            assert_eq!(lists, 1, "{component} belongs in the COMPONENTS of one kind of facts");
+        }
+    }
 
     #[test]
     fn facts_survive_the_way_through_annotations() {

@@ -1,70 +1,58 @@
 //! What the two kinds of webhooks have in common, and where they differ.
 
-use std::fmt::Debug;
-
-use kube::{Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::super::context::{Statuses, Stores, Triggers};
 use crate::api::{
-    KafkaTarget, ReplayStore, RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint,
+    KafkaTarget, Kind, ReplayStore, RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint,
     WebhookKeyAlgorithm, WebhookKeys, WebhookSource, WebhookStatus,
 };
 use crate::contract::route::Spec;
-use crate::kubernetes::run::Trigger;
-use crate::kubernetes::status::StatusWriter;
-use crate::kubernetes::store::Store;
 
-/// Who makes the keys of a webhook.
+/// Label that the owner of a Secret puts on it to allow its use for webhooks.
+pub const EXTERNAL_LABEL: &str = "credence.dev/webhook-keys";
+
+/// Where the keys of a webhook come from.
 pub enum KeySource<'a> {
-    /// The operator, of this kind.
+    /// The operator generates them, with this algorithm.
     Generated(WebhookKeyAlgorithm),
-    /// Somebody else, who keeps them in this Secret.
+    /// Their owner provides them in this Secret.
     External(&'a str),
 }
 
+/// Name of the Secret with the keys that the operator generates.
+#[must_use]
+pub fn key_secret<W: Webhook>(webhook: &W) -> String {
+    format!("{}-{}", webhook.meta().name.as_deref().unwrap_or_default(), W::KEY_SECRET)
+}
+
 /// A kind whose objects the edge serves, each under a path and with a key set.
-pub trait Webhook:
-    Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + Sized + 'static
-{
+pub trait Webhook: Kind<Status = WebhookStatus> {
     /// The kind, as rotation policies name it.
     const ROTATION: RotationTargetKind;
-    /// What the name of the Secret with its keys ends in. Two kinds may have objects of one name.
+    /// The end of the name of the Secret with its keys. Objects of two kinds may have one name.
     const KEY_SECRET: &'static str;
 
     /// Whether the edge signs with its keys, or verifies with them.
     const SIGNS: bool;
 
-    /// Where it is kept.
-    fn store(stores: &Stores) -> &Store<Self>;
-    /// Who writes its status.
-    fn statuses(statuses: &Statuses) -> &StatusWriter<WebhookStatus>;
-    /// Who wakes its controller.
-    fn trigger(triggers: &Triggers) -> &Trigger;
-
     /// Its path at the edge.
     fn path(&self) -> &str;
-    /// Where its keys come from.
+    /// Its key set, as the spec says.
     fn keys(&self) -> Option<&WebhookKeys>;
     /// Who may call.
     fn source(&self) -> Option<&WebhookSource>;
     /// The topic that it writes to, if it does.
     fn kafka(&self) -> Option<&KafkaTarget>;
-    /// Its status, as the watch has it.
-    fn status(&self) -> Option<&WebhookStatus>;
-    /// Its spec, for the edge.
-    fn spec(&self) -> Spec;
+    /// Its spec, as the edge gets it.
+    fn route_spec(&self) -> Spec;
     /// Whether its keys are written as Standard Webhooks writes them.
     fn has_standard_keys(&self) -> bool;
-    /// What it gives, in words.
+    /// What its verification protects against, in words.
     fn protection(&self) -> &'static str;
-    /// Whether each replica of the edge remembers for itself what it has delivered.
-    fn remembers_apart(&self) -> bool;
-    /// What it is ready for, in words.
+    /// Whether each replica of the edge has its own delivery history.
+    fn has_local_history(&self) -> bool;
+    /// What it does when it is Ready, in words.
     fn purpose(&self) -> String;
 
-    /// Who makes its keys.
+    /// Where its keys come from.
     fn key_source(&self) -> KeySource<'_> {
         match self.keys() {
             Some(WebhookKeys { external: Some(external), .. }) => KeySource::External(&external.secret_ref.name),
@@ -79,29 +67,12 @@ pub trait Webhook:
     fn source_secret(&self) -> Option<&str> {
         Some(&self.source()?.jwt.as_ref()?.secret_ref.name)
     }
-
-    /// `kind/namespace/name`.
-    fn full_name(&self) -> String {
-        format!("{}/{}/{}", Self::kind(&()), self.namespace().unwrap_or_default(), self.name_any())
-    }
 }
 
 impl Webhook for WebhookEndpoint {
     const ROTATION: RotationTargetKind = RotationTargetKind::WebhookEndpoint;
     const KEY_SECRET: &'static str = "webhook-keys";
     const SIGNS: bool = false;
-
-    fn store(stores: &Stores) -> &Store<Self> {
-        &stores.webhook_endpoints
-    }
-
-    fn statuses(statuses: &Statuses) -> &StatusWriter<WebhookStatus> {
-        &statuses.webhook_endpoints
-    }
-
-    fn trigger(triggers: &Triggers) -> &Trigger {
-        &triggers.webhook_endpoints
-    }
 
     fn path(&self) -> &str {
         &self.spec.path
@@ -119,11 +90,7 @@ impl Webhook for WebhookEndpoint {
         self.spec.target.kafka.as_ref()
     }
 
-    fn status(&self) -> Option<&WebhookStatus> {
-        self.status.as_ref()
-    }
-
-    fn spec(&self) -> Spec {
+    fn route_spec(&self) -> Spec {
         Spec::Endpoint(Box::new(self.spec.clone()))
     }
 
@@ -134,22 +101,22 @@ impl Webhook for WebhookEndpoint {
     fn protection(&self) -> &'static str {
         match &self.spec.verification {
             Verification { gitlab: Some(_), .. } => {
-                "nothing is signed: the token is a password; freshness and newness rest on the replay memory of the body"
+                "nothing is signed: the token is a password; freshness and replay protection rely on the delivery history of the body"
             }
             Verification { github: Some(_), .. } | Verification { shopify: Some(_), .. } => {
-                "the body is signed, no timestamp: freshness and newness rest on the replay memory of the body"
+                "the body is signed, no timestamp: freshness and replay protection rely on the delivery history of the body"
             }
             Verification { twilio: Some(_), .. } => {
-                "URL and parameters are signed, no timestamp: freshness and newness rest on the replay memory"
+                "URL and parameters are signed, no timestamp: freshness and replay protection rely on the delivery history"
             }
             Verification { hmac: Some(hmac), .. } if hmac.parts.iter().all(|part| part.timestamp.is_none()) => {
-                "body signed, no timestamp: freshness and newness rest on the replay memory"
+                "body signed, no timestamp: freshness and replay protection rely on the delivery history"
             }
-            _ => "body and timestamp are signed; newness rests on the replay memory",
+            _ => "body and timestamp are signed; replay protection relies on the delivery history",
         }
     }
 
-    fn remembers_apart(&self) -> bool {
+    fn has_local_history(&self) -> bool {
         let store = self.spec.replay.as_ref().and_then(|replay| replay.store).unwrap_or_default();
         store == ReplayStore::Memory
     }
@@ -163,18 +130,6 @@ impl Webhook for WebhookDestination {
     const ROTATION: RotationTargetKind = RotationTargetKind::WebhookDestination;
     const KEY_SECRET: &'static str = "webhook-signing-keys";
     const SIGNS: bool = true;
-
-    fn store(stores: &Stores) -> &Store<Self> {
-        &stores.webhook_destinations
-    }
-
-    fn statuses(statuses: &Statuses) -> &StatusWriter<WebhookStatus> {
-        &statuses.webhook_destinations
-    }
-
-    fn trigger(triggers: &Triggers) -> &Trigger {
-        &triggers.webhook_destinations
-    }
 
     fn path(&self) -> &str {
         &self.spec.path
@@ -192,11 +147,7 @@ impl Webhook for WebhookDestination {
         self.spec.dead_letter.as_ref()?.kafka.as_ref()
     }
 
-    fn status(&self) -> Option<&WebhookStatus> {
-        self.status.as_ref()
-    }
-
-    fn spec(&self) -> Spec {
+    fn route_spec(&self) -> Spec {
         Spec::Destination(Box::new(self.spec.clone()))
     }
 
@@ -206,20 +157,24 @@ impl Webhook for WebhookDestination {
 
     fn protection(&self) -> &'static str {
         match (self.spec.target.public_keys.is_empty(), self.spec.dead_letter.is_some()) {
-            (true, true) => "signed with every live key; pinned to the host; what is not taken goes to the dead letter",
-            (true, false) => "signed with every live key; pinned to the host; what is not taken stays with its sender",
+            (true, true) => {
+                "signed with every live key; pinned to the host; undelivered messages go to the dead letter"
+            }
+            (true, false) => {
+                "signed with every live key; pinned to the host; undelivered messages are not queued; the sender must retry"
+            }
             (false, true) => {
-                "signed with every live key; pinned to the host and its public key; what is not taken goes to the dead \
-                 letter"
+                "signed with every live key; pinned to the host and its public key; undelivered messages go to \
+                 the dead letter"
             }
             (false, false) => {
-                "signed with every live key; pinned to the host and its public key; what is not taken stays with its \
-                 sender"
+                "signed with every live key; pinned to the host and its public key; undelivered messages are not \
+                 queued; the sender must retry"
             }
         }
     }
 
-    fn remembers_apart(&self) -> bool {
+    fn has_local_history(&self) -> bool {
         false
     }
 

@@ -1,0 +1,46 @@
+//! What the controller of broker connections uses.
+
+use std::sync::Arc;
+
+use crate::api::{BrokerConnection, TopicPolicy};
+use crate::brokers::registry::Brokers;
+use crate::controllers::settings::Settings;
+use crate::controllers::shared::handle::Handle;
+use crate::controllers::shared::parts::{Certificates, Parts};
+use crate::controllers::shared::signal::Signals;
+use crate::domain::fence::Fence;
+use crate::kubernetes::events::Events;
+use crate::metrics::Metrics;
+
+/// Keeps a connection until no policy has rights on its broker any more.
+pub const FINALIZER: &str = "credence.dev/in-use";
+
+/// The controller.
+pub struct Controller {
+    pub handle: Handle<BrokerConnection>,
+    pub policies: Handle<TopicPolicy>,
+    pub certificates: Certificates,
+    pub brokers: Arc<Brokers>,
+    pub settings: Arc<Settings>,
+    pub fence: Fence,
+    pub events: Events,
+    pub signals: Signals,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Controller {
+    /// A controller of these parts.
+    pub fn new(parts: &Parts) -> Self {
+        Self {
+            handle: parts.handles.of(),
+            policies: parts.handles.of(),
+            certificates: parts.certificates.clone(),
+            brokers: parts.brokers.clone(),
+            settings: parts.settings.clone(),
+            fence: parts.fence.clone(),
+            events: parts.events.clone(),
+            signals: parts.signals.clone(),
+            metrics: parts.metrics.clone(),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The kinds that the operator manages, one line each.
+
+use super::registry::Registry;
+use super::{broker_connection, rotation_policy, service_identity, topic_policy, trust_domain, webhook};
+use crate::api::{WebhookDestination, WebhookEndpoint};
+
+/// Registers every kind. Those that others depend on come first: they are reconciled in this order at a start.
+pub fn register(registry: &mut Registry) {
+    registry.add(trust_domain::Controller::new);
+    registry.add(broker_connection::Controller::new);
+    registry.add(service_identity::Controller::new);
+    registry.add(rotation_policy::Controller::new);
+    registry.add(topic_policy::Controller::new);
+    registry.add(webhook::Controller::<WebhookEndpoint>::new);
+    registry.add(webhook::Controller::<WebhookDestination>::new);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::controllers::registry::Wakers;
+    use crate::controllers::settings::Settings;
+    use crate::controllers::shared::parts::Parts;
+    use crate::domain::fence::Fence;
+    use crate::kubernetes::health::Health;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn every_kind_is_registered() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = kube::Client::try_from(kube::Config::new("https://127.0.0.1:1".parse().unwrap())).unwrap();
+        let settings = Settings {
+            namespace: "credence-system".into(),
+            cluster_domain: "cluster.local".into(),
+            edge_namespace: None,
+            broker_resync: Duration::from_secs(60),
+        };
+        let wakers = Wakers::default();
+        let metrics = Arc::new(Metrics::default());
+        let parts = Parts::new(client, Fence::default(), settings, metrics, wakers.signals());
+        let mut registry = Registry::new(parts, wakers, Arc::new(Health::default()));
+        register(&mut registry);
+        assert!(registry.is_complete(), "a kind is missing in register(), or a controller uses one that is missing");
+    }
+}

@@ -1,0 +1,16 @@
+//! How the operator was started.
+
+use std::time::Duration;
+
+/// The settings that controllers depend on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace that the operator runs in; Secrets of cluster-wide objects are there.
+    pub namespace: String,
+    /// Domain of the cluster's Services.
+    pub cluster_domain: String,
+    /// Namespace of the edge; `None` when there is none.
+    pub edge_namespace: Option<String>,
+    /// How often a broker is compared with what was applied.
+    pub broker_resync: Duration,
+}

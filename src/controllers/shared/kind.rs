@@ -1,0 +1,122 @@
+//! What the registry has to know of a kind, and what a controller is.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+
+use super::claims::NameClaim;
+use super::signal::Signal;
+use crate::api::Kind;
+use crate::domain::name::{Name, ObjectRef};
+use crate::kubernetes::error::Error;
+use crate::kubernetes::queue::Lane;
+use crate::kubernetes::run::Done;
+use crate::kubernetes::store::{Change, Store};
+use crate::metrics::Metrics;
+
+/// What an object is found by when something changes that it depends on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IndexKey {
+    /// It refers to this object in its spec.
+    Object(ObjectRef),
+    /// It refers to this Secret in the operator's namespace.
+    OperatorSecret(Arc<str>),
+    /// It refers to this Secret in its own namespace.
+    Secret(Name),
+    /// It has this UID.
+    Uid(Arc<str>),
+    /// It is being deleted.
+    Terminating,
+}
+
+impl IndexKey {
+    /// The key of an object of the whole cluster.
+    pub fn cluster<K: Kind>(name: &str) -> Self {
+        Self::Object(ObjectRef { kind: K::KIND, name: Name::new(None, name) })
+    }
+
+    /// The key of an object in a namespace.
+    pub fn object<K: Kind>(name: Name) -> Self {
+        Self::Object(ObjectRef { kind: K::KIND, name })
+    }
+
+    /// [`Self::Terminating`], for an object that is being deleted.
+    pub fn terminating<K: Resource>(object: &K) -> Option<Self> {
+        object.meta().deletion_timestamp.as_ref().map(|_| Self::Terminating)
+    }
+}
+
+/// How the objects of a kind wait for a worker, what they refer to and claim, and what others learn of their changes.
+/// Pure: nothing here reads or writes anything.
+pub trait ManagedKind: Kind {
+    /// How many objects of one group are worked on at once.
+    const WORKERS: usize = 64;
+    /// For how long reasons to look at an object are collected before it is looked at.
+    const DEBOUNCE: Duration = Duration::ZERO;
+    /// Whether others depend on its objects so much that these are reconciled first at a start.
+    const STARTS_FIRST: bool = false;
+
+    /// Where an object waits.
+    fn lane(store: &Store<Self>, name: &Name) -> Lane;
+
+    /// What an object is found by.
+    fn index_keys(&self) -> Vec<IndexKey>;
+
+    /// The names that an object claims and only one object may hold.
+    fn claims(&self) -> Vec<NameClaim> {
+        Vec::new()
+    }
+
+    /// What others have to know of a change.
+    fn signals(change: &Change<Self>) -> Vec<Signal>;
+}
+
+/// Brings the objects of one kind to what their specs say. A struct that holds only what it uses.
+pub trait Controller: Send + Sync + 'static {
+    /// The kind.
+    type Kind: ManagedKind;
+
+    /// Brings one object to what its spec says.
+    fn reconcile(&self, object: Arc<Self::Kind>) -> impl Future<Output = Result<Done, Error>> + Send;
+
+    /// Follows a change in what it keeps in memory, before anybody is woken by it.
+    fn changed(&self, _change: &Change<Self::Kind>) {}
+
+    /// Sets gauges that cost little; called for every exposition of the metrics.
+    fn measure(&self, _metrics: &Metrics) {}
+
+    /// Sets gauges that are counted object by object; called seldom.
+    fn count(&self, _metrics: &Metrics, _now: Timestamp) {}
+}
+
+/// Generation and deletion: what others see of an object whose spec alone concerns them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SpecFacts<'a> {
+    uid: Option<&'a str>,
+    generation: Option<i64>,
+    is_terminating: bool,
+}
+
+impl<'a> SpecFacts<'a> {
+    /// The facts of an object.
+    pub fn of<K: Resource>(object: &'a K) -> Self {
+        let ObjectMeta { uid, generation, deletion_timestamp, .. } = object.meta();
+        Self { uid: uid.as_deref(), generation: *generation, is_terminating: deletion_timestamp.is_some() }
+    }
+}
+
+/// The lane of an object that can only hold itself up.
+#[must_use]
+pub fn alone(name: &Name) -> Lane {
+    Lane { group: name.name.to_string(), turn: String::new() }
+}
+
+/// The lane of an object that nothing holds up; namespaces take turns.
+#[must_use]
+pub fn by_namespace(name: &Name) -> Lane {
+    Lane { turn: name.namespace.to_string(), ..Lane::default() }
+}

@@ -1,0 +1,16 @@
+//! What the controllers share. Nothing here knows a folder of a kind.
+
+pub mod attached;
+pub mod authorities;
+pub mod claims;
+pub mod gate;
+pub mod handle;
+pub mod kind;
+pub mod material;
+pub mod namespaces;
+pub mod parts;
+pub mod replicas;
+pub mod signal;
+pub mod sweep;
+pub mod timing;
+pub mod webhook;

@@ -1,0 +1,100 @@
+//! The reports of the edge's replicas: which routes each of them serves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{Stream, StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::runtime::watcher::Event;
+use parking_lot::Mutex;
+
+use super::signal::{Signal, Signals};
+use crate::contract::report::{REPORT_ENTRY, Report, ServedRoute};
+
+/// Follows the reports until the watch ends, which it does not by itself.
+pub async fn follow(replicas: &Replicas, signals: &Signals, events: impl Stream<Item = Event<ConfigMap>> + Send) {
+    pin_mut!(events);
+    let mut listed: Vec<String> = Vec::new();
+    while let Some(event) = events.next().await {
+        let reported = |name: &str, report| signals.emit(replicas.set(name, report));
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(report) => {
+                reported(&report.name_any(), Some(&report));
+                listed.push(report.name_any());
+            }
+            Event::Apply(report) => reported(&report.name_any(), Some(&report)),
+            Event::Delete(report) => reported(&report.name_any(), None),
+            Event::InitDone => {
+                for gone in replicas.names().iter().filter(|replica| !listed.contains(replica)) {
+                    reported(gone, None);
+                }
+            }
+        }
+    }
+}
+
+/// The last report of every replica.
+#[derive(Default)]
+pub struct Replicas(Mutex<BTreeMap<String, Report>>);
+
+impl Replicas {
+    /// Takes over the report of a replica, `None` when it is gone. Returns which webhooks have to know of it.
+    pub fn set(&self, replica: &str, report: Option<&ConfigMap>) -> Signal {
+        let text = report.and_then(|report| report.data.as_ref()?.get(REPORT_ENTRY));
+        let fresh = text.and_then(|text| serde_json::from_str::<Report>(text).ok());
+        let mut reports = self.0.lock();
+        let before = match fresh.clone() {
+            Some(fresh) => reports.insert(replica.to_owned(), fresh),
+            None => reports.remove(replica),
+        };
+        drop(reports);
+        if before.is_none() != fresh.is_none() {
+            return Signal::ReplicasChanged;
+        }
+        let (before, fresh) = (before.unwrap_or_default().endpoints, fresh.unwrap_or_default().endpoints);
+        let changed = before.keys().chain(fresh.keys()).filter(|uid| before.get(*uid) != fresh.get(*uid));
+        Signal::RoutesServed(changed.cloned().collect::<BTreeSet<_>>())
+    }
+
+    /// The names of the replicas that have reported.
+    pub fn names(&self) -> Vec<String> {
+        self.0.lock().keys().cloned().collect()
+    }
+
+    /// How every replica serves a webhook (by UID); `None` for a replica that does not.
+    pub fn serving(&self, webhook: &str) -> BTreeMap<String, Option<ServedRoute>> {
+        let reports = self.0.lock();
+        reports.iter().map(|(replica, report)| (replica.clone(), report.endpoints.get(webhook).cloned())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(endpoints: &[(&str, &str)]) -> ConfigMap {
+        let endpoints = endpoints.iter().map(|(uid, route)| {
+            ((*uid).to_owned(), ServedRoute { generation: 1, route: (*route).to_owned(), used: BTreeMap::new() })
+        });
+        let text = serde_json::to_string(&Report { endpoints: endpoints.collect() }).unwrap();
+        ConfigMap { data: Some(BTreeMap::from([(REPORT_ENTRY.to_owned(), text)])), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn a_new_replica_concerns_all_webhooks_and_a_change_only_its_own() {
+        let replicas = Replicas::default();
+        assert_eq!(
+            replicas.set("one", Some(&report(&[]))),
+            Signal::ReplicasChanged,
+            "it serves nothing, so no webhook is served by every replica"
+        );
+        let changed = replicas.set("one", Some(&report(&[("a", "1"), ("b", "1")])));
+        assert_eq!(changed, Signal::RoutesServed(["a", "b"].map(ToOwned::to_owned).into()));
+        let changed = replicas.set("one", Some(&report(&[("a", "2"), ("b", "1")])));
+        assert_eq!(changed, Signal::RoutesServed(["a".to_owned()].into()));
+        assert!(replicas.serving("c").values().all(Option::is_none) && replicas.serving("a")["one"].is_some());
+        assert_eq!(replicas.set("one", None), Signal::ReplicasChanged);
+        assert!(replicas.names().is_empty());
+    }
+}

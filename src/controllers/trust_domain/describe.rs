@@ -1,0 +1,102 @@
+//! Describes a trust domain in its status. No client here.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::authority::Provided;
+use super::bundle::Publication;
+use super::observe::Observed;
+use super::plan::{Deletion, Plan};
+use crate::api::{AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TrustDomainStatus};
+use crate::controllers::shared::timing::wait;
+use crate::domain::refusal::Refusal;
+use crate::domain::text::counted;
+use crate::issuers::self_signed::successor_due;
+use crate::kubernetes::run::Next;
+
+/// How many namespaces are named in status.
+const NAMED: usize = 20;
+/// How soon a trust domain that is not Ready is looked at again: no watch reports everything that may heal it.
+const RECHECK: Duration = Duration::from_secs(15);
+
+/// What the plan came to: the authority with the bundle that it was published in, or why there is none.
+pub type Outcome = Result<(Provided, Publication), Refusal>;
+
+/// The status, conditions aside, and the conditions.
+pub fn describe(observed: &Observed, plan: &Plan, outcome: Outcome) -> (TrustDomainStatus, Conditions) {
+    let mut status = observed.status.clone();
+    let mut conditions = Conditions::new();
+    if plan.deletion == Deletion::NotRequested {
+        conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
+    } else {
+        let users = counted(observed.identities, "ServiceIdentity", "ServiceIdentities");
+        let message = format!("this trust domain is still used by {users}; it is deleted when the last one is gone");
+        conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
+    }
+    match outcome {
+        Ok((provided, publication)) => {
+            let signer = &provided.authority.signer;
+            let remark = provided.remark.as_ref().or(plan.remark.as_ref());
+            let remark = remark.map(|remark| format!("; {remark}")).unwrap_or_default();
+            let (secret_name, ends) = (provided.secret.clone(), signer.not_after());
+            let message = format!("signs with {secret_name}, valid until {ends}{remark}");
+            conditions.met(ConditionType::AuthorityReady, Reason::AuthorityActive, message);
+            let is_embedded = observed.domain.spec.issuer.self_signed.is_some();
+            status.authority = Some(AuthorityStatus {
+                secret_name,
+                fingerprint: signer.fingerprint(),
+                root_fingerprint: is_embedded.then(|| signer.root_fingerprint()),
+                not_after: Some(Time(ends)),
+                renew_at: is_embedded.then(|| Time(successor_due(ends))),
+            });
+            describe_bundle(observed, &provided, publication, &mut status, &mut conditions);
+        }
+        Err(Refusal { reason, message }) => {
+            conditions.unmet(ConditionType::AuthorityReady, reason, message);
+            conditions.unmet(ConditionType::BundlePublished, Reason::Blocked, "waits for the authority");
+        }
+    }
+    (status, conditions)
+}
+
+fn describe_bundle(
+    observed: &Observed,
+    provided: &Provided,
+    Publication { config_map, mut lagging, .. }: Publication,
+    status: &mut TrustDomainStatus,
+    conditions: &mut Conditions,
+) {
+    let signer = &provided.authority.signer;
+    let namespaces = observed.selected.len();
+    match lagging.first() {
+        None => {
+            let message = format!("ConfigMap {config_map} is in {}", counted(namespaces, "namespace", "namespaces"));
+            conditions.met(ConditionType::BundlePublished, Reason::Published, message);
+        }
+        Some(first) => {
+            let message = format!("{} of {namespaces} namespaces lack the bundle; first: {first}", lagging.len());
+            conditions.unmet(ConditionType::BundlePublished, Reason::PublishFailed, message);
+        }
+    }
+    lagging.truncate(NAMED);
+    status.bundle = Some(BundleStatus {
+        config_map_name: config_map,
+        hash: signer.bundle_hash.clone(),
+        roots: u32::try_from(signer.root_count()).unwrap_or(u32::MAX),
+        namespaces: u32::try_from(namespaces).unwrap_or(u32::MAX),
+        lagging,
+    });
+}
+
+/// When the authority is to be looked at next.
+pub fn next_look(status: &TrustDomainStatus, conditions: &Conditions, now: Timestamp) -> Next {
+    if conditions.is_unmet() {
+        return Some(RECHECK);
+    }
+    let authority = status.authority.as_ref()?;
+    let times = [authority.renew_at.as_ref(), authority.not_after.as_ref()];
+    let next = times.into_iter().flatten().map(|time| time.0).filter(|time| *time > now).min()?;
+    Some(wait(now, next))
+}

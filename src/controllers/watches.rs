@@ -1,0 +1,140 @@
+//! The watches beside those of the kinds: namespaces, Secrets and ConfigMaps, and the reports of the edge.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::Stream;
+use futures::future::join_all;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{Error as WatchError, Event, watcher};
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::registry::Work;
+use super::shared::namespaces::Namespaces;
+use super::shared::parts::Parts;
+use super::shared::replicas;
+use super::shared::signal::{Signal, Signals};
+use super::shared::webhook::EXTERNAL_LABEL;
+use crate::contract::component::{COMPONENT, Component};
+use crate::kubernetes::health::Health;
+use crate::kubernetes::known::Facts;
+use crate::kubernetes::owned::Owned;
+use crate::kubernetes::store::{Change, Store};
+use crate::kubernetes::watch::{self, Interruptions};
+
+type Metadata<K> = PartialObjectMeta<K>;
+
+/// The running watches, and what each of them has still to list.
+pub struct Watches {
+    tasks: JoinSet<()>,
+    interruptions: Interruptions,
+    health: Arc<Health>,
+    names: Vec<&'static str>,
+    listed: Vec<Work>,
+}
+
+impl Watches {
+    /// Starts all watches.
+    #[must_use]
+    pub fn start(parts: &Parts, interruptions: Interruptions, health: Arc<Health>) -> Self {
+        let (tasks, names, listed) = (JoinSet::new(), Vec::new(), Vec::new());
+        let mut watches = Self { tasks, interruptions, health, names, listed };
+        let client = || parts.client.clone();
+
+        let namespaces = watcher(Api::<Metadata<Namespace>>::all(client()), watch::config());
+        watches.store("namespaces", &parts.namespaces.0, namespaces, &parts.signals, |change| {
+            let name = change.name.name.clone();
+            Namespaces::concerns_others(change).then(|| Signal::NamespaceChanged(name))
+        });
+        let secrets = Api::<Metadata<Secret>>::namespaced(client(), &parts.settings.namespace);
+        let secrets = watcher(secrets, watch::config());
+        watches.store("operator_secrets", &parts.operator_secrets, secrets, &parts.signals, |change| {
+            Some(Signal::OperatorSecretChanged(change.name.name.clone()))
+        });
+        let labelled = watch::config().labels(&format!("{EXTERNAL_LABEL}=true"));
+        let secrets = watcher(Api::<Metadata<Secret>>::all(client()), labelled);
+        watches.store("key_secrets", &Store::default(), secrets, &parts.signals, |change| {
+            Some(Signal::KeySecretChanged(change.name.clone()))
+        });
+        watches.owned("secrets", parts, &parts.certificates);
+        watches.owned("config_maps", parts, &parts.bundles);
+        watches.owned("webhook_secrets", parts, &parts.webhook_secrets);
+        if let Some(edge) = &parts.settings.edge_namespace {
+            let reports = watch::config().labels(&format!("{COMPONENT}={}", Component::EdgeReport));
+            let reports = watcher(Api::<ConfigMap>::namespaced(client(), edge), reports);
+            let reports = watches.begin("edge_reports", reports);
+            let (replicas, signals) = (parts.replicas.clone(), parts.signals.clone());
+            watches.tasks.spawn(async move { replicas::follow(&replicas, &signals, reports).await });
+        }
+        watches
+    }
+
+    /// Waits until everything that exists was listed once.
+    pub async fn listed(&mut self) {
+        join_all(std::mem::take(&mut self.listed)).await;
+        self.names.iter().for_each(|name| self.health.started(name));
+    }
+
+    /// The tasks of the watches. A watch goes on for ever, so one that ends has panicked.
+    pub fn tasks(&mut self) -> &mut JoinSet<()> {
+        &mut self.tasks
+    }
+
+    fn begin<T: Send, E: Stream<Item = Result<Event<T>, WatchError>> + Send>(
+        &mut self,
+        name: &'static str,
+        events: E,
+    ) -> impl Stream<Item = Event<T>> + Send + use<T, E> {
+        self.health.starting(name);
+        self.names.push(name);
+        self.interruptions.clone().retry_forever(name, events)
+    }
+
+    /// Keeps objects in a store.
+    fn store<K>(
+        &mut self,
+        name: &'static str,
+        store: &Store<Metadata<K>>,
+        events: impl Stream<Item = Result<Event<Metadata<K>>, WatchError>> + Send + 'static,
+        signals: &Signals,
+        signal: impl Fn(&Change<Metadata<K>>) -> Option<Signal> + Send + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let (events, signals) = (self.begin(name, events), signals.clone());
+        let changed = move |change| signal(&change).into_iter().for_each(|signal| signals.emit(signal));
+        self.tasks.spawn(store.clone().follow(events, changed));
+        let store = store.clone();
+        self.listed.push(Box::pin(async move { store.wait_until_listed().await }));
+    }
+
+    /// Keeps the records of objects that the operator writes.
+    fn owned<K, F>(&mut self, name: &'static str, parts: &Parts, owned: &Arc<Owned<K, F>>)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+        F: Facts,
+    {
+        let ours = watch::config().labels(&Owned::<K, F>::selector());
+        let events = self.begin(name, watcher(Api::<Metadata<K>>::all(parts.client.clone()), ours));
+        let (owned, signals, listed) = (owned.clone(), parts.signals.clone(), Arc::new(Notify::new()));
+        let done = listed.clone();
+        self.tasks.spawn(async move {
+            let changed = |object| signals.emit(Signal::WrittenChanged(object));
+            owned.follow(events, || done.notify_one(), changed).await;
+        });
+        self.listed.push(Box::pin(async move { listed.notified().await }));
+    }
+}
