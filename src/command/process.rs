@@ -1,6 +1,6 @@
 //! What every long-running command needs: a runtime, the log, access to the cluster, and the signal to stop.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 use thiserror::Error;
@@ -33,20 +33,20 @@ pub enum LogFormat {
 
 /// The operator logs to standard output.
 pub fn log_to_stdout(format: LogFormat) {
-    log(format, BoxMakeWriter::new(io::stdout));
+    log(format, BoxMakeWriter::new(io::stdout), io::stdout().is_terminal());
 }
 
 /// The edge logs to standard error: its audit log may go to standard output.
 pub fn log_to_stderr(format: LogFormat) {
-    log(format, BoxMakeWriter::new(io::stderr));
+    log(format, BoxMakeWriter::new(io::stderr), io::stderr().is_terminal());
 }
 
-fn log(format: LogFormat, writer: BoxMakeWriter) {
+fn log(format: LogFormat, writer: BoxMakeWriter, colors: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
-        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+        LogFormat::Text => builder.with_ansi(colors).init(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 /// Where audit lines go.
@@ -27,7 +27,7 @@ impl AuditLog {
     pub fn write(&self, record: &impl Serialize) -> bool {
         let Ok(mut line) = serde_json::to_vec(record) else { return false };
         line.push(b'\n');
-        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = self.0.lock();
         // One write per line, so that lines of two processes do not mix.
         let written = output.write_all(&line).and_then(|()| output.flush());
         if let Err(error) = &written {

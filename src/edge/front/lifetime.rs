@@ -1,8 +1,9 @@
 //! When a connection is closed: when it has been idle for too long, or when the edge stops.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -20,7 +21,7 @@ pub struct BusyGuard(Arc<IdleTimer>);
 
 impl IdleTimer {
     fn change(&self, change: impl Fn(usize) -> usize) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         *state = (change(state.0), Instant::now());
     }
 
@@ -29,7 +30,7 @@ impl IdleTimer {
         let mut until = Instant::now() + duration;
         loop {
             sleep_until(until).await;
-            let (count, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let (count, since) = *self.0.lock();
             let now = Instant::now();
             until = if count > 0 { now } else { since } + duration;
             if count == 0 && until <= now {

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::fs::read_to_string;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// Maximum number of connections, and of those from one address.
 const MAX_CONNECTIONS: usize = 20_000;
@@ -74,7 +76,7 @@ impl Quota {
     #[allow(clippy::cast_precision_loss)]
     #[must_use]
     pub fn used(&self) -> f64 {
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner).total as f64 / self.max as f64
+        self.usage.lock().total as f64 / self.max as f64
     }
 
     /// The maximum for all and for each address.
@@ -95,7 +97,7 @@ impl Permit {
     /// Takes so much more. Returns whether the quota allows it; if not, nothing changes.
     #[must_use]
     pub fn grow(&mut self, more: usize) -> bool {
-        let mut usage = self.quota.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = self.quota.usage.lock();
         let own = usage.addresses.get(&self.address).copied().unwrap_or(0);
         let fits = usage.total + more <= self.quota.max && own + more <= self.quota.max_per_address;
         if fits {
@@ -109,7 +111,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut usage = self.quota.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = self.quota.usage.lock();
         usage.total -= self.size;
         if let Some(own) = usage.addresses.get_mut(&self.address) {
             *own -= self.size;
@@ -144,7 +146,7 @@ mod tests {
         assert!(!quota.permit(address(3)).grow(100_000));
         drop(permits);
         assert!(quota.permit(address(3)).grow(1 << 20));
-        assert!(quota.usage.lock().unwrap().addresses.is_empty(), "an address that holds nothing is forgotten");
+        assert!(quota.usage.lock().addresses.is_empty(), "an address that holds nothing is forgotten");
     }
 
     #[test]

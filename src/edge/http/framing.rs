@@ -1,7 +1,20 @@
-//! HTTP/1.1 is read more strictly than its parser does: where a request begins and ends must be beyond dispute, or
-//! somebody who stands between the caller and the edge may have read it another way.
+//! Strict framing of HTTP/1.1 in front of hyper: where a request begins and ends must be unambiguous, or a proxy between the
+//! caller and the edge may have read it in another way, and what it took for a body becomes a request (request smuggling).
 //!
-//! What passes here is read by the parser in the same way; what does not, the parser is made to refuse.
+//! No setting of hyper makes it refuse these forms, which a test each shows it to accept (`hyper_alone_accepts_*`):
+//!
+//! - lines in a head or a trailer that end with a line feed alone;
+//! - empty lines before a request;
+//! - a fragment in the request target;
+//! - `Content-Length` and `Transfer-Encoding` in one request, and either of them repeated;
+//! - transfer codings other than `chunked`, if `chunked` is the last one;
+//! - blanks after a chunk size, and chunk sizes and lengths with any number of leading zeros.
+//!
+//! To find the end of a body, this module reads lengths and chunk sizes itself. Where it cannot go on, it refuses as well; hyper
+//! alone refuses those forms too (`hyper_alone_refuses_what_framing_cannot_follow`).
+//!
+//! What passes is read by hyper in the same way, which a fuzz target checks; in place of what does not pass, hyper gets bytes that
+//! it refuses.
 
 use std::io;
 use std::pin::Pin;
@@ -9,9 +22,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How much of a line is kept. One that says how long the body is must not be longer.
-const LINE: usize = 256;
-/// What no parser takes for part of a head; it ends the head, so that it is answered at once.
+/// How much of a line is kept, in bytes. A line with the length of the body must not be longer.
+const MAX_LINE: usize = 256;
+/// What hyper refuses in a head. It also ends the head, so that the request is answered at once.
 const POISON: &[u8] = b"\0\r\n\r\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +38,7 @@ enum Part {
     Trailer,
 }
 
-/// Where in a request a connection is.
+/// Where in a request the stream is.
 #[derive(Debug)]
 struct Framing {
     part: Part,
@@ -35,7 +48,7 @@ struct Framing {
     chunked: bool,
 }
 
-/// The request cannot be read in one way only.
+/// The request can be read in more than one way.
 #[derive(Debug, PartialEq, Eq)]
 struct Ambiguous;
 
@@ -48,7 +61,7 @@ impl Framing {
         matches!(self.part, Part::RequestLine | Part::Header)
     }
 
-    /// Follows what was received; `Err` is the position of the first byte that must not pass.
+    /// Follows received bytes; `Err` is the position of the first byte that must not pass.
     fn follow(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut at = 0;
         while at < bytes.len() {
@@ -80,10 +93,10 @@ impl Framing {
                 let line = std::mem::take(&mut self.line);
                 self.part = self.end_of(&line)?;
             }
-            // A line ends with CR and LF, and neither is anywhere else; and no request has a fragment.
+            // Carriage return and line feed end a line, and are nowhere else. A request has no fragment.
             (true, _) | (false, b'\n') => return Err(Ambiguous),
             (false, b'#') if self.part == Part::RequestLine => return Err(Ambiguous),
-            (false, _) if self.line.len() < LINE => self.line.push(byte),
+            (false, _) if self.line.len() < MAX_LINE => self.line.push(byte),
             (false, _) => {}
         }
         Ok(())
@@ -115,19 +128,19 @@ impl Framing {
         }
     }
 
-    /// Of all headers two say how long the body is: each at most once, and in the plainest form.
+    /// Two headers say how long the body is. Each may occur once, in its plainest form.
     fn header(&mut self, line: &[u8]) -> Result<(), Ambiguous> {
         let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
         let (name, value) = line.split_at(colon);
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         if name.eq_ignore_ascii_case(b"content-length") {
-            let digits = line.len() < LINE && !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            let digits = line.len() < MAX_LINE && !value.is_empty() && value.iter().all(u8::is_ascii_digit);
             let length = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|digits| digits.parse().ok());
             let before = self.length.replace(length.ok_or(Ambiguous)?);
             return before.map_or(Ok(()), |_| Err(Ambiguous));
         }
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            let plain = line.len() < LINE && value.eq_ignore_ascii_case(b"chunked");
+            let plain = line.len() < MAX_LINE && value.eq_ignore_ascii_case(b"chunked");
             let before = std::mem::replace(&mut self.chunked, true);
             return if plain && !before { Ok(()) } else { Err(Ambiguous) };
         }
@@ -135,7 +148,7 @@ impl Framing {
     }
 }
 
-/// The size of a chunk; extensions say nothing that anybody here reads.
+/// The size of a chunk; extensions are ignored.
 fn chunk_size(line: &[u8]) -> Result<u64, Ambiguous> {
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
     if !(1..=16).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -145,11 +158,11 @@ fn chunk_size(line: &[u8]) -> Result<u64, Ambiguous> {
     u64::from_str_radix(digits, 16).map_err(|_| Ambiguous)
 }
 
-/// A stream of HTTP/1.1 whose reader sees nothing that could be read in two ways.
+/// A stream of HTTP/1.1 whose reader gets nothing that is ambiguous.
 pub struct Strict<S> {
     stream: S,
     framing: Framing,
-    /// What the reader gets in place of all that follows, once something was refused.
+    /// What the reader gets in place of the rest, once something was refused.
     poison: Option<&'static [u8]>,
 }
 
@@ -168,7 +181,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
             let Err(at) = this.framing.follow(&buffer.filled()[before..]) else { return Poll::Ready(Ok(())) };
             buffer.set_filled(before + at);
-            // A body ends with an error instead: its request is being answered.
+            // In a body, the reader gets an error instead: the request is being answered.
             this.poison = Some(if this.framing.in_head() { POISON } else { &[] });
             if at > 0 {
                 return Poll::Ready(Ok(()));
@@ -201,7 +214,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Empty};
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -250,7 +276,7 @@ mod tests {
         ] {
             assert!(!passes(&format!("POST / HTTP/1.1\r\n{header}\r\n\r\n")), "{header:?}");
         }
-        let padded = format!("Content-Length: {}5", "0".repeat(LINE));
+        let padded = format!("Content-Length: {}5", "0".repeat(MAX_LINE));
         assert!(!passes(&format!("POST / HTTP/1.1\r\n{padded}\r\n\r\n")), "only its beginning would be read");
         assert!(!passes("POST /a#b HTTP/1.1\r\n\r\n"));
     }
@@ -280,6 +306,109 @@ mod tests {
             let outcome = Strict::new(sent.as_bytes()).read_to_end(&mut read).await;
             assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData, "{sent:?}");
             assert_eq!(String::from_utf8(read).unwrap(), seen);
+        }
+    }
+
+    /// Whether hyper alone reads a request to the end of its body.
+    async fn hyper_reads(request: &str) -> bool {
+        let (mut client, server) = duplex(1 << 16);
+        client.write_all(request.as_bytes()).await.unwrap();
+        let was_read = Arc::new(AtomicBool::default());
+        let service = service_fn(|request: Request<Incoming>| {
+            let was_read = was_read.clone();
+            async move {
+                was_read.store(request.into_body().collect().await.is_ok(), Ordering::Relaxed);
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(server), service);
+        let _ = timeout(Duration::from_secs(5), connection).await.expect("hyper waits for more");
+        was_read.load(Ordering::Relaxed)
+    }
+
+    /// The form is one that hyper accepts, and that framing therefore has to refuse.
+    async fn only_framing_refuses(request: &str) {
+        assert!(hyper_reads(request).await, "hyper refuses it by now, so the check can go: {request:?}");
+        assert!(!passes(request), "{request:?}");
+    }
+
+    fn post(headers: &str, body: &str) -> String {
+        format!("POST / HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n{body}")
+    }
+
+    fn chunked(chunks: &str) -> String {
+        post("Transfer-Encoding: chunked", chunks)
+    }
+
+    #[tokio::test]
+    async fn hyper_alone_accepts_lines_that_end_with_a_line_feed() {
+        only_framing_refuses("POST / HTTP/1.1\nHost: a\n\n").await;
+        only_framing_refuses(&post("A: b\nC: d", "")).await;
+        // A proxy that accepts line feeds would find a second request in this trailer.
+        only_framing_refuses(&chunked("0\r\na: b\n\nGET /x HTTP/1.1\r\n\r\n")).await;
+    }
+
+    #[tokio::test]
+    async fn hyper_alone_accepts_empty_lines_before_a_request() {
+        only_framing_refuses(&format!("\r\n{}", post("A: b", ""))).await;
+    }
+
+    #[tokio::test]
+    async fn hyper_alone_accepts_a_fragment() {
+        only_framing_refuses("POST /a#b HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    }
+
+    #[tokio::test]
+    async fn hyper_alone_accepts_two_lengths() {
+        let empty = "0\r\n\r\n";
+        only_framing_refuses(&post("Content-Length: 5\r\nContent-Length: 5", "hello")).await;
+        only_framing_refuses(&post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", empty)).await;
+        only_framing_refuses(&post("Content-Length: 5\r\nTransfer-Encoding: chunked", empty)).await;
+        only_framing_refuses(&post("Transfer-Encoding: chunked\r\nContent-Length: 5", empty)).await;
+    }
+
+    #[tokio::test]
+    async fn hyper_alone_accepts_other_codings_before_chunked() {
+        only_framing_refuses(&post("Transfer-Encoding: gzip, chunked", "0\r\n\r\n")).await;
+    }
+
+    #[tokio::test]
+    async fn hyper_alone_accepts_sizes_in_many_forms() {
+        only_framing_refuses(&chunked("1 \r\na\r\n0\r\n\r\n")).await;
+        only_framing_refuses(&chunked(&format!("{}1\r\na\r\n0\r\n\r\n", "0".repeat(16)))).await;
+        only_framing_refuses(&post(&format!("Content-Length: {}5", "0".repeat(MAX_LINE)), "hello")).await;
+    }
+
+    #[tokio::test]
+    async fn hyper_alone_refuses_what_framing_cannot_follow() {
+        for request in [
+            post("A: b\rC: d", ""),
+            post("Content-Length: 5\r\nContent-Length: 6", "hello!"),
+            post("Content-Length: 5, 5", "hello"),
+            post("Content-Length: +5", "hello"),
+            post("Content-Length:", ""),
+            post("Content-Length", ""),
+            post("Content-Length: 18446744073709551616", ""),
+            post("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
+            post("Transfer-Encoding: xchunked", "0\r\n\r\n"),
+            chunked("g\r\n"),
+            chunked("\r\n"),
+            chunked(" 1\r\na\r\n0\r\n\r\n"),
+            chunked("0x1\r\na\r\n0\r\n\r\n"),
+            chunked("10000000000000000\r\n"),
+            chunked("1\na\r\n0\r\n\r\n"),
+            chunked("1;a\nb\r\na\r\n0\r\n\r\n"),
+            chunked("1\r\nab\r\n0\r\n\r\n"),
+        ] {
+            assert!(!hyper_reads(&request).await, "hyper accepts it: {request:?}");
+            assert!(!passes(&request), "{request:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn hyper_reads_what_passes() {
+        for request in [PLAIN, CHUNKED] {
+            assert!(passes(request) && hyper_reads(request).await, "{request:?}");
         }
     }
 }

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Maximum number of remembered addresses.
 const MAX_SOURCES: usize = 10_000;
@@ -42,7 +43,7 @@ impl RateLimit {
 
     /// Whether one more request is allowed now. A refused request does not count.
     pub fn admits(&self, source: IpAddr, now: Instant) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let Some(whole) = next(state.whole, self.limits.0, now) else { return false };
         let Some(own) = next(state.sources.get(&source).copied(), self.limits.1, now) else { return false };
         if state.sources.len() >= MAX_SOURCES && !state.sources.contains_key(&source) {
@@ -89,6 +90,6 @@ mod tests {
         let admitted = (0..20_000).filter(|number| rate.admits(from(*number), start)).count();
         assert_eq!(admitted, MAX_SOURCES);
         assert!(rate.admits(from(20_001), start + Duration::from_secs(2)), "those of before are forgotten");
-        assert_eq!(rate.state.lock().unwrap().sources.len(), 1);
+        assert_eq!(rate.state.lock().sources.len(), 1);
     }
 }

@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn a_header_of_a_caller_proves_nothing_unless_a_trusted_proxy_sent_it() {
-        let pinned = policy(&["192.0.2.0/24"], &[]);
-        assert!(!pinned.admits(&caller("203.0.113.9"), &forwarded(&["192.0.2.1"])), "nobody trusts this caller");
+        let direct = policy(&["192.0.2.0/24"], &[]);
+        assert!(!direct.admits(&caller("203.0.113.9"), &forwarded(&["192.0.2.1"])), "no trusted proxy");
         let proxied = policy(&["192.0.2.0/24"], &["10.0.0.0/8"]);
         assert!(proxied.admits(&caller("10.0.0.1"), &forwarded(&["192.0.2.1"])));
         assert!(proxied.admits(&caller("10.0.0.1"), &forwarded(&["192.0.2.1, 10.0.0.2"])));

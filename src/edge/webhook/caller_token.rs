@@ -32,28 +32,28 @@ impl CallerTokenPolicy {
         keys: &[KeyDocument],
         window: Window,
     ) -> Result<Option<Self>, InvalidKeys> {
-        let Some(pin) = source.and_then(|source| source.jwt.as_ref()) else { return Ok(None) };
-        let secret = &pin.secret_ref.name;
+        let Some(jwt) = source.and_then(|source| source.jwt.as_ref()) else { return Ok(None) };
+        let secret = &jwt.secret_ref.name;
         if keys.is_empty() {
             return Err(InvalidKeys::NoIssuerKeys { secret: secret.clone() });
         }
         if keys.len() > MAX_KEY_SETS {
             return Err(InvalidKeys::TooManyIssuerKeys { secret: secret.clone(), max: MAX_KEY_SETS });
         }
-        Ok(Some(Self::new(pin, keys::compile(keys, Verifier::jwks)?, window)))
+        Ok(Some(Self::new(jwt, keys::compile(keys, Verifier::jwks)?, window)))
     }
 
     /// A policy with the keys of the issuer.
     #[must_use]
-    pub fn new(pin: &JwtPin, keys: Vec<Key>, window: Window) -> Self {
-        let JwtPin { issuer, audience, subjects, secret_ref: _ } = pin.clone();
+    pub fn new(jwt: &JwtPin, keys: Vec<Key>, window: Window) -> Self {
+        let JwtPin { issuer, audience, subjects, secret_ref: _ } = jwt.clone();
         Self { expected: ExpectedClaims { issuer, audience, subjects: Some(subjects) }, keys, window }
     }
 
     /// The identity of the caller, as `jwt:<issuer>#<subject>`, which is never a name in a certificate.
     ///
     /// # Errors
-    /// Reason the token does not prove an expected caller.
+    /// Why the token does not authenticate an allowed caller.
     pub fn authenticate(&self, headers: &HeaderMap, now: Timestamp) -> Result<String, Reason> {
         let token = BearerToken::verify(headers, &self.keys, &self.window, now)?;
         match token.subject() {

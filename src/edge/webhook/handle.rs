@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::audit::AuditRecord;
 use super::deliver::delivery::Delivery;
@@ -66,30 +68,16 @@ impl Drop for PendingRecord {
 }
 
 impl Service for Gateway {
-    /// Handles one request. An accepted delivery is finished even if its caller closes the connection.
+    /// Handles one request, in a span of its own. It costs nothing unless the level is debug.
     async fn call(self: Arc<Self>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let (parts, mut body) = request.into_parts();
-        let mut pending = PendingRecord::begin(self.clone(), &caller);
-        let accepted = match accept(&self, &caller, &parts, &mut body, &mut pending.record).await {
-            Ok(accepted) => accepted,
-            Err(reason) => {
-                pending.end(reason);
-                // A caller that asks before it sends a body need not send it.
-                if !parts.headers.contains_key(header::EXPECT) {
-                    body::discard(body).await;
-                }
-                return answer(reason);
-            }
-        };
-        // The reason if the task panics, which is a defect; the reservation expires by itself.
-        pending.record.outcome = Reason::TargetUnreachable.into();
-        let deliveries = self.deliveries.clone();
-        let finished = deliveries.spawn(async move {
-            let reason = accepted.deliver(&self, &mut pending.record).await;
-            pending.end(reason);
-            reason
-        });
-        answer(finished.await.unwrap_or(Reason::TargetUnreachable))
+        let span = tracing::debug_span!(
+            "delivery",
+            peer = %caller.address,
+            endpoint = Empty,
+            direction = Empty,
+            delivery = Empty
+        );
+        handle(self, &caller, request, &span).instrument(span.clone()).await
     }
 
     fn head_refused(self: Arc<Self>, caller: &Caller, error: RequestError) {
@@ -103,6 +91,54 @@ impl Service for Gateway {
     async fn finished(&self) {
         self.deliveries.close();
         self.deliveries.wait().await;
+    }
+}
+
+/// Handles one request. An accepted delivery is finished even if its caller closes the connection.
+async fn handle(
+    gateway: Arc<Gateway>,
+    caller: &Caller,
+    request: Request<Incoming>,
+    span: &Span,
+) -> Response<Full<Bytes>> {
+    let (parts, mut body) = request.into_parts();
+    let mut pending = PendingRecord::begin(gateway.clone(), caller);
+    let accepted = match accept(&gateway, caller, &parts, &mut body, &mut pending.record).await {
+        Ok(accepted) => accepted,
+        Err(reason) => {
+            describe(span, &pending.record);
+            tracing::debug!(reason = reason.as_str(), "delivery refused");
+            pending.end(reason);
+            // A caller that asks before it sends a body need not send it.
+            if !parts.headers.contains_key(header::EXPECT) {
+                body::discard(body).await;
+            }
+            return answer(reason);
+        }
+    };
+    describe(span, &pending.record);
+    // The reason if the task panics, which is a defect; the reservation expires by itself.
+    pending.record.outcome = Reason::TargetUnreachable.into();
+    let deliveries = gateway.deliveries.clone();
+    let delivering = async move {
+        let reason = accepted.deliver(&gateway, &mut pending.record).await;
+        tracing::debug!(reason = reason.as_str(), "delivery finished");
+        pending.end(reason);
+        reason
+    };
+    answer(deliveries.spawn(delivering.instrument(span.clone())).await.unwrap_or(Reason::TargetUnreachable))
+}
+
+/// Adds to a span what is known of a request by now.
+fn describe(span: &Span, record: &AuditRecord) {
+    let fields = [("endpoint", &record.endpoint), ("delivery", &record.delivery)];
+    for (field, value) in fields {
+        if let Some(value) = value {
+            span.record(field, value.as_str());
+        }
+    }
+    if let Some(direction) = record.direction {
+        span.record("direction", direction);
     }
 }
 

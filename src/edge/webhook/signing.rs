@@ -15,7 +15,7 @@ use super::verify::InvalidKey;
 use crate::contract::route::KeyDocument;
 use crate::domain::secret::SecretText;
 
-/// What a private key begins with, and what its public one does.
+/// Prefixes of a private and of a public key.
 const PRIVATE: &str = "whsk_";
 const PUBLIC: &str = "whpk_";
 /// Bytes of the seed of an Ed25519 key.
@@ -35,7 +35,7 @@ enum Secret {
     Ed25519(Ed25519KeyPair),
 }
 
-/// What the receiver of a delivery is told beside its ID.
+/// The headers of a signed delivery beside its ID.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Signed {
     /// `webhook-timestamp`: seconds since 1970.
@@ -48,7 +48,7 @@ impl SigningKey {
     /// Reads a key.
     ///
     /// # Errors
-    /// Says what to write instead; never what is there.
+    /// Says what to write instead, and never repeats the key.
     pub fn parse(key: &KeyDocument) -> Result<Self, InvalidKeys> {
         let text = key.material.expose();
         let line = text.strip_suffix('\n').unwrap_or(text);
@@ -56,7 +56,7 @@ impl SigningKey {
         Ok(Self { id: key.id.clone(), not_before: key.not_before, not_after: key.not_after, secret })
     }
 
-    /// Whether it signs now; the moment of its end is too late.
+    /// Whether the key is valid now; at the moment of its end it already is not.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.not_before.is_none_or(|begin| begin <= now) && self.not_after.is_none_or(|end| now < end)
@@ -109,7 +109,7 @@ impl Secret {
     }
 }
 
-/// Signs a delivery with every live key, in the order in which they are given; `None` when none is live.
+/// Signs a delivery with every live key, in their order; `None` when none is live.
 #[must_use]
 pub fn sign(keys: &[SigningKey], id: &str, body: &[u8], now: Timestamp) -> Option<Signed> {
     let timestamp = now.as_second().to_string();
@@ -146,7 +146,7 @@ pub fn public_of(key: &str) -> Option<String> {
     Some(format!("{PUBLIC}{}", STANDARD.encode(pair.public_key())))
 }
 
-/// Libraries write the seed alone, or with the public key after it.
+/// Libraries write the seed alone, or the seed and the public key.
 fn private(line: &str) -> Option<Ed25519KeyPair> {
     let bytes = Zeroizing::new(STANDARD.decode(line.strip_prefix(PRIVATE)?).ok()?);
     match bytes.split_at_checked(SEED)? {

@@ -1,11 +1,12 @@
 //! The table of all routes by path. It is replaced as a whole; a request that began with one table ends with it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::route::Route;
@@ -101,7 +102,7 @@ impl Routes {
     /// Replaces the route of a Secret; `None` removes it. A document that does not compile is not served, and has no effect on
     /// other routes.
     pub fn set(&self, secret: &str, document: Option<&RouteDocument>) {
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compiled = self.compiled.lock();
         let before = compiled.remove(secret);
         let served = document.and_then(|document| self.compile(document, before.as_deref()));
         compiled.extend(served.map(|served| (secret.to_owned(), served)));
@@ -110,7 +111,7 @@ impl Routes {
 
     /// Replaces all routes, by the names of their Secrets.
     pub fn replace(&self, documents: &BTreeMap<String, RouteDocument>) {
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compiled = self.compiled.lock();
         let before = std::mem::take(&mut *compiled);
         for (secret, document) in documents {
             let served = self.compile(document, before.get(secret).map(AsRef::as_ref));

@@ -1,4 +1,4 @@
-//! Tokens that prove an expected caller, and all others.
+//! Tokens that authenticate an allowed caller, and all others.
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
@@ -22,14 +22,14 @@ fn key(id: &str, issuer: &Issuer) -> Key {
     Key { id: id.into(), not_before: None, not_after: None, verifier }
 }
 
-fn pin(keys: Vec<Key>) -> CallerTokenPolicy {
-    let pin = json!({
+fn policy(keys: Vec<Key>) -> CallerTokenPolicy {
+    let spec = json!({
         "issuer": "https://issuer.example",
         "audience": "hooks",
         "subjects": ["shop", "repo:org/shop:ref:refs/heads/main"],
         "secretRef": {"name": "issuer"},
     });
-    CallerTokenPolicy::new(&serde_json::from_value(pin).unwrap(), keys, WINDOW)
+    CallerTokenPolicy::new(&serde_json::from_value(spec).unwrap(), keys, WINDOW)
 }
 
 fn claims() -> Value {
@@ -40,14 +40,14 @@ fn with(name: &str, value: impl Into<Value>) -> Value {
     claiming(claims(), name, value.into())
 }
 
-/// What the pin says of these values of the header.
-fn says(pin: &CallerTokenPolicy, values: &[&str]) -> Result<String, Reason> {
+/// The result for these values of the header.
+fn says(policy: &CallerTokenPolicy, values: &[&str]) -> Result<String, Reason> {
     let headers = values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_str(value).unwrap())).collect();
-    pin.authenticate(&headers, at(NOW))
+    policy.authenticate(&headers, at(NOW))
 }
 
 fn of_token(token: &str) -> Result<String, Reason> {
-    says(&pin(vec![key("one", &issuer())]), &[&format!("Bearer {token}")])
+    says(&policy(vec![key("one", &issuer())]), &[&format!("Bearer {token}")])
 }
 
 fn of_claims(claims: &Value) -> Result<String, Reason> {
@@ -144,7 +144,7 @@ fn a_token_chooses_neither_algorithm_nor_key() {
 #[test]
 fn a_live_key_of_the_issuer_has_signed() {
     let token = issuer().token(HEADER, &claims().to_string());
-    let of_keys = |keys: Vec<Key>| says(&pin(keys), &[&format!("Bearer {token}")]).map(|_| ());
+    let of_keys = |keys: Vec<Key>| says(&policy(keys), &[&format!("Bearer {token}")]).map(|_| ());
     let bounded = |not_before: i64, not_after: i64| Key {
         not_before: Some(at(not_before)),
         not_after: Some(at(not_after)),
@@ -162,16 +162,16 @@ fn a_live_key_of_the_issuer_has_signed() {
 #[test]
 fn a_token_is_there_once_and_whole() {
     let token = format!("Bearer {}", issuer().token(HEADER, &claims().to_string()));
-    let pin = pin(vec![key("one", &issuer())]);
-    assert!(says(&pin, &[&token]).is_ok());
-    assert_eq!(says(&pin, &[]), Err(Reason::MissingHeader));
-    assert_eq!(says(&pin, &[&token, &token]), Err(Reason::MalformedHeader));
-    assert_eq!(says(&pin, &[&token.replace("Bearer", "Basic")]), Err(Reason::MalformedHeader));
+    let policy = policy(vec![key("one", &issuer())]);
+    assert!(says(&policy, &[&token]).is_ok());
+    assert_eq!(says(&policy, &[]), Err(Reason::MissingHeader));
+    assert_eq!(says(&policy, &[&token, &token]), Err(Reason::MalformedHeader));
+    assert_eq!(says(&policy, &[&token.replace("Bearer", "Basic")]), Err(Reason::MalformedHeader));
     for end in 0..token.len() {
-        assert!(says(&pin, &[&token[..end]]).is_err(), "{}", &token[..end]);
+        assert!(says(&policy, &[&token[..end]]).is_err(), "{}", &token[..end]);
         let mut altered = token.clone().into_bytes();
         altered[end] = if altered[end] == b'A' { b'B' } else { b'A' };
-        assert!(says(&pin, &[std::str::from_utf8(&altered).unwrap()]).is_err(), "{end}");
+        assert!(says(&policy, &[std::str::from_utf8(&altered).unwrap()]).is_err(), "{end}");
     }
 }
 
@@ -186,8 +186,10 @@ fn a_token_is_asked_for_only_with_keys_to_verify_it() {
     let keys = |count: usize| (0..count).map(|id| document(id, issuer().jwks())).collect::<Vec<_>>();
     let refused =
         |keys: &[KeyDocument]| CallerTokenPolicy::compile(Some(&source), keys, WINDOW).err().unwrap().to_string();
-    assert!(CallerTokenPolicy::compile(None, &[], WINDOW).is_ok_and(|pin| pin.is_none()));
-    assert!(CallerTokenPolicy::compile(Some(&source), &keys(MAX_KEY_SETS), WINDOW).is_ok_and(|pin| pin.is_some()));
+    assert!(CallerTokenPolicy::compile(None, &[], WINDOW).is_ok_and(|policy| policy.is_none()));
+    assert!(
+        CallerTokenPolicy::compile(Some(&source), &keys(MAX_KEY_SETS), WINDOW).is_ok_and(|policy| policy.is_some())
+    );
     let none = refused(&[]);
     assert!(none.starts_with("the Secret issuer of source.jwt") && none.contains("add"), "{none}");
     assert!(refused(&keys(MAX_KEY_SETS + 1)).contains("at most 16"));

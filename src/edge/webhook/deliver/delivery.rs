@@ -7,18 +7,18 @@ use crate::edge::webhook::replay::Identity;
 
 /// A delivery, as targets get it.
 pub struct Delivery {
-    /// Headers of the caller that may travel on.
+    /// Headers of the caller that are forwarded.
     pub headers: HeaderMap,
-    /// What makes the delivery the same when it comes again.
+    /// Its identity, by which a replay is recognized.
     pub identity: Identity,
     /// The endpoint, as `namespace/name`.
     pub endpoint: String,
     /// ID of the delivery.
     pub id: String,
-    /// What the edge knows of it, signed.
+    /// The signed assertion.
     pub assertion: String,
     /// SHA-256 of the body.
     pub body_sha256: [u8; 32],
-    /// The body as it came.
+    /// The body, unchanged.
     pub body: Bytes,
 }

@@ -1,4 +1,5 @@
-//! A destination outside: over TLS, to the host that the URL names and to no other, at an address that may be connected to.
+//! A destination outside of the cluster: reached over TLS, at the host in its URL and no other, and only at addresses that the policy
+//! allows.
 
 use std::error::Error;
 use std::io;
@@ -30,22 +31,22 @@ use crate::domain::schedule::duration;
 use crate::edge::webhook::address_policy::{AddressPolicy, PolicyConnector};
 use crate::edge::webhook::outcome::Reason;
 
-/// How many deliveries to one destination are under way at once; one that hangs must not hold what others need.
+/// Maximum number of deliveries on the way to one destination: a destination that hangs must not use up what others need.
 const MAX_CONCURRENT: usize = 64;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
-/// The longest pause between two attempts.
+/// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// The authorities of the public web, the same for all destinations.
+/// The certificate authorities of the public web, shared by all destinations.
 static PUBLIC_WEB: LazyLock<Arc<RootCertStore>> =
     LazyLock::new(|| Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()));
 
-/// A destination with the way to it.
+/// A destination, with its connections.
 pub struct Destination {
-    /// Where it is, without the query, which may hold what is nobody's business.
+    /// Its URL without the query, which may hold a secret.
     pub audience: String,
-    /// How it is tried.
+    /// How often it is tried.
     pub retry: RetryPolicy,
     url: Uri,
     client: Client<HttpsConnector<PolicyConnector>, Full<Bytes>>,
@@ -57,7 +58,7 @@ impl Destination {
     /// Compiles the target of a destination.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// Names the field that is invalid.
     pub fn compile(target: &DestinationTarget, policy: &AddressPolicy) -> Result<Self, InvalidField> {
         let DestinationTarget { url, public_keys, ca_bundle, timeout, attempts, backoff } = target;
         let uri: Uri = url.parse().map_err(|_| InvalidField::new("target.url", format!("{url} is not a URL")))?;
@@ -88,12 +89,12 @@ impl Destination {
         })
     }
 
-    /// A turn for one delivery; `None` while as many as may be are under way.
+    /// A slot for one delivery; `None` while all are taken.
     pub fn slot(&self) -> Option<SemaphorePermit<'_>> {
         self.slots.try_acquire().ok()
     }
 
-    /// Tries once.
+    /// Makes one attempt.
     pub async fn attempt(&self, headers: HeaderMap, body: Bytes) -> Answer {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
@@ -117,14 +118,14 @@ impl Destination {
     }
 }
 
-/// Whether the destination may take the same delivery in a moment.
+/// Whether the destination may accept the same delivery later.
 fn is_retryable(status: StatusCode) -> bool {
-    const ASKS_FOR_PATIENCE: [StatusCode; 3] =
+    const RETRY_LATER: [StatusCode; 3] =
         [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
-    status.is_server_error() || ASKS_FOR_PATIENCE.contains(&status)
+    status.is_server_error() || RETRY_LATER.contains(&status)
 }
 
-/// What a failed connection means, and its cause: an address or a certificate that is refused is none the next time either.
+/// What a failed connection means, and its cause. An address or a certificate that is refused now is refused at a retry as well.
 fn failed(error: &(dyn Error + 'static)) -> (Answer, String) {
     let mut cause = error;
     loop {
@@ -135,7 +136,7 @@ fn failed(error: &(dyn Error + 'static)) -> (Answer, String) {
         if io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
             return (Answer::permanent(Reason::AddressRefused, None), cause.to_string());
         }
-        // An I/O error gives the source of what it wraps as its own, and so hides what that is.
+        // An I/O error returns the source of the error that it wraps, and so hides that error.
         let inner = io.and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
         match inner.or_else(|| cause.source()) {
             Some(inner) => cause = inner,
@@ -154,7 +155,7 @@ fn tls(public_keys: &[String], ca_bundle: Option<&str>) -> Result<ClientConfig, 
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Pinned { chain, keys }))
         .with_no_client_auth();
-    // Who resumes a session is not asked for a certificate again, whatever became of it meanwhile.
+    // A resumed session does not present its certificate again, even if that has expired or was replaced.
     config.resumption = Resumption::disabled();
     Ok(config)
 }
@@ -173,7 +174,7 @@ fn digest_of(key: &str) -> Result<[u8; 32], InvalidField> {
     bytes.ok_or_else(|| InvalidField::new("target.publicKeys", format!("{key} is not the base64 of a SHA-256")))
 }
 
-/// Verifies chain, host and time as everybody does, and then that the certificate is for one of these keys, if there are any.
+/// Verifies chain, host and validity, and then that the public key of the certificate is one of the pinned ones, if there are any.
 #[derive(Debug)]
 struct Pinned {
     chain: Arc<WebPkiServerVerifier>,

@@ -1,4 +1,4 @@
-//! A topic of Kafka as a target: a record for each delivery, written with the account of a `ServiceIdentity`.
+//! A Kafka topic as a target: each delivery is one record, written with the account of a `ServiceIdentity`.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
@@ -15,11 +15,11 @@ use crate::contract::route::{AccountDocument, WebhookReference};
 use crate::domain::invalid_field::InvalidField;
 use crate::edge::webhook::outcome::Reason;
 
-/// A topic, as deliveries reach it.
+/// A topic, with its producer.
 pub struct Kafka {
     /// The topic, as `<topic>.<broker>`: the audience of assertions.
     pub audience: String,
-    /// How it is tried.
+    /// How often it is tried.
     pub retry: RetryPolicy,
     producer: Producer,
     endpoint: WebhookReference,
@@ -32,7 +32,7 @@ impl Kafka {
     /// Compiles the target of an endpoint.
     ///
     /// # Errors
-    /// Says what is wrong, with the account too.
+    /// Names the field that is invalid, or says what is wrong with the account.
     pub fn compile(
         endpoint: &WebhookReference,
         target: &KafkaTarget,
@@ -67,63 +67,69 @@ impl Kafka {
         })
     }
 
-    /// Tries once.
+    /// Makes one attempt.
     pub async fn attempt(&self, delivery: &Delivery) -> Answer {
         match self.producer.produce(to_record(delivery, Timestamp::now())).await {
             Ok(()) => Answer::permanent(Reason::Delivered, None),
-            Err(why) => {
+            Err(error) => {
                 if self.log_throttle.is_due() {
-                    self.explain(&why);
+                    self.log_failure(&error);
                 }
-                answer(&why)
+                answer(&error)
             }
         }
     }
 
-    /// Says what to do about it. What a broker says of a record may quote it, so only its error is named.
-    fn explain(&self, why: &ProduceError) {
-        let KafkaTarget { broker, service_identity: identity, topic, .. } = &self.target;
-        let (namespace, principal) = (&self.endpoint.namespace, &self.principal);
-        let endpoint = format!("{namespace}/{}", self.endpoint.name);
-        match why {
+    /// Logs why a record was not written, with the next step. The broker's own text is left out: it may quote the record.
+    fn log_failure(&self, error: &ProduceError) {
+        let KafkaTarget { broker, service_identity, topic, .. } = &self.target;
+        let endpoint = format!("{}/{}", self.endpoint.namespace, self.endpoint.name);
+        match error {
             ProduceError::Failed(BrokerFailure { reason: api::Reason::LoginRefused, message }) => tracing::warn!(
                 endpoint,
-                why = message,
-                "the broker {broker} does not let the ServiceIdentity {identity} in; see its condition BrokerAccess"
+                broker,
+                service_identity,
+                error = message,
+                "authentication to the broker failed; see the condition BrokerAccess of the ServiceIdentity"
             ),
             ProduceError::Failed(BrokerFailure { message, .. }) => {
-                tracing::warn!(endpoint, why = message, "the broker {broker} cannot be used");
+                tracing::warn!(endpoint, broker, error = message, "failed to reach the broker");
             }
             ProduceError::Full => tracing::warn!(
                 endpoint,
-                "more deliveries wait for the broker {broker} than may; see why it is slow, or lower limits.perSecond"
+                broker,
+                "producer queue is full; check broker latency, or lower limits.perSecond"
             ),
             ProduceError::Refused(ResponseError::TopicAuthorizationFailed) => tracing::warn!(
                 endpoint,
-                principal,
-                "the ServiceIdentity {identity} may not write to the topic {topic} of the broker {broker}; give it the \
-                 action Publish in a TopicPolicy of the namespace {namespace}"
+                broker,
+                topic,
+                service_identity,
+                principal = self.principal,
+                "not authorized to write to the topic; grant the ServiceIdentity the action Publish in a TopicPolicy"
             ),
             ProduceError::Refused(ResponseError::UnknownTopicOrPartition) => tracing::warn!(
                 endpoint,
-                "the broker {broker} has no topic {topic}, and the edge creates none; create it, or correct \
-                 the topic of the target"
+                broker,
+                topic,
+                "topic does not exist, and the edge creates none; create it, or correct the target"
             ),
             ProduceError::Refused(ResponseError::MessageTooLarge | ResponseError::RecordListTooLarge) => {
                 tracing::warn!(
                     endpoint,
-                    "a delivery is larger than the topic {topic} of the broker {broker} takes; raise its max.message.bytes, \
-                 or lower limits.body"
+                    broker,
+                    topic,
+                    "delivery is larger than the topic allows; raise its max.message.bytes, or lower limits.body"
                 );
             }
             ProduceError::Refused(error) => {
-                tracing::warn!(endpoint, ?error, "the broker {broker} did not take a record for the topic {topic}");
+                tracing::warn!(endpoint, broker, topic, ?error, "the broker did not accept a record");
             }
         }
     }
 }
 
-/// The delivery as a record. Its key is the same whenever it comes again, so that it gets into the same partition.
+/// The delivery as a record. Its key is the ID of the delivery, so that a retry goes to the same partition.
 fn to_record(delivery: &Delivery, now: Timestamp) -> Record {
     let own = [
         ("idempotency-key", &delivery.id),
@@ -135,21 +141,21 @@ fn to_record(delivery: &Delivery, now: Timestamp) -> Record {
     record(Bytes::from(delivery.id.clone()), forwarded.chain(own), delivery.body.clone(), now)
 }
 
-/// A header that comes more than once means the same as one with all its values (RFC 9110 section 5.3).
+/// A repeated header means the same as one with all its values (RFC 9110 section 5.3).
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Bytes {
     let values: Vec<&[u8]> = headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
     values.join(&b", "[..]).into()
 }
 
-/// What it means for the delivery.
-fn answer(why: &ProduceError) -> Answer {
+/// What the error means for the delivery.
+fn answer(error: &ProduceError) -> Answer {
     use ResponseError::{
         ClusterAuthorizationFailed, FencedLeaderEpoch, KafkaStorageError, LeaderNotAvailable, MessageTooLarge,
         NetworkException, NotLeaderOrFollower, RecordListTooLarge, ReplicaNotAvailable, RequestTimedOut,
         TopicAuthorizationFailed, UnknownLeaderEpoch,
     };
 
-    match why {
+    match error {
         ProduceError::Failed(failure) if failure.reason == api::Reason::LoginRefused => {
             Answer::permanent(Reason::TargetForbidden, None)
         }

@@ -1,4 +1,4 @@
-//! A Service as a target: the delivery goes there as it came, over plain HTTP/1.1.
+//! A Service as a target: the delivery is posted there unchanged, over plain HTTP/1.1.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,22 +19,22 @@ use crate::edge::webhook::address_policy::{AddressPolicy, PolicyResolver, connec
 use crate::edge::webhook::outcome::Reason;
 use crate::edge::webhook::routing::RoutingConfig;
 
-/// Carries the signed assertion.
+/// Header with the signed assertion.
 const ASSERTION: HeaderName = HeaderName::from_static("credence-assertion");
-/// Carries the ID of the delivery, which is the same at every attempt.
+/// Header with the ID of the delivery, which is the same at every attempt.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
-/// What a target says that may take the same delivery in a moment.
-const PASSING: [StatusCode; 3] =
+/// Answers of a target that may accept the same delivery later.
+const RETRYABLE: [StatusCode; 3] =
     [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 
-/// A Service, as deliveries reach it.
+/// A Service, and how it is reached.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// The Service itself, as `<name>.<namespace>.svc`: the audience of assertions.
     pub audience: String,
-    /// How it is tried.
+    /// How often it is tried.
     pub retry: RetryPolicy,
     /// Host and port.
     authority: String,
@@ -46,7 +46,7 @@ impl Service {
     /// Compiles the target of an endpoint.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// Names the field that is invalid.
     pub fn compile(
         endpoint: &WebhookReference,
         target: &ServiceTarget,
@@ -67,7 +67,7 @@ impl Service {
     }
 }
 
-/// Delivers to Services over plain HTTP/1.1, on kept connections.
+/// Delivers to Services over plain HTTP/1.1, on connections that are kept open.
 pub struct Post(Client<HttpConnector<PolicyResolver>, Full<Bytes>>);
 
 impl Default for Post {
@@ -81,11 +81,11 @@ impl Default for Post {
 }
 
 impl Post {
-    /// Tries once.
+    /// Makes one attempt.
     pub async fn attempt(&self, target: &Service, delivery: &Delivery) -> Answer {
         let unreachable = Answer::retryable(Reason::TargetUnreachable);
         let Some(request) = request(target, delivery) else { return unreachable };
-        // The head of the answer is the answer; its body is nobody's business here.
+        // Only the status counts; the body of the answer is not read.
         match self.0.request(request).await {
             Err(error) => {
                 tracing::debug!(target = target.authority, %error, "failed to reach a target");
@@ -94,7 +94,7 @@ impl Post {
             Ok(answer) => {
                 let status = answer.status();
                 let why = if status.is_success() { Reason::Delivered } else { Reason::TargetRefused };
-                Answer { reason: why, status: Some(status.as_u16()), is_retryable: PASSING.contains(&status) }
+                Answer { reason: why, status: Some(status.as_u16()), is_retryable: RETRYABLE.contains(&status) }
             }
         }
     }

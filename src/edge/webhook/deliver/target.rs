@@ -1,4 +1,4 @@
-//! Where deliveries go within the cluster.
+//! The target of a route: where deliveries go within the cluster.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::edge::webhook::routing::RoutingConfig;
 pub enum Target {
     /// To a Service.
     Service(Service),
-    /// Into an object of its own each. Larger than the other, and one for many deliveries.
+    /// Into one Kubernetes object per delivery.
     Object(Box<Object>),
-    /// To a topic of Kafka, as one record each.
+    /// To a Kafka topic, as one record per delivery.
     Kafka(Box<Kafka>),
 }
 
 impl Target {
-    /// Compiles a target; `field` is where it stands in the spec.
+    /// Compiles a target; `field` is its path in the spec.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// Names the field that is invalid.
     pub fn compile(
         field: &str,
         document: &RouteDocument,
@@ -48,7 +48,7 @@ impl Target {
         compiled.map_err(|invalid| invalid.within(field))
     }
 
-    /// Whom assertions are for.
+    /// The audience of assertions.
     #[must_use]
     pub fn audience(&self) -> &str {
         match self {
@@ -58,7 +58,7 @@ impl Target {
         }
     }
 
-    /// How long a delivery may take in all.
+    /// How long a delivery may take in total.
     #[must_use]
     pub fn max_duration(&self) -> Duration {
         match self {
@@ -68,7 +68,7 @@ impl Target {
         }
     }
 
-    /// The largest body that the target can take.
+    /// The largest body that the target can take, in bytes.
     #[must_use]
     pub fn max_body(&self) -> usize {
         match self {

@@ -8,7 +8,7 @@ use super::service::Post;
 use super::target::Target;
 use crate::edge::webhook::outcome::Reason;
 
-/// The ways to all kinds of targets.
+/// Delivers to all kinds of targets.
 pub struct Targets {
     post: Post,
     objects: Objects,
@@ -16,13 +16,13 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// With a way to create objects, until the edge stops.
+    /// No delivery is retried after `stopping` is cancelled.
     #[must_use]
     pub fn new(objects: Objects, stopping: CancellationToken) -> Self {
         Self { post: Post::default(), objects, stopping }
     }
 
-    /// Delivers, trying again while the target cannot be reached or says that it cannot do it now.
+    /// Delivers, with retries as the target's policy says.
     pub async fn deliver(&self, target: &Target, delivery: &Delivery) -> (Reason, Option<u16>) {
         let stopping = &self.stopping;
         match target {

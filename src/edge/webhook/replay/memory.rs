@@ -2,8 +2,9 @@
 
 use std::array;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::error::ReserveError;
 use super::identity::Identity;
@@ -108,7 +109,7 @@ impl Memory {
         key.copy_from_slice(&identity[..16]);
         let now = seconds(now.saturating_duration_since(self.began));
         let part = &self.parts[usize::from(identity[16]) % PARTS];
-        act(&mut part.lock().unwrap_or_else(PoisonError::into_inner), key, now)
+        act(&mut part.lock(), key, now)
     }
 
     /// When something that lasts so long ends: never too early.
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     fn count(memory: &Memory) -> usize {
-        memory.parts.iter().map(|part| part.lock().unwrap().deliveries.len()).sum()
+        memory.parts.iter().map(|part| part.lock().deliveries.len()).sum()
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A JWT in `Authorization: Bearer`, read strictly. The scheme `jwt` and the source pin both rest on it: what they ask of it
-//! beyond this is theirs.
+//! A JWT in `Authorization: Bearer`, read strictly. The scheme `jwt` and caller tokens (`source.jwt`) both use it, and check further
+//! claims themselves.
 
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -13,10 +13,10 @@ use super::timestamp::Window;
 use super::verifier::Verifier;
 use super::{header, timestamp};
 
-/// Longest life of a token, in seconds.
+/// Maximum lifetime of a token, in seconds.
 const MAX_LIFETIME: i64 = 3600;
 
-/// From whom, for whom and of whom a token must be.
+/// The issuer, audience and subjects that a token must have.
 #[derive(Clone, Debug)]
 pub struct ExpectedClaims {
     /// What the claim `iss` must be.
@@ -31,7 +31,7 @@ pub struct ExpectedClaims {
 struct Header {
     alg: String,
     kid: Option<String>,
-    /// Extensions that must be understood; none is.
+    /// Extensions that must be understood (RFC 7515 section 4.1.11); none is.
     crit: Option<IgnoredAny>,
 }
 
@@ -54,7 +54,7 @@ enum Audience {
 
 /// A token that a live key has signed, and that is valid now.
 pub struct BearerToken<'a> {
-    /// The key.
+    /// The key that signed it.
     pub key: &'a Key,
     /// When it was issued.
     pub issued_at: Timestamp,
@@ -63,7 +63,7 @@ pub struct BearerToken<'a> {
 }
 
 impl<'a> BearerToken<'a> {
-    /// Reads and verifies the token of a request. Its age is bounded by its own end and the longest life only.
+    /// Reads and verifies the token of a request. Its age is limited by its expiry and the maximum lifetime only.
     pub fn verify(headers: &HeaderMap, keys: &'a [Key], window: &Window, now: Timestamp) -> Result<Self, VerifyError> {
         let token = header::required(headers, "authorization")?;
         let token = token.strip_prefix("Bearer ").ok_or(VerifyError::MalformedHeader)?;
@@ -87,7 +87,7 @@ impl<'a> BearerToken<'a> {
         Ok(Self { key, issued_at, claims, payload })
     }
 
-    /// Whether it is from, for and of whom it must be.
+    /// Whether issuer, audience and subject are as expected.
     pub fn matches(&self, expected: &ExpectedClaims) -> bool {
         let Claims { iss, aud, sub, .. } = &self.claims;
         let audience = match aud {
@@ -101,19 +101,19 @@ impl<'a> BearerToken<'a> {
         *iss == expected.issuer && audience && subject
     }
 
-    /// Of whom it is.
+    /// The subject.
     pub fn subject(&self) -> Option<&str> {
         self.claims.sub.as_deref()
     }
 
-    /// More of its claims.
+    /// Further claims.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, VerifyError> {
         serde_json::from_slice(&self.payload).map_err(|_| VerifyError::WrongClaims)
     }
 }
 
 impl Claims {
-    /// Gives the time at which the token was issued, unless it is over, has not begun, or lives too long.
+    /// The time at which the token was issued, if it is valid now and its lifetime is not too long.
     fn check_times(&self, window: &Window, now: Timestamp) -> Result<Timestamp, VerifyError> {
         if !self.exp.checked_sub(self.iat).is_some_and(|life| (1..=MAX_LIFETIME).contains(&life)) {
             return Err(VerifyError::WrongClaims);

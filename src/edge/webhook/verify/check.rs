@@ -19,7 +19,7 @@ pub(super) struct SignatureCheck<'a> {
 }
 
 impl<'a> SignatureCheck<'a> {
-    /// The keys that are accepted now.
+    /// The keys that are valid now.
     pub(super) fn live_keys(&self) -> impl Iterator<Item = &'a Key> {
         self.keys.iter().filter(|key| key.is_live(self.now))
     }
@@ -29,7 +29,7 @@ impl<'a> SignatureCheck<'a> {
         signer(self.keys, self.now, has_signed)
     }
 
-    /// The live key with which one of these MACs was made over the parts, one after the other.
+    /// The live key of which one of these MACs is, over the concatenated parts.
     pub(super) fn mac_signer(
         &self,
         hash: Algorithm,
@@ -42,12 +42,12 @@ impl<'a> SignatureCheck<'a> {
         })
     }
 
-    /// The only value of a header that must be there.
+    /// The only value of a required header.
     pub(super) fn header(&self, name: &str) -> Result<&'a str, VerifyError> {
         header::required(self.request.headers, name)
     }
 
-    /// Reads a timestamp and refuses it outside of the window.
+    /// Reads a timestamp, and refuses it outside of the window.
     pub(super) fn timestamp(&self, text: &str) -> Result<Timestamp, VerifyError> {
         timestamp::within(timestamp::parse(text)?, self.window, self.now)
     }
@@ -58,10 +58,10 @@ impl<'a> SignatureCheck<'a> {
 pub struct Verified {
     /// ID of the key.
     pub key_id: String,
-    /// ID of the delivery, whether signed or not: for people and for the audit log.
+    /// ID of the delivery, whether signed or not: for people, and for the audit log.
     pub delivery_id: Option<String>,
     /// When it was signed, where the scheme signs that.
     pub signed_at: Option<Timestamp>,
-    /// What makes it the same delivery when it comes again: SHA-256 of the signed ID, or of everything that is signed.
+    /// By which a replay is recognized: SHA-256 of the signed ID, or of everything that is signed.
     pub identity: [u8; 32],
 }

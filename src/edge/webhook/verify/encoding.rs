@@ -1,4 +1,4 @@
-//! Encodings, read strictly: one text for one value, or a signature could be written anew and taken for another.
+//! Encodings, read strictly: each value has one text only. Otherwise a signature could be rewritten and pass as another one.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

@@ -10,18 +10,18 @@ use thiserror::Error;
 pub struct InvalidKey(Cow<'static, str>);
 
 impl InvalidKey {
-    /// A reason.
+    /// A reason, with what to write instead.
     pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
         Self(message.into())
     }
 }
 
-/// Why a delivery was refused.
+/// Why a delivery is not verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VerifyError {
-    /// A header that the scheme needs is not there.
+    /// A required header is missing.
     MissingHeader,
-    /// A header is there twice, or what it says cannot be read.
+    /// A header is repeated, or its value is invalid.
     MalformedHeader,
     /// The timestamp is older than the tolerance.
     TooOld,
@@ -29,14 +29,14 @@ pub enum VerifyError {
     TooNew,
     /// No key is live.
     NoKey,
-    /// No live key has made the signature.
+    /// The signature is not of a live key.
     WrongSignature,
-    /// The digest in the headers is not that of the body.
+    /// The digest in a header is not that of the body.
     WrongDigest,
-    /// The signature does not cover what it must.
+    /// The signature does not cover everything that it must.
     NotCovered,
-    /// The algorithm is another than the endpoint's.
+    /// The algorithm is not the one of the endpoint.
     WrongAlgorithm,
-    /// The claims of a JWT are not those of the endpoint.
+    /// The claims of the JWT are not as the endpoint expects.
     WrongClaims,
 }

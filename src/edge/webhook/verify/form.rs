@@ -1,17 +1,17 @@
-//! Forms (`application/x-www-form-urlencoded`), read strictly and as bytes: a reader that mends what is broken would give
-//! one meaning to several texts.
+//! Forms (`application/x-www-form-urlencoded`), read strictly and as bytes: a lenient reader would give one
+//! meaning to several texts.
 
 /// A name and its value, decoded.
 pub(super) type Field = (Vec<u8>, Vec<u8>);
 
-/// Reads at most so many fields.
-pub(super) fn parse(text: &[u8], most: usize) -> Option<Vec<Field>> {
+/// Reads a form; `None` if it is invalid or has more fields than `max`.
+pub(super) fn parse(text: &[u8], max: usize) -> Option<Vec<Field>> {
     if text.is_empty() {
         return Some(Vec::new());
     }
     let mut fields = Vec::new();
     for field in text.split(|byte| *byte == b'&') {
-        if field.is_empty() || fields.len() >= most {
+        if field.is_empty() || fields.len() >= max {
             return None;
         }
         let mut halves = field.splitn(2, |byte| *byte == b'=');

@@ -1,4 +1,4 @@
-//! Readers on their own, which fuzz targets reach more of than whole deliveries do.
+//! Parts of verification on their own, since fuzzing whole deliveries reaches little of them.
 
 use http::HeaderMap;
 

@@ -7,7 +7,7 @@ use super::error::VerifyError;
 use super::hash::identity;
 use super::{encoding, header};
 
-/// Verifies a delivery.
+/// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {
     let hex = check.header("x-hub-signature-256")?.strip_prefix("sha256=").ok_or(VerifyError::MalformedHeader)?;
     let mac = [encoding::hex(hex).ok_or(VerifyError::MalformedHeader)?];

@@ -1,5 +1,5 @@
-//! GitLab: `X-Gitlab-Token` is a password. Nothing is signed, so whoever has seen one delivery can send any other; that is
-//! why an endpoint for GitLab has a source pin. The identity is of the body, since there is nothing better.
+//! GitLab: `X-Gitlab-Token` is a password. Nothing is signed, so anybody who has seen one delivery can send others;
+//! an endpoint for GitLab therefore needs a source policy. The identity is of the body, for want of anything better.
 
 use super::check::{SignatureCheck, Verified};
 use super::error::VerifyError;
@@ -7,7 +7,7 @@ use super::hash::identity;
 use super::header;
 use super::verifier::Verifier;
 
-/// Verifies a delivery.
+/// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {
     let token = check.header("x-gitlab-token")?;
     let delivery_id = header::optional_id(check.request.headers, "x-gitlab-event-uuid")?;

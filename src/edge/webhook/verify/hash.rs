@@ -2,12 +2,12 @@
 
 use aws_lc_rs::digest::{self, SHA256};
 
-/// What makes a delivery the same when it comes again, told apart by scheme.
+/// The identity of a delivery under a scheme; see [`Verified::identity`](super::check::Verified::identity).
 pub(super) fn identity(scheme: &str, signed: &[&[u8]]) -> [u8; 32] {
     sha256([scheme.as_bytes(), b"\0"].iter().chain(signed))
 }
 
-/// SHA-256 of all parts, one after the other.
+/// SHA-256 of the concatenated parts.
 pub(super) fn sha256<'a>(parts: impl IntoIterator<Item = &'a &'a [u8]>) -> [u8; 32] {
     let mut context = digest::Context::new(&SHA256);
     for part in parts {

@@ -1,13 +1,13 @@
-//! Headers, read strictly: what two readers could understand differently is refused.
+//! Headers, read strictly: a value that two readers could understand differently is refused.
 
 use http::{HeaderMap, HeaderName};
 
 use super::error::VerifyError;
 
-/// Longest value that is looked at.
-const LONGEST: usize = 8 * 1024;
-/// Longest ID of a delivery.
-const LONGEST_ID: usize = 256;
+/// Maximum length of a value, in bytes.
+const MAX_VALUE: usize = 8 * 1024;
+/// Maximum length of a delivery ID, in bytes.
+const MAX_ID: usize = 256;
 
 /// The only value of a header, without the blanks around it; it may be empty.
 pub(super) fn optional<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, VerifyError> {
@@ -15,7 +15,7 @@ pub(super) fn optional<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    if values.next().is_some() || value.len() > LONGEST {
+    if values.next().is_some() || value.len() > MAX_VALUE {
         return Err(VerifyError::MalformedHeader);
     }
     let text = std::str::from_utf8(value.as_bytes()).map_err(|_| VerifyError::MalformedHeader)?;
@@ -23,7 +23,7 @@ pub(super) fn optional<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<
     if is_printable(text) { Ok(Some(text)) } else { Err(VerifyError::MalformedHeader) }
 }
 
-/// The only value of a header that must be there and say something.
+/// The only value of a required header; it is not empty.
 pub(super) fn required<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, VerifyError> {
     match optional(headers, name)? {
         None => Err(VerifyError::MissingHeader),
@@ -32,24 +32,24 @@ pub(super) fn required<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str
     }
 }
 
-/// The ID in a header that need not be there.
+/// The ID in an optional header.
 pub(super) fn optional_id(headers: &HeaderMap, name: &str) -> Result<Option<String>, VerifyError> {
     optional(headers, name)?.map(|text| id(text).map(str::to_owned)).transpose()
 }
 
-/// The ID that a sender gives a delivery, if it does, in the form of Standard Webhooks.
+/// The delivery ID of the sender in an optional header, in the form of Standard Webhooks.
 ///
 /// # Errors
-/// When it is there and cannot be one.
+/// When it is invalid.
 pub fn delivery_id(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, VerifyError> {
     let id = optional_id(headers, name.as_str())?;
-    // A dot would let a part of the body pass for a part of the ID, or the other way round.
+    // With a dot in it, a part of the body could pass as a part of the ID, or the other way round.
     if id.as_ref().is_some_and(|id| id.contains('.')) { Err(VerifyError::MalformedHeader) } else { Ok(id) }
 }
 
-/// An ID as it may stand in a header and in the audit log: 1 to 256 visible characters.
+/// A delivery ID: 1 to 256 visible ASCII characters.
 pub(super) fn id(text: &str) -> Result<&str, VerifyError> {
-    let fits = (1..=LONGEST_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits = (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(text) } else { Err(VerifyError::MalformedHeader) }
 }
 
@@ -77,14 +77,14 @@ mod tests {
         for wrong in [&[&b"a"[..], b"a"][..], &[b""], &[b" "], &[b"a\tb"], &[b"\xe4"], &["ä".as_bytes()]] {
             assert_eq!(required(&with(wrong), "etag"), Err(VerifyError::MalformedHeader), "{wrong:?}");
         }
-        let long = vec![b'a'; LONGEST + 1];
+        let long = vec![b'a'; MAX_VALUE + 1];
         assert_eq!(required(&with(&[&long]), "etag"), Err(VerifyError::MalformedHeader));
     }
 
     #[test]
     fn an_id_is_short_and_visible() {
         assert_eq!(optional_id(&with(&[b"a-1"]), "etag"), Ok(Some("a-1".into())));
-        let long = "a".repeat(LONGEST_ID + 1);
+        let long = "a".repeat(MAX_ID + 1);
         for wrong in ["", "a b", &long] {
             assert_eq!(id(wrong), Err(VerifyError::MalformedHeader), "{wrong:?}");
         }

@@ -1,4 +1,4 @@
-//! A MAC over parts in a fixed order.
+//! The generic HMAC scheme: a MAC over parts in a configured order.
 
 use aws_lc_rs::hmac::{Algorithm, HMAC_SHA256, HMAC_SHA384, HMAC_SHA512};
 use http::HeaderName;
@@ -10,7 +10,7 @@ use super::{encoding, header};
 use crate::api::{GenericHmac, HmacHash, MacEncoding, SignedPart};
 use crate::domain::invalid_field::InvalidField;
 
-/// What is signed, and where the MAC stands.
+/// What is signed, and which header has the MAC.
 #[derive(Clone, Debug)]
 pub struct Layout {
     algorithm: Algorithm,
@@ -22,7 +22,7 @@ pub struct Layout {
 
 #[derive(Clone, Debug)]
 enum Part {
-    /// The ID in this header. The byte ends or begins it where it meets its neighbour, so it cannot be part of it.
+    /// The ID in this header. The byte is the delimiter between the ID and its neighbour, which must not be in the ID.
     Id(String, Option<u8>),
     Timestamp(String),
     Body,
@@ -89,10 +89,9 @@ fn header_name(field: &str, name: &str) -> Result<String, InvalidField> {
         .map_err(|_| InvalidField::new(field, format!("{name:?} is not the name of a header; write it in lower case")))
 }
 
-/// Sees to it that what is signed can be taken apart in one way only. Otherwise bytes could move between ID and body, and
-/// the same signature would make another delivery. From the start to the body every part ends by itself, and from the end
-/// to the body every part begins by itself: a timestamp in the window has a certain length, a literal is known, and an ID
-/// needs a literal between it and the body.
+/// Makes sure that the signed text can be split in one way only. Otherwise bytes could move between ID and body, and the same
+/// signature would fit another delivery. Before the body, each part must have a definite end, and after the body, a definite
+/// beginning: a timestamp in the window has a fixed length, a literal is known, and an ID needs a literal between it and the body.
 fn delimit(parts: &mut [Part]) -> Result<(), InvalidField> {
     let body = parts.iter().position(|part| matches!(part, Part::Body)).unwrap_or_default();
     let Some(id) = parts.iter().position(|part| matches!(part, Part::Id(..))) else {
@@ -115,7 +114,7 @@ fn delimit(parts: &mut [Part]) -> Result<(), InvalidField> {
     Ok(())
 }
 
-/// Verifies a delivery.
+/// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>, layout: &Layout) -> Result<Verified, VerifyError> {
     let mac = [layout.decode(check.header(&layout.header)?).ok_or(VerifyError::MalformedHeader)?];
     let mut delivery_id = None;

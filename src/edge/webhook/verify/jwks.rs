@@ -10,8 +10,8 @@ use serde::de::IgnoredAny;
 use super::encoding::base64url;
 use super::error::InvalidKey;
 
-/// Most keys in one set.
-const MOST: usize = 32;
+/// Maximum number of keys in a set.
+const MAX_KEYS: usize = 32;
 
 /// Public keys that can verify.
 pub struct Jwks(Vec<Jwk>);
@@ -44,13 +44,13 @@ struct Entry {
 }
 
 impl Jwks {
-    /// Reads a JWK Set. Keys for other purposes and of other kinds are left out.
+    /// Reads a JWK Set. Keys of other kinds and for other purposes are skipped.
     pub(super) fn parse(text: &[u8]) -> Result<Self, InvalidKey> {
-        // What serde_json says could hold a part of a key.
+        // The error of serde_json could quote a part of a key.
         let set: KeySet = serde_json::from_slice(text)
             .map_err(|_| InvalidKey::new(r#"not a JWK Set; write {"keys": [...]} with the issuer's public keys"#))?;
-        if set.keys.len() > MOST {
-            return Err(InvalidKey::new(format!("the JWK Set holds too many keys; write at most {MOST}")));
+        if set.keys.len() > MAX_KEYS {
+            return Err(InvalidKey::new(format!("the JWK Set holds too many keys; write at most {MAX_KEYS}")));
         }
         if set.keys.iter().any(|entry| entry.d.is_some() || entry.kty == "oct") {
             return Err(InvalidKey::new(
@@ -69,7 +69,7 @@ impl Jwks {
         Ok(Self(keys))
     }
 
-    /// Whether a key of this algorithm, and of this ID where one is given, has made the signature.
+    /// Whether the signature is of a key with this algorithm and, where one is given, this ID.
     pub(super) fn verifies(&self, algorithm: &str, id: Option<&str>, signed: &[u8], signature: &[u8]) -> bool {
         self.0
             .iter()
@@ -193,7 +193,7 @@ mod tests {
         for broken in [&short, &rsa(128, r#","alg":"RS256""#), &rsa(1025, r#","alg":"RS256""#)] {
             assert!(parse(broken).unwrap_err().contains("is not a public key"), "{broken}");
         }
-        assert!(parse(&vec![ED25519; MOST + 1].join(",")).unwrap_err().contains("at most"));
+        assert!(parse(&vec![ED25519; MAX_KEYS + 1].join(",")).unwrap_err().contains("at most"));
         for no_set in ["", "[]", "{}", r#"{"keys":"hush"}"#] {
             assert!(Jwks::parse(no_set.as_bytes()).err().unwrap().to_string().starts_with("not a JWK Set"));
         }

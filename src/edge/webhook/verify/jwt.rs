@@ -11,13 +11,13 @@ use super::hash::{identity, sha256};
 use super::{header, timestamp};
 use crate::api::JwtVerification;
 
-/// Takes over the settings of an endpoint.
+/// The claims that an endpoint expects.
 pub(super) fn expected(spec: &JwtVerification) -> ExpectedClaims {
     let JwtVerification { issuer, audience, subject } = spec.clone();
     ExpectedClaims { issuer, audience, subjects: subject.map(|subject| vec![subject]) }
 }
 
-/// What binds a token to one delivery.
+/// The claims that bind a token to one delivery.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
@@ -25,7 +25,7 @@ struct Claims {
     body_sha256: String,
 }
 
-/// Verifies a delivery.
+/// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>, expected: &ExpectedClaims) -> Result<Verified, VerifyError> {
     let SignatureCheck { request, keys, window, now } = *check;
     let token = BearerToken::verify(request.headers, keys, window, now)?;

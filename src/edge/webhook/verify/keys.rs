@@ -27,10 +27,10 @@ impl Key {
     }
 }
 
-/// The live key that has signed. All are tried, so that the time it takes does not tell which one it was.
+/// The live key that has signed. All are tried, so that the time taken does not reveal which one it was.
 ///
 /// # Errors
-/// When no key is live, or none of them has.
+/// When no key is live, or none of them has signed.
 pub fn signer(keys: &[Key], now: Timestamp, has_signed: impl Fn(&Key) -> bool) -> Result<&Key, VerifyError> {
     let mut live = keys.iter().filter(|key| key.is_live(now)).peekable();
     live.peek().ok_or(VerifyError::NoKey)?;

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method, Uri};
 
-/// A delivery as it was received.
+/// A request with what signatures may cover.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedRequest<'a> {
     /// The method.

@@ -1,4 +1,4 @@
-//! The scheme of an endpoint, checked and ready to verify with.
+//! The verification scheme of an endpoint.
 
 use jiff::Timestamp;
 
@@ -39,10 +39,10 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// Checks what the API server could not.
+    /// Compiles a spec.
     ///
     /// # Errors
-    /// Says what is wrong and what to write instead.
+    /// Names the field that is invalid, and says what to write instead.
     pub fn new(verification: &Verification) -> Result<Self, InvalidField> {
         let Verification {
             standard_webhooks,
@@ -81,7 +81,7 @@ impl Scheme {
     /// Reads a key of this scheme, as an entry of the key Secret holds it.
     ///
     /// # Errors
-    /// Says what to write instead; never what is there.
+    /// Says what to write instead, and never repeats the key.
     pub fn parse_key(&self, text: &[u8]) -> Result<Verifier, InvalidKey> {
         match self {
             Self::StandardWebhooks => Verifier::standard_webhooks(text),

@@ -7,7 +7,7 @@ use super::error::VerifyError;
 use super::hash::identity;
 use super::{encoding, header};
 
-/// Verifies a delivery.
+/// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {
     let mac = [encoding::base64(check.header("x-shopify-hmac-sha256")?).ok_or(VerifyError::MalformedHeader)?];
     let delivery_id = header::optional_id(check.request.headers, "x-shopify-webhook-id")?;

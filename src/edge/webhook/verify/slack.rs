@@ -7,7 +7,7 @@ use super::encoding;
 use super::error::VerifyError;
 use super::hash::identity;
 
-/// Verifies a delivery.
+/// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {
     let time = check.header("x-slack-request-timestamp")?;
     let hex = check.header("x-slack-signature")?.strip_prefix("v0=").ok_or(VerifyError::MalformedHeader)?;

@@ -13,12 +13,12 @@ use super::verifier::Verifier;
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 
-/// Most signatures in one header.
-const MOST: usize = 16;
-/// Most of them by public keys: unlike a MAC, each is computed anew for every key.
-const MOST_PUBLIC: usize = 4;
+/// Maximum number of signatures in one header.
+const MAX_SIGNATURES: usize = 16;
+/// Maximum number of those by public keys: unlike a MAC, each is verified for every key.
+const MAX_PUBLIC_KEY: usize = 4;
 
-/// Verifies a delivery.
+/// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {
     let id = delivery_id(check.request.headers, &ID)?.ok_or(VerifyError::MissingHeader)?;
     let time = check.header("webhook-timestamp")?;
@@ -46,7 +46,7 @@ struct Signatures {
 }
 
 impl Signatures {
-    /// Reads the list. Versions that are not known are passed over, as the standard wants it.
+    /// Reads the list. Unknown versions are skipped, as the standard requires.
     fn parse(text: &str) -> Result<Self, VerifyError> {
         let mut found = Self::default();
         for (count, entry) in text.split(' ').enumerate() {
@@ -57,7 +57,7 @@ impl Signatures {
                 "v1a" => found.public.push(decoded()?),
                 _ => {}
             }
-            if count >= MOST || found.public.len() > MOST_PUBLIC {
+            if count >= MAX_SIGNATURES || found.public.len() > MAX_PUBLIC_KEY {
                 return Err(VerifyError::MalformedHeader);
             }
         }

@@ -1,5 +1,5 @@
-//! Stripe: `Stripe-Signature` is `t=<time>,v1=<hex>`, with one `v1` for each key that is in force; signed is
-//! `{time}.{body}`. Other versions, such as `v0` of the test mode, are passed over.
+//! Stripe: `Stripe-Signature` is `t=<time>,v1=<hex>`, with one `v1` for each active key; signed is
+//! `{time}.{body}`. Other versions, such as `v0` of the test mode, are skipped.
 
 use aws_lc_rs::hmac::HMAC_SHA256;
 
@@ -8,10 +8,10 @@ use super::encoding;
 use super::error::VerifyError;
 use super::hash::identity;
 
-/// Most entries in one header.
-const MOST: usize = 16;
+/// Maximum number of entries in one header.
+const MAX_ENTRIES: usize = 16;
 
-/// Verifies a delivery.
+/// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {
     let (time, macs) = parse(check.header("stripe-signature")?)?;
     let signed_at = check.timestamp(time)?;
@@ -25,7 +25,7 @@ pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError
     })
 }
 
-/// The time, which must be there once, and the MACs.
+/// The time, which must be there exactly once, and the MACs.
 fn parse(text: &str) -> Result<(&str, Vec<Vec<u8>>), VerifyError> {
     let mut time = None;
     let mut macs = Vec::new();
@@ -36,7 +36,7 @@ fn parse(text: &str) -> Result<(&str, Vec<Vec<u8>>), VerifyError> {
             "v1" => macs.push(encoding::hex(value).ok_or(VerifyError::MalformedHeader)?),
             _ => {}
         }
-        if count >= MOST {
+        if count >= MAX_ENTRIES {
             return Err(VerifyError::MalformedHeader);
         }
     }

@@ -3,7 +3,7 @@
 use super::error::VerifyError;
 use super::request::SignedRequest;
 
-/// The parts of a URL, as they were written.
+/// The parts of a URL, unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Target<'a> {
     /// Before `://`.
@@ -17,8 +17,8 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Scheme, authority and path of the external URL where there is one: the edge may see others behind a proxy, and
-    /// nobody else may choose them. The query is the one that was received.
+    /// Scheme, authority and path of the external URL where there is one: behind a proxy the edge sees others, and callers must
+    /// not choose them. The query is the received one.
     pub(super) fn of(request: &SignedRequest<'a>) -> Result<Self, VerifyError> {
         let query = request.uri.query();
         let Some(url) = request.external_url else {

@@ -17,10 +17,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// Takes over the settings of an endpoint.
+    /// Compiles the tolerance of an endpoint.
     ///
     /// # Errors
-    /// Says which value is wrong.
+    /// Names the field that is invalid.
     pub fn compile(tolerance: Option<&Tolerance>) -> Result<Self, InvalidField> {
         let Tolerance { past, future } = tolerance.cloned().unwrap_or_default();
         Ok(Self {
@@ -39,13 +39,13 @@ pub(super) fn parse(text: &str) -> Result<Timestamp, VerifyError> {
     text.parse().map_err(|_| VerifyError::MalformedHeader).and_then(from_seconds)
 }
 
-/// The moment so many seconds after 1970. What no calendar holds is too far ahead, or too long ago.
+/// The time so many seconds after 1970. A time that is out of range is too new or too old.
 pub(super) fn from_seconds(seconds: i64) -> Result<Timestamp, VerifyError> {
     let out_of_range = if seconds > 0 { VerifyError::TooNew } else { VerifyError::TooOld };
     Timestamp::from_second(seconds).map_err(|_| out_of_range)
 }
 
-/// Refuses what is further from `now` than the window allows; its bounds are still in it.
+/// Refuses a time that is further from `now` than the window allows; its limits are still allowed.
 pub(super) fn within(signed: Timestamp, window: &Window, now: Timestamp) -> Result<Timestamp, VerifyError> {
     if now.duration_since(signed) > window.past {
         Err(VerifyError::TooOld)

@@ -1,8 +1,8 @@
 //! Twilio: `X-Twilio-Signature` is the HMAC-SHA1 of the URL and, for a form, of every name with its values, sorted. For any
 //! other body, the URL carries its SHA-256 in `bodySHA256`.
 //!
-//! Nothing stands between names and values, so one signature fits several forms. The identity is of what is signed, hence
-//! all of them are the same delivery.
+//! There is no delimiter between names and values, so one signature fits several forms. The identity is of what is signed, so all
+//! of them are the same delivery.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,11 @@ use super::target::Target;
 use super::verifier::Verifier;
 use super::{encoding, form, header};
 
-/// Most fields of a form.
-const MOST_FIELDS: usize = 1000;
+/// Maximum number of fields in a form.
+const MAX_FIELDS: usize = 1000;
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// Verifies a delivery.
+/// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {
     let mac = [encoding::base64(check.header("x-twilio-signature")?).ok_or(VerifyError::MalformedHeader)?];
     if check.request.external_url.is_none() {
@@ -47,7 +47,7 @@ pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError
     })
 }
 
-/// The digest that the URL carries.
+/// The digest in the URL.
 fn body_digest(target: &Target<'_>) -> Result<Option<Vec<u8>>, VerifyError> {
     let mut found = target.query.unwrap_or_default().split('&').filter_map(|field| field.strip_prefix("bodySHA256="));
     match (found.next(), found.next()) {
@@ -68,14 +68,14 @@ fn form_fields(check: &SignatureCheck<'_>) -> Result<Vec<u8>, VerifyError> {
         return Err(VerifyError::NotCovered);
     }
     let mut sorted: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for (name, value) in form::parse(check.request.body, MOST_FIELDS).ok_or(VerifyError::NotCovered)? {
+    for (name, value) in form::parse(check.request.body, MAX_FIELDS).ok_or(VerifyError::NotCovered)? {
         sorted.entry(name).or_default().insert(value);
     }
     let pairs = sorted.iter().flat_map(|(name, values)| values.iter().flat_map(move |value| [name, value]));
     Ok(pairs.flatten().copied().collect())
 }
 
-/// The URL as it is written and, since Twilio is not consistent in this, the one without its port or with the default one.
+/// The URL and, since Twilio is not consistent in this, the same URL without its port or with the default one.
 fn urls(target: &Target<'_>) -> [String; 2] {
     let Target { scheme, authority, path, .. } = target;
     let query = target.query_part();
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(verify(&other_query), Err(VerifyError::WrongSignature));
         let broken = Request { body: b"a=%".into(), ..example.clone() };
         assert_eq!(verify(&broken), Err(VerifyError::NotCovered));
-        let many = Request { body: "a&".repeat(MOST_FIELDS).into_bytes(), ..example };
+        let many = Request { body: "a&".repeat(MAX_FIELDS).into_bytes(), ..example };
         assert_eq!(verify(&many), Err(VerifyError::NotCovered));
     }
 }

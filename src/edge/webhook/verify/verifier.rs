@@ -1,4 +1,4 @@
-//! What verifies: the key in one entry of the key Secret.
+//! A key in the form that verifies signatures, read from one entry of the key Secret.
 
 use std::fmt;
 
@@ -16,10 +16,10 @@ use super::hash::sha256;
 use super::jwks::Jwks;
 use crate::api::SignatureAlgorithm;
 
-/// Shortest secret, in bytes: fewer can be guessed.
-const SHORTEST: usize = 16;
+/// Minimum length of a secret, in bytes: a shorter one can be guessed.
+const MIN_SECRET: usize = 16;
 
-/// What verifies. None of it can be printed.
+/// A key that verifies signatures. It cannot be printed.
 pub enum Verifier {
     /// Key of a MAC.
     Mac(MacKey),
@@ -39,7 +39,7 @@ impl Verifier {
     /// Reads a key of Standard Webhooks.
     ///
     /// # Errors
-    /// Says what to write instead; never what is there.
+    /// Says what to write instead, and never repeats the key.
     pub(super) fn standard_webhooks(text: &[u8]) -> Result<Self, InvalidKey> {
         standard_webhooks(line(text))
     }
@@ -47,7 +47,7 @@ impl Verifier {
     /// Reads the shared secret of a MAC.
     ///
     /// # Errors
-    /// Says what to write instead; never what is there.
+    /// Says what to write instead, and never repeats the key.
     pub(super) fn mac(text: &[u8]) -> Result<Self, InvalidKey> {
         MacKey::new(line(text)).map(Self::Mac)
     }
@@ -55,7 +55,7 @@ impl Verifier {
     /// Reads a password.
     ///
     /// # Errors
-    /// Says what to write instead; never what is there.
+    /// Says what to write instead, and never repeats the key.
     pub(super) fn token(text: &[u8]) -> Result<Self, InvalidKey> {
         Token::new(line(text)).map(Self::Token)
     }
@@ -63,7 +63,7 @@ impl Verifier {
     /// Reads a public key in PEM.
     ///
     /// # Errors
-    /// Says what to write instead; never what is there.
+    /// Says what to write instead, and never repeats the key.
     pub(super) fn public_key(algorithm: SignatureAlgorithm, text: &[u8]) -> Result<Self, InvalidKey> {
         public_key(algorithm, text)
     }
@@ -71,7 +71,7 @@ impl Verifier {
     /// Reads the public keys of an issuer of JWTs.
     ///
     /// # Errors
-    /// Says what to write instead; never what is there.
+    /// Says what to write instead, and never repeats the key.
     pub fn jwks(text: &[u8]) -> Result<Self, InvalidKey> {
         Jwks::parse(text).map(Self::Jwks)
     }
@@ -88,26 +88,26 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// Key of a MAC, wiped when dropped.
+/// Key of a MAC. It is wiped from memory when it is dropped.
 pub struct MacKey(Zeroizing<Vec<u8>>);
 
 impl MacKey {
     fn new(bytes: &[u8]) -> Result<Self, InvalidKey> {
-        if bytes.len() < SHORTEST {
+        if bytes.len() < MIN_SECRET {
             return Err(InvalidKey::new(format!(
-                "the key is too short to be safe; write at least {SHORTEST} bytes, at best 32 random ones"
+                "the key is too short to be safe; write at least {MIN_SECRET} bytes, at best 32 random ones"
             )));
         }
         Ok(Self(Zeroizing::new(bytes.to_vec())))
     }
 
-    /// A key that is too short for anything but published examples.
+    /// Without the minimum length, for published examples.
     #[cfg(test)]
     pub(super) fn for_tests(bytes: &[u8]) -> Self {
         Self(Zeroizing::new(bytes.to_vec()))
     }
 
-    /// Whether one of these is the MAC of the parts, one after the other. All are compared, each in constant time.
+    /// Whether one of these is the MAC of the concatenated parts. All are compared, each in constant time.
     pub(super) fn verifies(&self, algorithm: Algorithm, parts: &[&[u8]], macs: &[Vec<u8>]) -> bool {
         let mut context = Context::with_key(&HmacKey::new(algorithm, &self.0));
         for part in parts {
@@ -118,14 +118,14 @@ impl MacKey {
     }
 }
 
-/// A password. Only its hash is kept and compared, so that not even its length shows in the time it takes.
+/// A password. Only its hash is stored and compared, so that the time taken does not reveal even its length.
 pub struct Token([u8; 32]);
 
 impl Token {
     fn new(bytes: &[u8]) -> Result<Self, InvalidKey> {
-        if bytes.len() < SHORTEST || !bytes.iter().all(u8::is_ascii_graphic) {
+        if bytes.len() < MIN_SECRET || !bytes.iter().all(u8::is_ascii_graphic) {
             return Err(InvalidKey::new(format!(
-                "the token cannot be used; write at least {SHORTEST} visible ASCII characters, at best 32 random ones"
+                "the token cannot be used; write at least {MIN_SECRET} visible ASCII characters, at best 32 random ones"
             )));
         }
         Ok(Self(sha256(&[bytes])))

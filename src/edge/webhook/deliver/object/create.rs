@@ -14,43 +14,43 @@ use crate::domain::identity::hex;
 use crate::edge::webhook::outcome::Reason;
 use crate::edge::webhook::replay::Identity;
 
-/// How long a name may be for every kind: that of a Job becomes the value of a label.
+/// Maximum length of a name: the name of a Job becomes the value of a label.
 const MAX_NAME: usize = 63;
-/// How many digits of the digest are in a name.
-const DIGITS: usize = 20;
-/// An answer need not repeat what was sent.
-const BRIEF: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+/// Number of hexadecimal digits of the identity in a name.
+const DIGEST_DIGITS: usize = 20;
+/// Asks for the metadata only: the answer need not repeat the object.
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
-/// The same for the same delivery, and of no other endpoint: neither of a namesake that is created later.
+/// The name of a delivery's object: the same at every attempt, and of no other endpoint, not even of a later one with the same name.
 fn name(endpoint: &str, identity: &Identity) -> String {
-    let kept = endpoint.get(..MAX_NAME - DIGITS - 1).unwrap_or(endpoint).trim_end_matches(['-', '.']);
-    format!("{kept}-{}", &hex(identity)[..DIGITS])
+    let kept = endpoint.get(..MAX_NAME - DIGEST_DIGITS - 1).unwrap_or(endpoint).trim_end_matches(['-', '.']);
+    format!("{kept}-{}", &hex(identity)[..DIGEST_DIGITS])
 }
 
 /// Creates objects.
 pub struct Objects {
-    /// With the edge's own rights: for tokens.
+    /// With the edge's own permissions, to get tokens.
     own: Client,
-    /// Without any: each request brings the token that it is made with.
+    /// Without credentials: each request has the token of its ServiceAccount.
     bare: Client,
     /// Namespace of the edge.
     namespace: String,
 }
 
 impl Objects {
-    /// For an edge in this namespace, with its own client.
+    /// For an edge in this namespace, with a client of its own.
     ///
     /// # Errors
     /// When the configuration does not make a client.
     pub fn new(mut config: kube::Config, own: Client, namespace: &str) -> Result<Self, kube::Error> {
         config.auth_info = kube::config::AuthInfo::default();
-        // Attempts are counted here.
+        // The retry policy of the target counts the attempts.
         config.default_retry = false;
         let bare = Client::try_from(config)?;
         Ok(Self { own, bare, namespace: namespace.to_owned() })
     }
 
-    /// Tries once.
+    /// Makes one attempt.
     pub async fn attempt(&self, target: &Object, delivery: &Delivery) -> Answer {
         let Ok(_slot) = target.slots.acquire().await else { return Answer::permanent(Reason::TargetTimeout, None) };
         let name = name(&target.endpoint.name, &delivery.identity);
@@ -63,7 +63,7 @@ impl Objects {
             Err(error) => {
                 let answer = error.answer();
                 if answer.reason != Reason::Delivered && target.log_throttle.is_due() {
-                    error.explain(target, &self.namespace);
+                    error.log(target, &self.namespace);
                 }
                 answer
             }
@@ -78,7 +78,7 @@ impl Objects {
             Err(CreateError::Object(kube::Error::Api(status))) if status.code == 401 => {
                 target.token.forget(&token).await;
             }
-            // The kind may have been defined anew under another name.
+            // The kind may have been redefined with another plural.
             Err(CreateError::Object(kube::Error::Api(status))) if status.code == 404 => target.plural.store(None),
             _ => {}
         }
@@ -92,7 +92,7 @@ impl Objects {
         created.map(|_| ()).map_err(CreateError::Object)
     }
 
-    /// What the API server calls the kind in paths.
+    /// The plural of the kind, as paths in the API server have it.
     async fn plural(&self, target: &Object, token: &HeaderValue) -> Result<String, CreateError> {
         if let Some(plural) = target.plural.load_full() {
             return Ok((*plural).clone());
@@ -112,7 +112,7 @@ impl Objects {
         token: &HeaderValue,
         body: Vec<u8>,
     ) -> Result<T, kube::Error> {
-        let accepts = if method == Method::POST { BRIEF } else { "application/json" };
+        let accepts = if method == Method::POST { METADATA_ONLY } else { "application/json" };
         let request = Request::builder()
             .method(method)
             .uri(path)

@@ -1,4 +1,4 @@
-//! Reason an object was not created: what that means for the delivery, and what somebody has to do about it.
+//! Why an object was not created: what that means for the delivery, and what to do about it.
 
 use kube::core::Status;
 
@@ -6,13 +6,13 @@ use super::super::retry::Answer;
 use super::target::{EDGE, Object};
 use crate::edge::webhook::outcome::Reason;
 
-/// Reason an object was not created.
+/// Why an object was not created.
 pub enum CreateError {
-    /// The edge was not given a token.
+    /// The edge did not get a token of the ServiceAccount.
     Token(kube::Error),
-    /// The API server has no such kind that belongs to namespaces.
+    /// The API server has no such namespaced kind.
     Kind,
-    /// It was not created.
+    /// The API server did not create it.
     Object(kube::Error),
 }
 
@@ -27,43 +27,60 @@ impl CreateError {
             }
         };
         let why = match status.code {
-            // An earlier attempt has created it, whose answer was lost.
+            // An earlier attempt, whose answer was lost, has created it.
             409 if status.reason == "AlreadyExists" && matches!(self, Self::Object(_)) => Reason::Delivered,
             403 => Reason::TargetForbidden,
             _ => Reason::TargetRefused,
         };
-        // The token may have ended early, and two writers of a quota get in each other's way.
+        // The token may have expired early, and two writers of a quota may have conflicted.
         let is_retryable = matches!(status.code, 401 | 409 | 429 | 500..) && why != Reason::Delivered;
         Answer { reason: why, status: Some(status.code), is_retryable }
     }
 
-    /// Says what to do about it. What the API server says of an object may quote the delivery, so only its reason and
-    /// the names of fields are told.
-    pub fn explain(&self, target: &Object, edge_namespace: &str) {
+    /// Logs why the object was not created, with the next step. The API server's own text is left out: it may quote the
+    /// delivery. Only its reason and the names of fields are logged.
+    pub fn log(&self, target: &Object, edge_namespace: &str) {
         let (namespace, account) = (&target.endpoint.namespace, &target.account);
         let endpoint = format!("{namespace}/{}", target.endpoint.name);
-        let what = format!("{} of {}", target.kind, target.api_version);
+        let (api_version, kind) = (&target.api_version, &target.kind);
         match self {
-            Self::Token(kube::Error::Api(status)) if status.code == 403 => tracing::warn!(
-                endpoint,
-                "the edge may not act as the ServiceAccount {account}; let it with: kubectl create role \
-                 credence-edge-{account} --namespace {namespace} --verb=create --resource=serviceaccounts/token \
-                 --resource-name={account} && kubectl create rolebinding credence-edge-{account} --namespace \
-                 {namespace} --role=credence-edge-{account} --serviceaccount={edge_namespace}:{EDGE}"
-            ),
-            Self::Token(error) => {
-                tracing::warn!(endpoint, %error, "there is no token of the ServiceAccount {account}");
+            Self::Token(kube::Error::Api(status)) if status.code == 403 => {
+                let grant = format!(
+                    "kubectl create role credence-edge-{account} --namespace {namespace} --verb=create \
+                     --resource=serviceaccounts/token --resource-name={account} && kubectl create rolebinding \
+                     credence-edge-{account} --namespace {namespace} --role=credence-edge-{account} \
+                     --serviceaccount={edge_namespace}:{EDGE}"
+                );
+                tracing::warn!(
+                    endpoint,
+                    service_account = account,
+                    %grant,
+                    "not authorized to act as the ServiceAccount; grant it with the command in `grant`"
+                );
             }
-            Self::Kind => tracing::warn!(endpoint, "there is no {what} that belongs to namespaces"),
+            Self::Token(error) => {
+                tracing::warn!(endpoint, service_account = account, %error, "failed to get a token of the ServiceAccount");
+            }
+            Self::Kind => {
+                tracing::warn!(
+                    endpoint,
+                    api_version,
+                    kind,
+                    "no such namespaced kind; correct the template of the target"
+                );
+            }
             Self::Object(kube::Error::Api(status)) if status.code == 403 => tracing::warn!(
                 endpoint,
-                "the ServiceAccount {account} may not create a {what} in {namespace}, or a quota or a policy is in the way"
+                service_account = account,
+                api_version,
+                kind,
+                "the ServiceAccount may not create the object; check its permissions, quotas and admission policies"
             ),
             Self::Object(kube::Error::Api(status)) => {
                 let (code, reason, fields) = (status.code, &status.reason, fields(status));
-                tracing::warn!(endpoint, code, reason, fields, "the API server did not take a {what}");
+                tracing::warn!(endpoint, api_version, kind, code, reason, fields, "the API server rejected the object");
             }
-            Self::Object(error) => tracing::warn!(endpoint, %error, "the API server cannot be reached"),
+            Self::Object(error) => tracing::warn!(endpoint, %error, "failed to reach the API server"),
         }
     }
 }
@@ -102,7 +119,7 @@ mod tests {
         assert_eq!(
             CreateError::Token(said(409, "AlreadyExists")).answer().reason,
             Reason::TargetRefused,
-            "that is no object"
+            "a token is no object"
         );
         assert_eq!(CreateError::Kind.answer().reason, Reason::TargetRefused);
     }

@@ -12,25 +12,25 @@ use crate::domain::invalid_field::InvalidField;
 
 /// Name of the edge's own `ServiceAccount`, as the chart has it.
 pub(super) const EDGE: &str = "credence-edge";
-/// How many objects of one endpoint are being created at the same time; further ones wait, and nobody else does.
+/// How many objects of one endpoint are being created at the same time; others wait, and deliveries of other endpoints do not.
 const MAX_CONCURRENT: usize = 32;
 
-/// A template with whatever it takes to create objects from it.
+/// An object target: the template, the account, and what is known about the kind.
 pub struct Object {
     /// The kind in this namespace, as `<kind>.<namespace>`: the audience of assertions.
     pub audience: String,
-    /// How it is tried.
+    /// How often it is tried.
     pub retry: RetryPolicy,
-    /// What is filled with a delivery.
+    /// The template.
     pub template: Template,
-    /// Whose target it is.
+    /// The endpoint that it belongs to.
     pub(super) endpoint: WebhookReference,
-    /// The `ServiceAccount`.
+    /// Name of the `ServiceAccount` that creates the objects.
     pub(super) account: String,
     pub(super) api_version: String,
     pub(super) kind: String,
     pub(super) token: TokenCache,
-    /// What the API server calls the kind in paths.
+    /// The plural of the kind, once it is known.
     pub(super) plural: ArcSwapOption<String>,
     pub(super) slots: Semaphore,
     pub(super) log_throttle: LogThrottle,
@@ -40,7 +40,7 @@ impl Object {
     /// Compiles the target of an endpoint.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// Names the field that is invalid.
     pub fn compile(endpoint: &WebhookReference, target: &ObjectTarget) -> Result<Self, InvalidField> {
         let ObjectTarget { service_account_name, template, attempts } = target;
         Ok(Self {
@@ -59,7 +59,7 @@ impl Object {
         })
     }
 
-    /// The path of a group and version in the API server, and below it.
+    /// A path below the group and version of the kind in the API server.
     pub(super) fn path(&self, below: &str) -> String {
         let root = if self.api_version.contains('/') { "apis" } else { "api" };
         format!("/{root}/{}{below}", self.api_version)

@@ -1,4 +1,4 @@
-//! The template of an object: what is allowed in it, and how a delivery is put into it. Pure.
+//! The template of an object: what it may contain, and how placeholders are replaced. Pure.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,16 +10,16 @@ use crate::api::ObjectTemplate;
 use crate::domain::identity::hex;
 use crate::edge::webhook::outcome::Reason;
 
-/// How long a template may be, as JSON.
+/// Maximum length of a template as JSON, in bytes.
 const MAX_LENGTH: usize = 64 << 10;
-/// How many levels a template may have. Whoever reads it stops somewhere, and takes no more than is there.
+/// Maximum depth of a template: its readers have limits of their own.
 const MAX_DEPTH: usize = 32;
-/// How long a body may be that an object holds.
+/// Maximum length of a body that goes into an object, in bytes.
 pub const MAX_BODY: usize = 32 << 10;
-/// How many placeholders there may be: each may stand for a body, and the API server takes no more than a megabyte or so.
+/// Maximum number of placeholders: each may be replaced by a body, and the API server accepts about a megabyte.
 const MAX_PLACEHOLDERS: usize = 16;
 
-/// What every placeholder begins with.
+/// The beginning of every placeholder.
 const OPENING: &str = "$(delivery.";
 const ID: &str = "$(delivery.id)";
 const BODY: &str = "$(delivery.body)";
@@ -31,7 +31,7 @@ const PLACEHOLDERS: [&str; 5] = [ID, BODY, BODY_BASE64, ENDPOINT, ASSERTION];
 /// Why a template cannot be used, with what to write instead.
 #[derive(Debug, Error)]
 pub enum InvalidTemplate {
-    /// It is no JSON.
+    /// It cannot be expressed as JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// It is longer than the limit.
@@ -43,10 +43,10 @@ pub enum InvalidTemplate {
     /// It has more placeholders than the limit.
     #[error("there are more than {MAX_PLACEHOLDERS} placeholders in it")]
     TooManyPlaceholders,
-    /// Something that looks like a placeholder stands where none is replaced.
+    /// A text contains a placeholder, or something like one, where none is replaced.
     #[error("{0} cannot stand there; a value that is one of {all} as a whole is filled in", all = PLACEHOLDERS.join(", "))]
     Placeholder(String),
-    /// Labels or annotations are no maps.
+    /// Metadata or annotations are not maps.
     #[error("metadata and metadata.annotations must be maps")]
     NotMaps,
     /// It sets metadata that the edge sets.
@@ -57,11 +57,11 @@ pub enum InvalidTemplate {
     ForbiddenField(String),
 }
 
-/// A template that can be filled.
+/// A checked template.
 pub struct Template {
     object: Value,
     wants_text: bool,
-    /// Whether the object holds the body, in whatever form.
+    /// Whether the object contains the body, as text or as base64.
     pub wants_body: bool,
 }
 
@@ -85,10 +85,10 @@ impl Template {
         Ok(Self { wants_text, wants_body: wants_text || found.contains(&BODY_BASE64), object })
     }
 
-    /// The object of a delivery. What takes the place of a placeholder is one string and stays one: it is not looked at.
+    /// The object of a delivery. What replaces a placeholder is a string and stays one: placeholders in it are not replaced.
     ///
     /// # Errors
-    /// When the object holds the body as text, and it is none.
+    /// When the object contains the body as text, and the body is not UTF-8.
     pub fn fill(&self, name: &str, namespace: &str, delivery: &Delivery) -> Result<Value, Reason> {
         let text = if self.wants_text { std::str::from_utf8(&delivery.body) } else { Ok("") };
         let text = text.map_err(|_| Reason::BodyNotText)?;
@@ -116,7 +116,7 @@ impl Template {
     }
 }
 
-/// Name, namespace and owner are not the template's to say.
+/// Refuses metadata that the edge sets itself: name, namespace and owner.
 fn check_metadata(metadata: &Value) -> Result<(), InvalidTemplate> {
     let is_map = |value: &Value| value.is_null() || value.is_object();
     if !is_map(metadata) || !is_map(&metadata["annotations"]) {
@@ -129,7 +129,7 @@ fn check_metadata(metadata: &Value) -> Result<(), InvalidTemplate> {
     }
 }
 
-/// Finds all placeholders, and what only looks like one.
+/// Finds all placeholders, and refuses texts that only contain one.
 fn find(value: &Value, levels: usize, found: &mut Vec<&'static str>) -> Result<(), InvalidTemplate> {
     let below = levels.checked_sub(1).ok_or(InvalidTemplate::TooDeep)?;
     match value {

@@ -1,4 +1,4 @@
-//! Tokens of the `ServiceAccount` that creates objects. The edge may ask for one only where the namespace lets it.
+//! Tokens of the `ServiceAccount` that creates objects. A namespace must grant the edge to request them.
 
 use std::time::{Duration, Instant};
 
@@ -9,32 +9,32 @@ use kube::Api;
 use kube::api::PostParams;
 use tokio::sync::Mutex;
 
-/// How long a token is asked for, in seconds: the shortest that the API server gives.
+/// Requested lifetime of a token, in seconds: the shortest that the API server grants.
 const LIFETIME: u64 = 600;
-/// How long before its end a token is replaced.
+/// How long before its expiry a token is replaced.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// A token as a header, and until when it is used.
+/// A token, as a header, and until when it is used.
 struct CachedToken {
     header: HeaderValue,
     until: Instant,
 }
 
-/// The token of one endpoint. It lives as long as the endpoint's route, so there are never more than routes.
+/// The cached token of one endpoint. It belongs to the route, so there are no more tokens than routes.
 #[derive(Default)]
 pub struct TokenCache(Mutex<Option<CachedToken>>);
 
 impl TokenCache {
-    /// The token, asked for when there is none; those who come meanwhile wait for the same answer.
+    /// The token. Without a cached one it is requested; concurrent callers wait for the same answer.
     ///
     /// # Errors
-    /// What the API server said.
+    /// The error of the API server.
     pub async fn get(&self, accounts: &Api<ServiceAccount>, account: &str) -> Result<HeaderValue, kube::Error> {
         let mut held = self.0.lock().await;
         if let Some(held) = held.as_ref().filter(|held| Instant::now() < held.until) {
             return Ok(held.header.clone());
         }
-        // Counted from before the request, and by the server's own count: no clock has to agree with another.
+        // Counted from before the request, by the duration that the server says: clocks need not agree.
         let asked = Instant::now();
         let made = ask(accounts, account).await?;
         let lasts = made.spec.and_then(|spec| spec.expiration_seconds).and_then(|seconds| seconds.try_into().ok());
@@ -48,7 +48,7 @@ impl TokenCache {
         Ok(header)
     }
 
-    /// Forgets a token that the API server did not take.
+    /// Removes a token that the API server did not accept.
     pub async fn forget(&self, header: &HeaderValue) {
         let mut held = self.0.lock().await;
         if held.as_ref().is_some_and(|held| held.header == header) {

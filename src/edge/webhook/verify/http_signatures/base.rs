@@ -1,4 +1,4 @@
-//! The signature base (RFC 9421 section 2.5): every component that is covered, one a line, and the list of them.
+//! The signature base (RFC 9421 section 2.5): every covered component on a line, and then their list.
 
 use std::fmt::Write;
 
@@ -8,11 +8,11 @@ use super::super::target::Target;
 use super::super::{form, header};
 use super::structured::{InnerList, Item, Value};
 
-/// Longest query, and most parameters in it, that are looked through for one.
-const LONGEST_QUERY: usize = 8 * 1024;
-const MOST_PARAMETERS: usize = 256;
+/// Maximum length of a query in bytes, and maximum number of its parameters, for `@query-param`.
+const MAX_QUERY: usize = 8 * 1024;
+const MAX_PARAMETERS: usize = 256;
 
-/// Builds the base. What cannot be built in exactly one way is refused.
+/// Builds the base. Components that are ambiguous are refused.
 pub(super) fn signature_base(request: &SignedRequest<'_>, covered: &InnerList<'_>) -> Result<String, VerifyError> {
     let target = Target::of(request)?;
     let mut base = String::new();
@@ -20,7 +20,7 @@ pub(super) fn signature_base(request: &SignedRequest<'_>, covered: &InnerList<'_
     for item in &covered.items {
         let identifier = item.to_string();
         let value = component(request, &target, item)?;
-        // A line break in a value would pass for another component.
+        // A line break in a value could pass as another component.
         if seen.contains(&identifier) || !header::is_printable(&value) {
             return Err(VerifyError::MalformedHeader);
         }
@@ -61,7 +61,7 @@ fn component(request: &SignedRequest<'_>, target: &Target<'_>, item: &Item<'_>) 
     })
 }
 
-/// In lower case, without the port that the scheme has by itself.
+/// In lower case, without the default port of the scheme.
 fn authority(target: &Target<'_>) -> String {
     match target.host_and_port() {
         (host, Some(port)) if port == target.default_port() => host.to_ascii_lowercase(),
@@ -69,16 +69,16 @@ fn authority(target: &Target<'_>) -> String {
     }
 }
 
-/// `"@query-param";name="..."`: a parameter of the query that is there once. All other parameters are refused.
+/// `"@query-param";name="..."`: a query parameter that occurs exactly once. Components with other parameters are refused.
 fn query_parameter(target: &Target<'_>, item: &Item<'_>) -> Result<String, VerifyError> {
     let (Value::Text(component), [("name", Value::Text(wanted))]) = (&item.value, item.parameters.as_slice()) else {
         return Err(VerifyError::MalformedHeader);
     };
     let query = target.query.unwrap_or_default().as_bytes();
-    if !component.is("@query-param") || query.len() > LONGEST_QUERY {
+    if !component.is("@query-param") || query.len() > MAX_QUERY {
         return Err(VerifyError::MalformedHeader);
     }
-    let fields = form::parse(query, MOST_PARAMETERS).ok_or(VerifyError::MalformedHeader)?;
+    let fields = form::parse(query, MAX_PARAMETERS).ok_or(VerifyError::MalformedHeader)?;
     let mut found = fields.iter().filter(|(name, _)| wanted.is(&form::encode(name)));
     match (found.next(), found.next()) {
         (Some((_, value)), None) => Ok(form::encode(value)),

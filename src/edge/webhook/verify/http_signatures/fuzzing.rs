@@ -1,4 +1,4 @@
-//! The signature base on its own, whatever is covered and whoever has signed.
+//! The signature base on its own, whatever it covers.
 
 use super::super::error::VerifyError;
 use super::super::request::SignedRequest;

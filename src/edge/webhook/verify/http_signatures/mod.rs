@@ -24,7 +24,7 @@ mod structured;
 #[cfg(test)]
 mod tests;
 
-/// What a signature must be like.
+/// What a signature must cover, and by which algorithm.
 #[derive(Clone, Debug)]
 pub struct Rules {
     algorithm: SignatureAlgorithm,
@@ -33,10 +33,10 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Checks what the API server could not.
+    /// Compiles a spec.
     ///
     /// # Errors
-    /// Says what is wrong and what to write instead.
+    /// Names the field that is invalid, and says what to write instead.
     pub fn new(spec: &HttpMessageSignatures) -> Result<Self, InvalidField> {
         let HttpMessageSignatures { algorithm, components, tag } = spec.clone();
         match components.iter().find(|name| HeaderName::from_lowercase(name.as_bytes()).is_err()) {
@@ -53,7 +53,7 @@ impl Rules {
         self.algorithm
     }
 
-    /// The signature that counts: the only one or, where a tag is asked for, the only one with it.
+    /// The signature to verify: the only one or, with a required tag, the only one with that tag.
     fn choose<'a>(&self, inputs: Vec<(&'a str, InnerList<'a>)>) -> Result<Signature<'a>, VerifyError> {
         let mut chosen = None;
         for (label, covered) in inputs {
@@ -75,8 +75,8 @@ impl Rules {
         Signature::new(label, covered)
     }
 
-    /// Whether all is covered that must be.
-    fn are_met_by(&self, covered: &InnerList<'_>) -> bool {
+    /// Whether everything is covered that must be.
+    fn are_covered_by(&self, covered: &InnerList<'_>) -> bool {
         let covers = |wanted: &str| covered.items.iter().any(|item| plain_name(item) == Some(wanted));
         covers("@method")
             && (covers("@target-uri") || covers("@authority") && covers("@path"))
@@ -93,7 +93,7 @@ impl Rules {
         }
     }
 
-    /// Whether the key has made the signature, by the algorithm of the endpoint.
+    /// Whether the signature is of this key, by the algorithm of the endpoint.
     fn verify(&self, material: &Verifier, base: &[u8], signature: &[Vec<u8>]) -> bool {
         match (self.algorithm, material) {
             (SignatureAlgorithm::HmacSha256, Verifier::Mac(key)) => key.verifies(HMAC_SHA256, &[base], signature),
@@ -119,7 +119,7 @@ struct Signature<'a> {
 }
 
 impl<'a> Signature<'a> {
-    /// Parameters that are not known are refused: they could narrow what the signature means.
+    /// Unknown parameters are refused: they could restrict what the signature means.
     fn new(label: &'a str, covered: InnerList<'a>) -> Result<Self, VerifyError> {
         let (mut created, mut expires, mut nonce, mut algorithm, mut key_id) = (None, None, None, None, None);
         for (name, value) in &covered.parameters {
@@ -148,7 +148,7 @@ pub(super) fn verify(check: &SignatureCheck<'_>, rules: &Rules) -> Result<Verifi
     if chosen.algorithm.is_some_and(|name| !name.is(rules.algorithm_name())) {
         return Err(VerifyError::WrongAlgorithm);
     }
-    if !rules.are_met_by(&chosen.covered) {
+    if !rules.are_covered_by(&chosen.covered) {
         return Err(VerifyError::NotCovered);
     }
     let signed_at = timestamp::within(timestamp::from_seconds(chosen.created)?, check.window, check.now)?;
@@ -159,7 +159,7 @@ pub(super) fn verify(check: &SignatureCheck<'_>, rules: &Rules) -> Result<Verifi
     }
     let delivery_id = chosen.nonce.and_then(Text::plain).map(header::id).transpose()?.map(str::to_owned);
     let base = signature_base(check.request, &chosen.covered)?;
-    // The ID of a key is a hint: a caller may know the key by another name than the Secret.
+    // The key ID is a hint: the caller may know the key by another name than the Secret.
     let named = check.live_keys().any(|key| chosen.key_id.is_some_and(|id| id.is(&key.id)));
     let signer = check.signer(|key| {
         let meant = !named || chosen.key_id.is_some_and(|id| id.is(&key.id));

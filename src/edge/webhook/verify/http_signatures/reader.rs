@@ -1,11 +1,11 @@
-//! Reads structured fields: dictionaries of inner lists and of byte sequences. Stricter than the standard where it lets one
-//! text be read in two ways: no key comes twice, and base64 is canonical. Decimals are refused, since nothing here has them.
+//! Reads structured fields: dictionaries of inner lists and of byte sequences. It is stricter than the standard
+//! where that allows two readings: no key is repeated, and base64 is canonical. Decimals are refused, since nothing here uses them.
 
 use super::super::encoding;
 use super::structured::{InnerList, Item, Parameters, Text, Value};
 
-/// Most members, items and parameters of one list.
-const MOST: usize = 32;
+/// Maximum number of members, items and parameters of one list.
+const MAX_ITEMS: usize = 32;
 
 /// A dictionary of inner lists.
 pub(super) fn inner_lists(text: &str) -> Option<Vec<(&str, InnerList<'_>)>> {
@@ -17,7 +17,7 @@ pub(super) fn byte_sequences(text: &str) -> Option<Vec<(&str, Vec<u8>)>> {
     Reader(text).dictionary(Reader::bytes)
 }
 
-/// What has not been read yet.
+/// The rest of the text.
 struct Reader<'a>(&'a str);
 
 impl<'a> Reader<'a> {
@@ -47,7 +47,7 @@ impl<'a> Reader<'a> {
                 return Some(InnerList { items, parameters: self.parameters()? });
             }
             let separated = items.is_empty() || self.0.len() < before.len();
-            if !separated || items.len() >= MOST {
+            if !separated || items.len() >= MAX_ITEMS {
                 return None;
             }
             items.push(Item { value: self.value()?, parameters: self.parameters()? });
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
         (!self.0.starts_with('.')).then_some(if negative { -number } else { number })
     }
 
-    /// The characters from here on that fit; at least one.
+    /// The longest non-empty run of matching characters from here.
     fn run(&mut self, fits: impl Fn(char) -> bool) -> Option<&'a str> {
         let end = self.0.find(|c| !fits(c)).unwrap_or(self.0.len());
         let (run, rest) = self.0.split_at_checked(end).filter(|(run, _)| !run.is_empty())?;
@@ -139,7 +139,7 @@ fn is_token(character: char) -> bool {
 }
 
 fn insert<'a, T>(members: &mut Vec<(&'a str, T)>, key: &'a str, value: T) -> Option<()> {
-    if members.len() >= MOST || members.iter().any(|(known, _)| *known == key) {
+    if members.len() >= MAX_ITEMS || members.iter().any(|(known, _)| *known == key) {
         return None;
     }
     members.push((key, value));
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn lists_are_bounded() {
         let of = |count| format!("a=({})", "1 ".repeat(count));
-        assert!(inner_lists(&of(MOST)).is_some());
-        assert!(inner_lists(&of(MOST + 1)).is_none());
+        assert!(inner_lists(&of(MAX_ITEMS)).is_some());
+        assert!(inner_lists(&of(MAX_ITEMS + 1)).is_none());
     }
 }

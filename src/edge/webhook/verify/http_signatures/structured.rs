@@ -1,4 +1,4 @@
-//! Structured fields (RFC 8941), as far as signatures use them, and how they are written.
+//! Structured fields (RFC 8941), as far as signatures use them, in their canonical form.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ pub(super) enum Value<'a> {
     Boolean(bool),
 }
 
-/// A string as it stands between its quotes, escapes and all.
+/// A string as it is between its quotes, with escapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl<'a> Text<'a> {
-    /// Whether it means this.
+    /// Whether its value is this.
     pub(super) fn is(self, plain: &str) -> bool {
         let mut characters = self.0.chars();
         let unescaped = std::iter::from_fn(|| match characters.next()? {
@@ -29,7 +29,7 @@ impl<'a> Text<'a> {
         unescaped.eq(plain.chars())
     }
 
-    /// What it means, where nothing in it is escaped.
+    /// Its value, if it has no escapes.
     pub(super) fn plain(self) -> Option<&'a str> {
         (!self.0.contains('\\')).then_some(self.0)
     }
