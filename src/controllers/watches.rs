@@ -50,7 +50,7 @@ impl Watches {
         let namespaces = watcher(Api::<Metadata<Namespace>>::all(client()), watch::config());
         watches.store("namespaces", &parts.namespaces.0, namespaces, &parts.signals, |change| {
             let name = change.name.name.clone();
-            Namespaces::concerns_others(change).then(|| Signal::NamespaceChanged(name))
+            Namespaces::concerns_others(change).then_some(Signal::NamespaceChanged(name))
         });
         let secrets = Api::<Metadata<Secret>>::namespaced(client(), &parts.settings.namespace);
         let secrets = watcher(secrets, watch::config());

@@ -10,6 +10,9 @@ use syn::{Attribute, Item, ItemUse, UseTree};
 /// Which files each file imports; paths below `src`.
 pub type Imports = BTreeMap<String, BTreeSet<String>>;
 
+/// Files with code for tests only.
+const FOR_TESTS: [&str; 3] = ["tests.rs", "testing.rs", "fuzzing.rs"];
+
 struct Source {
     text: String,
     /// The path of the module: `["controllers", "trust_domain", "plan"]`.
@@ -36,7 +39,7 @@ impl Sources {
                 let name = path.file_name().unwrap().to_str().unwrap();
                 if path.is_dir() {
                     folders.push(path);
-                } else if name.ends_with(".rs") && !["tests.rs", "testing.rs", "fuzzing.rs"].contains(&name) {
+                } else if path.extension().is_some_and(|it| it == "rs") && !FOR_TESTS.contains(&name) {
                     let text = std::fs::read_to_string(&path).unwrap();
                     let file = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
                     let mut module: Vec<String> =
@@ -74,7 +77,8 @@ impl Sources {
 
     /// The file that defines what a path names. A name that a module only exports again belongs to the file it comes from.
     fn definition(&self, path: &[String], depth: usize) -> Option<String> {
-        let (length, file) = (0..=path.len()).rev().find_map(|length| Some((length, self.file_of(&path[..length])?)))?;
+        let (length, file) =
+            (0..=path.len()).rev().find_map(|length| Some((length, self.file_of(&path[..length])?)))?;
         let Some(name) = path.get(length).filter(|_| depth < 8) else { return Some(file) };
         let source = &self.0[&file];
         if defines(&source.code, name) {
@@ -230,7 +234,9 @@ fn defines(code: &syn::File, name: &str) -> bool {
         Item::Trait(it) => it.ident == name,
         Item::Type(it) => it.ident == name,
         // What a macro makes is taken for a definition of every name in it.
-        Item::Macro(it) => it.mac.tokens.to_string().split(|c: char| !c.is_alphanumeric() && c != '_').any(|it| it == name),
+        Item::Macro(it) => {
+            it.mac.tokens.to_string().split(|c: char| !c.is_alphanumeric() && c != '_').any(|it| it == name)
+        }
         // A derive makes the custom resource from its spec.
         _ => false,
     }) || code.items.iter().any(|item| matches!(item, Item::Struct(it) if it.ident == format!("{name}Spec")))

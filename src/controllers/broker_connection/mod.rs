@@ -34,7 +34,7 @@ impl ManagedKind for BrokerConnection {
     }
 
     fn signals(change: &Change<Self>) -> Vec<Signal> {
-        let changed = change.differs(|connection| SpecFacts::of(connection));
+        let changed = change.differs(SpecFacts::of);
         changed.then(|| Signal::BrokerChanged(change.name.name.clone())).into_iter().collect()
     }
 }

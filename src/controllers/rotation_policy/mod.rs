@@ -33,7 +33,7 @@ impl ManagedKind for RotationPolicy {
     }
 
     fn signals(change: &Change<Self>) -> Vec<Signal> {
-        let changed = change.differs(|policy| SpecFacts::of(policy));
+        let changed = change.differs(SpecFacts::of);
         changed.then(|| Signal::RotationPolicyChanged(change.name.clone())).into_iter().collect()
     }
 }

@@ -131,7 +131,9 @@ impl<K: ManagedKind> Handle<K> {
                 unready.map(|object| Name::of(&object)).collect()
             }
         };
-        names.iter().for_each(|name| self.0.trigger.fire(name));
+        for name in &names {
+            self.0.trigger.fire(name);
+        }
     }
 
     /// Adds or removes a finalizer. Returns whether the object still exists.

@@ -35,7 +35,7 @@ impl ManagedKind for TrustDomain {
     }
 
     fn signals(change: &Change<Self>) -> Vec<Signal> {
-        let changed = change.differs(|domain| SpecFacts::of(domain));
+        let changed = change.differs(SpecFacts::of);
         changed.then(|| Signal::TrustDomainChanged(change.name.name.clone())).into_iter().collect()
     }
 }

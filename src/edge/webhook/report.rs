@@ -12,8 +12,8 @@ use tokio::time::{sleep, timeout};
 
 use super::gateway::Gateway;
 use crate::contract::Component;
-use crate::contract::report::{REPORT_ENTRY, Report};
 use crate::contract::component::COMPONENT;
+use crate::contract::report::{REPORT_ENTRY, Report};
 
 /// How often the edge checks whether the report has changed. It writes only then.
 const POLL: Duration = Duration::from_secs(1);
