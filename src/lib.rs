@@ -1,11 +1,11 @@
-//! Credence: a Kubernetes operator that turns identities, rotation policies and topic policies into certificates,
-//! Secrets and broker ACLs, and an edge that lets webhooks in.
+//! Credence: a Kubernetes operator that turns identities, rotation policies and topic policies into certificates, Secrets and
+//! broker ACLs, and a webhook gateway that verifies inbound deliveries and signs outbound ones.
 //!
 //! ```text
 //!   watch ──▶ store ──▶ observe ──▶ plan ──▶ apply ──▶ one status write
 //!                       (reads)    (pure)   (writes)
 //!
-//!   api ◀── domain ◀── issuers, brokers ◀── kubernetes ◀── edge ◀── controllers ◀── main
+//!   api ◀── domain ◀── issuers ◀── brokers, kubernetes ◀── contract ◀── edge ◀── controllers ◀── main
 //! ```
 //!
 //! Modules import to the left only.
@@ -20,7 +20,7 @@ pub mod contract;
 pub mod controllers;
 /// Decisions: pure, and `now` is a parameter.
 pub mod domain;
-/// The data plane of webhooks.
+/// The data plane: front, HTTP, and the webhook gateway.
 pub mod edge;
 /// Authorities and certificates.
 pub mod issuers;

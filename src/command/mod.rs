@@ -19,8 +19,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator.
+    ///
+    /// If an option is repeated, the last value wins, so that a wrapper can change what a chart sets.
     Controller(controller::Args),
     /// Run one role of the edge, which faces callers from outside of the cluster.
+    ///
+    /// If an option is repeated, the last value wins, so that a wrapper can change what a chart sets.
     Edge(edge::Args),
     /// Write the CRD manifests into a directory, one file per kind.
     Crds(crds::Args),
@@ -60,4 +64,29 @@ pub fn run() -> Result<(), CommandError> {
         Command::Crds(args) => crds::run(&args)?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_option_that_is_repeated_has_its_last_value() {
+        for arguments in [
+            &["credence", "edge"][..],
+            &["credence", "edge", "--serve=webhooks", "--serve", "webhooks"],
+            &["credence", "edge", "--listen=127.0.0.1:1", "--listen", "127.0.0.1:2"],
+            &["credence", "controller", "--lease-seconds=2", "--lease-seconds=3"],
+        ] {
+            assert!(Cli::try_parse_from(arguments).is_ok(), "{arguments:?}");
+        }
+        assert!(Cli::try_parse_from(["credence", "edge", "--serve=other"]).is_err());
+    }
 }

@@ -2,7 +2,7 @@
 //! and the label that says what a written object is for. Data only; no I/O here.
 //!
 //! The forms in this module are stored. A field that is renamed or an entry that is moved makes what is stored unreadable, so
-//! a change needs another [`FORMAT`](route::FORMAT) and a line in the CHANGELOG.
+//! a change needs another [`FORMAT`](crate::contract::route::FORMAT) and a line in the CHANGELOG.
 
 pub mod component;
 pub mod report;

@@ -28,14 +28,12 @@ use crate::issuers::pem;
 pub use batch::record;
 pub use client::ClientAccess;
 pub use producer::{ProduceError, Producer};
+pub use wire::OnRequest;
 
 /// How many ACLs go into one request.
 const CHUNK: usize = 1000;
 /// How long an addition may take to show up in the broker's list.
 const PROPAGATION: Duration = Duration::from_secs(5);
-
-/// Told of every request to the broker: its name, and whether it was answered.
-pub type OnRequest = Arc<dyn Fn(&str, bool) + Send + Sync>;
 
 /// What it takes to administer a cluster.
 #[derive(Clone)]

@@ -36,11 +36,11 @@ const REMEDY: &str = "Kafka's trust store must hold the roots of the trust domai
 /// Why a record was not written; it may have been all the same, when the answer was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProduceError {
-    /// The broker cannot be reached, is not the right one, or did not let the account in.
+    /// The broker cannot be reached, does not speak as expected, or refused the account.
     Failed(BrokerFailure),
-    /// The broker said so.
+    /// The broker refused the record.
     Refused(ResponseError),
-    /// As many records wait as may.
+    /// The queue of the producer is full.
     Full,
 }
 
@@ -51,7 +51,7 @@ impl From<BrokerFailure> for ProduceError {
 }
 
 impl ProduceError {
-    /// Whether a part of the batch may be what was refused.
+    /// Whether a part of the batch may be the reason.
     fn is_of_content(&self) -> bool {
         use ResponseError::{InvalidRecord, MessageTooLarge, RecordListTooLarge};
         matches!(self, Self::Refused(MessageTooLarge | RecordListTooLarge | InvalidRecord))

@@ -18,7 +18,6 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::OnRequest;
 use crate::api::Reason;
 use crate::brokers::BrokerFailure;
 use crate::domain::secret::SecretText;
@@ -29,6 +28,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(15);
 /// The largest answer that is read: far more than a list of 100,000 ACLs.
 const LARGEST_ANSWER: usize = 64 << 20;
+
+/// Called for every request to the broker, with its name and whether it was answered.
+pub type OnRequest = Arc<dyn Fn(&str, bool) + Send + Sync>;
 
 /// An open connection.
 pub struct Connection {

@@ -13,6 +13,8 @@ pub mod head;
 pub mod rate;
 mod service;
 pub mod source;
+#[cfg(test)]
+mod tests;
 
 pub use caller::Caller;
 pub use connection::Http;

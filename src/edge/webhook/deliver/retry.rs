@@ -53,7 +53,7 @@ impl Answer {
     }
 }
 
-/// Lets one message per minute into the log: the minute of the last one, since 1970.
+/// Allows one log message per minute. It holds the minute of the last one, counted from 1970.
 #[derive(Default)]
 pub struct LogThrottle(AtomicI64);
 

@@ -1,0 +1,153 @@
+//! A service behind a real front, over real connections.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use super::{Caller, Http, RequestError, Service};
+use crate::api::KeyAlgorithm;
+use crate::domain::identity::{SpiffeId, Subject};
+use crate::edge::front::{AuditLog, Front, FrontMetrics, LoadedCertificate, ProcessLimits};
+use crate::issuers::authority::{Leaf, LeafRequest, SigningAuthority};
+use crate::issuers::self_signed::{make_intermediate, make_root};
+
+/// Answers with the version of HTTP, and who the caller is.
+#[derive(Default)]
+struct WhoAmI {
+    refused: Mutex<Vec<RequestError>>,
+}
+
+impl Service for WhoAmI {
+    async fn call(self: Arc<Self>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let answer = format!("{:?} {}", request.version(), caller.identity().unwrap_or("-"));
+        Response::new(Full::new(answer.into()))
+    }
+
+    fn head_refused(self: Arc<Self>, _caller: &Caller, error: RequestError) {
+        self.refused.lock().push(error);
+    }
+
+    fn stop(&self) {}
+
+    async fn finished(&self) {}
+}
+
+struct Scene {
+    address: SocketAddr,
+    service: Arc<WhoAmI>,
+    roots: RootCertStore,
+    leaf: Leaf,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let now = Timestamp::now();
+        let root = make_root("demo", KeyAlgorithm::Ecdsa, now).unwrap();
+        let intermediate =
+            make_intermediate("demo", 1, KeyAlgorithm::Ecdsa, &root.certificate, &root.key, now).unwrap();
+        let authority =
+            SigningAuthority::new(vec![intermediate.certificate], &intermediate.key, vec![root.certificate], now);
+        let authority = authority.unwrap();
+        let request = LeafRequest {
+            spiffe_id: SpiffeId::new("demo", "shop", "orders").unwrap(),
+            subject: Subject::new("demo", "shop", "orders"),
+            dns_names: vec!["localhost".into()],
+            key_algorithm: KeyAlgorithm::Ecdsa,
+            lifetime: SignedDuration::from_hours(1),
+        };
+        let leaf = authority.issue(&request, now).unwrap();
+        let bundle = authority.bundle_pem.as_bytes();
+        let loaded = LoadedCertificate::parse(leaf.chain_pem.as_bytes(), leaf.key.expose().as_bytes(), bundle).unwrap();
+        let audit = AuditLog::open(Some(Path::new("/dev/null"))).unwrap();
+        let front = Arc::new(Front::new(ProcessLimits::read(), audit, FrontMetrics::default()));
+        front.install::<Http<WhoAmI>>(&loaded).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let service = Arc::new(WhoAmI::default());
+        let serving = tokio::spawn(front.serve(Http::new(service.clone()), listener, stopping));
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(bundle).flatten());
+        Self { address, service, roots, leaf, stop, serving }
+    }
+
+    /// TLS of a client, which presents a certificate or none.
+    fn tls(&self, with_certificate: bool) -> ClientConfig {
+        let builder = ClientConfig::builder().with_root_certificates(self.roots.clone());
+        if with_certificate {
+            let chain = CertificateDer::pem_slice_iter(self.leaf.chain_pem.as_bytes()).flatten().collect();
+            let key = PrivateKeyDer::from_pem_slice(self.leaf.key.expose().as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        } else {
+            builder.with_no_client_auth()
+        }
+    }
+
+    async fn ask(&self, tls: ClientConfig, http2: bool) -> String {
+        let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
+        let connector = if http2 { builder.enable_http2().build() } else { builder.enable_http1().build() };
+        let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).http2_only(http2).build(connector);
+        let uri: Uri = format!("https://localhost:{}/", self.address.port()).parse().unwrap();
+        let answer = client.get(uri).await.unwrap().into_body().collect().await.unwrap();
+        String::from_utf8(answer.to_bytes().to_vec()).unwrap()
+    }
+
+    /// Sends bytes over TLS, and reads the answer to its end.
+    async fn send(&self, bytes: &[u8]) -> String {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = TlsConnector::from(Arc::new(self.tls(false))).connect(name, stream).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        // The edge may close the connection without a goodbye.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_service_learns_who_calls_over_either_version() {
+    let scene = Scene::new().await;
+    let id = "spiffe://demo/ns/shop/sa/orders";
+    assert_eq!(scene.ask(scene.tls(true), false).await, format!("HTTP/1.1 {id}"));
+    assert_eq!(scene.ask(scene.tls(true), true).await, format!("HTTP/2.0 {id}"));
+    assert_eq!(scene.ask(scene.tls(false), false).await, "HTTP/1.1 -");
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_answered_and_reported() {
+    let scene = Scene::new().await;
+    assert!(scene.send(b"POST / HTTP/1.1\r\nA: b\nC: d\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    let long = format!("POST / HTTP/1.1\r\nA: {}\r\n\r\n", "b".repeat(64 << 10));
+    assert!(scene.send(long.as_bytes()).await.starts_with("HTTP/1.1 431"));
+    let refused = scene.service.refused.lock().clone();
+    assert_eq!(refused, [RequestError::Malformed, RequestError::HeadTooLarge]);
+}
+
+#[tokio::test]
+async fn a_stop_ends_idle_connections() {
+    let scene = Scene::new().await;
+    scene.ask(scene.tls(false), true).await;
+    scene.stop.send_replace(true);
+    tokio::time::timeout(std::time::Duration::from_secs(5), scene.serving).await.unwrap().unwrap();
+}
