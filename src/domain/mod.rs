@@ -5,6 +5,7 @@ pub mod contention;
 pub mod fence;
 pub mod grants;
 pub mod identity;
+pub mod in_effect;
 pub mod index;
 pub mod invalid_field;
 pub mod key_set;

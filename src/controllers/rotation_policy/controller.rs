@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::api::{RotationPolicy, ServiceIdentity, WebhookDestination, WebhookEndpoint};
 use crate::controllers::settings::Settings;
-use crate::controllers::shared::attached::RotationPolicies;
 use crate::controllers::shared::gate::RotationGate;
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::parts::{Parts, WebhookSecrets};
+use crate::controllers::shared::rotation_policies::RotationPolicies;
 
 /// The controller.
 pub struct Controller {

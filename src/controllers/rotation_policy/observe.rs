@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::controller::Controller;
 use crate::api::{RotationPolicy, RotationPolicySpec, RotationPolicyStatus, RotationTargetKind, ServiceIdentity};
-use crate::controllers::shared::attached::{PolicyInEffect, in_effect};
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::kind::ManagedKind;
 use crate::controllers::shared::webhook::{KeySource, Webhook, key_secret};
+use crate::domain::in_effect::{PolicyInEffect, in_effect};
 use crate::domain::invalid_field::InvalidField;
 use crate::domain::key_set::{KeyRotation, signing};
 use crate::domain::name::Name;

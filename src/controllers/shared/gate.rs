@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::Mutex;
 
-use super::attached::PolicyInEffect;
+use crate::domain::in_effect::PolicyInEffect;
 use crate::domain::name::Name;
 
 /// The permits of each policy. An identity keeps its permit until it is Ready again.

@@ -1,6 +1,5 @@
 //! What the controllers share. Nothing here knows a folder of a kind.
 
-pub mod attached;
 pub mod authorities;
 pub mod claims;
 pub mod gate;
@@ -10,6 +9,7 @@ pub mod material;
 pub mod namespaces;
 pub mod parts;
 pub mod replicas;
+pub mod rotation_policies;
 pub mod signal;
 pub mod sweep;
 pub mod timing;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::api::ServiceIdentity;
 use crate::controllers::settings::Settings;
-use crate::controllers::shared::attached::RotationPolicies;
 use crate::controllers::shared::claims::NameClaims;
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::namespaces::Namespaces;
 use crate::controllers::shared::parts::{Certificates, Parts, WebhookSecrets};
 use crate::controllers::shared::replicas::Replicas;
+use crate::controllers::shared::rotation_policies::RotationPolicies;
 use crate::controllers::shared::sweep::SweepSignal;
 use crate::controllers::shared::webhook::Webhook;
 
