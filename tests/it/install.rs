@@ -69,6 +69,8 @@ async fn the_rendered_file_installs_all_and_applies_again() {
         let found = kubectl(&bed, &["get", "--filename", &file, "--output", format]);
         found.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
     };
+    // Another test may have put an object back under another field manager; this takes it over.
+    kubectl(&bed, &["apply", "--server-side", "--force-conflicts", "--filename", &file]);
     let before = versions();
     assert_eq!(before.len(), read(&file).matches("\nkind: ").count(), "every object of the file is there: {before:?}");
     kubectl(&bed, &["apply", "--server-side", "--filename", &file]);
