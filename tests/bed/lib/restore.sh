@@ -1,0 +1,73 @@
+# A second, small bed that goes on from what another version of Credence left behind: the store of its API server and
+# the data of its broker, at the time at which they were taken. tests/faults/v0.2.0 is such a snapshot, and its README
+# says what is in it.
+
+# The processes of such a bed see the time of the snapshot, whenever it is restored: otherwise its certificates would
+# expire in the project, and a rotation that was under way would long be over. Those written in Go are not affected;
+# they do not look at these certificates.
+CLOCK=()
+[ ! -f "$DIR/clock" ] || mapfile -t CLOCK <"$DIR/clock"
+
+# Writes down what makes a program see a time, as if the bed had been restored then.
+set_clock() { # TIME
+    local library
+    need faketime faketime
+    library=$(find /usr/lib /usr/local/lib -name libfaketimeMT.so.1 -print -quit 2>/dev/null)
+    [ -n "$library" ] || fail "libfaketimeMT.so.1 was not found" "install libfaketime (in Debian the package is faketime)"
+    CLOCK=(env LD_PRELOAD="$library" FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_FORCE_MONOTONIC_FIX=0
+        FAKETIME="$(printf '%+d' $(($(date --date "$1" +%s) - $(date +%s))))")
+    printf '%s\n' "${CLOCK[@]}" >"$DIR/clock"
+}
+
+# Brings up everything but Credence. What comes next is for who restores: the chart, the operator, the edge.
+restore() { # FOLDER
+    local snapshot=$1 name
+    [ -f "$snapshot/bed.tar.xz" ] || fail "$snapshot holds no snapshot of a bed" "name a folder such as tests/faults/v0.2.0"
+    lock
+    trap 'report_failure $?' EXIT
+    trap 'exit 130' INT TERM
+    obtain_parts
+    build_operator
+    clear_away
+    make_folder
+    install -m 755 "$OPERATOR" "$DIR/bin/credence"
+    cp "$snapshot/ports" "$DIR/ports"
+    for name in etcd etcd-peer apiserver redis operator edge edge-metrics; do port "$name" >/dev/null; done
+    # The parts are there and the ports are chosen: nobody need wait for the rest.
+    exec 9>&-
+    await_ports "$snapshot/ports"
+    set_clock "$(cat "$snapshot/time")"
+    tar --extract --xz --file "$snapshot/bed.tar.xz" --directory "$DIR"
+    # Certificates that are good at the time of the snapshot and at the time of the machine.
+    PKI_DAYS=36500 make_cluster_pki
+    start_etcd
+    start_apiserver
+    kube get configmap demo-trust-bundle --namespace "$NAMESPACE" --output 'jsonpath={.data.ca\.crt}' >"$DIR/pki/demo.crt"
+    make_kafka_home
+    : >"$DIR/logs/kafka.log"
+    start_kafka
+    # It knows how long to remember, and no date; its allocator does not get on with libfaketime.
+    (CLOCK=() && start_redis)
+    redis-cli -p "$(port redis)" <"$snapshot/redis" >/dev/null
+    # The operator and the edge do not run yet, so there is no pid to write.
+    write_env 2>/dev/null
+    echo "The bed is restored in $DIR; Credence does not run there yet."
+}
+
+# The addresses in the snapshot hold the ports of its broker, so they cannot be chosen anew. Another bed that was
+# restored from it has to go first.
+await_ports() { # FILE
+    local name port
+    while read -r name port; do
+        wait_until 300 "" is_free "$port" ||
+            fail "port $port, which $name needs, is taken" "end what listens there; the snapshot knows no other port"
+    done <"$1"
+}
+
+is_free() { ! (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Installs the chart of this version over the one that the snapshot holds.
+upgrade() {
+    complete || fail "no bed is up in $DIR" "restore one first"
+    install_chart
+}
