@@ -19,4 +19,5 @@ mod kills;
 mod ledger;
 mod operator;
 mod proxy;
+mod restored;
 mod upgrade;

@@ -32,7 +32,12 @@ pub struct Proxy {
 impl Proxy {
     /// Stands between whoever connects to its address and the target.
     pub async fn to(target: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::between("127.0.0.1:0", target).await
+    }
+
+    /// The same at an address that others know already.
+    pub async fn between(address: &str, target: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let mode = Arc::new(watch::Sender::new(Mode::Pass));
         let (target, modes) = (target.to_owned(), mode.clone());

@@ -1,12 +1,35 @@
-//! An upgrade: what stands under the CRDs and the statuses of 0.1.0 is taken up by this version as it is.
+//! An upgrade: what stands under the CRDs and the statuses of 0.1.0 is taken up by this version as it is, and so is what the
+//! operator and the edge of 0.2.0 really wrote.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use axum::body::Bytes;
+use axum::http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use kube::api::{ListParams, Patch, PatchParams};
+use rustls::ServerConfig;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use crate::bed::{Bed, identity, policy, run, self_signed, unique, until};
+use crate::hooks::{Target, signing_key};
+use crate::judges;
 use crate::operator::Operator;
+use crate::proxy::Proxy;
+use crate::restored::{Restored, Seen, Sender};
 
 fn apply_crds(bed: &Bed, folder: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -89,4 +112,285 @@ async fn objects_of_the_version_before_are_taken_up_as_they_are() {
     assert_eq!(versions(&bed, &namespace).await, before, "no key and no bundle was written again");
     assert_eq!(bed.acls(&principal), acls, "no right was touched");
     bed.delete("TrustDomain", None, &domain).await;
+}
+
+/// Deliveries that go on while keys turn.
+struct Stream {
+    /// What is signed with, each in its turn.
+    keys: Arc<Mutex<Vec<String>>>,
+    over: Arc<AtomicBool>,
+    sending: JoinHandle<Vec<(usize, u16)>>,
+}
+
+impl Stream {
+    fn start(sender: Sender, path: &'static str, key: String) -> Self {
+        let (keys, over) = (Arc::new(Mutex::new(vec![key])), Arc::new(AtomicBool::new(false)));
+        let (shared, until) = (keys.clone(), over.clone());
+        let sending = tokio::task::spawn_blocking(move || {
+            let mut answers = Vec::new();
+            while !until.load(Ordering::Relaxed) {
+                let keys = shared.lock().unwrap().clone();
+                for (number, key) in keys.iter().enumerate() {
+                    let headers = sender.sign(key, &format!("stream_{}", answers.len()), "{}");
+                    answers.push((number, sender.send(path, &[], &headers, "{}")));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            answers
+        });
+        Self { keys, over, sending }
+    }
+
+    /// Signs with one more key from now on.
+    fn add(&self, key: String) {
+        self.keys.lock().unwrap().push(key);
+    }
+
+    /// With which of the keys it has signed, and what the answers were.
+    async fn end(mut self) -> Vec<(usize, u16)> {
+        self.over.store(true, Ordering::Relaxed);
+        (&mut self.sending).await.unwrap()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How often the operator may write what begins like this while it takes over, beside the route of the endpoint `turning`.
+/// Everything else has to stay as it is.
+const ALLOWED: [(&str, usize); 12] = [
+    // The turning of its keys goes on: the former key gets an end, senders are told to sign with the new one, the edge serves
+    // what has become of it and says when both last verified a delivery.
+    ("Secret shop/turning-webhook-keys", 1),
+    ("WebhookEndpoint shop/turning", 8),
+    ("RotationPolicy shop/turning", 2),
+    // A new process has never reached this broker, so it cannot say what is there.
+    ("BrokerConnection /away", 1),
+    // Who is in the middle of a renewal is kept in memory: a new process begins with one identity more, whichever it is.
+    ("Secret turning/", 1),
+    ("ServiceIdentity turning/", 2),
+    ("RotationPolicy turning/order", 4),
+    ("events turning/", 1),
+    // The former key of each ends within a second, and a status knows whole seconds only: it is written again as it was.
+    ("WebhookEndpoint shop/turned", 1),
+    ("WebhookDestination shop/acme", 1),
+    // When a key last verified a delivery is kept by the edge, and a new one does not know.
+    ("WebhookEndpoint shop/payments", 1),
+    ("WebhookEndpoint shop/github", 1),
+];
+
+fn allowed(object: &str, route: &str) -> usize {
+    let listed = ALLOWED.iter().find(|(name, _)| object.starts_with(name)).map(|(_, most)| *most);
+    listed.unwrap_or_else(|| usize::from(object == route))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_0_2_0_left_behind_is_taken_over_without_a_loss_or_a_needless_write() {
+    let restored = Restored::from("tests/faults/v0.2.0", &Bed::open().await).await;
+    let (bed, sender) = (&restored.bed, restored.sender());
+    let namespaces = ["shop", "turning"].map(ToOwned::to_owned);
+    let (before, rights) = (restored.objects().await, judges::rights(bed, &namespaces));
+    let target = Target::at(18_734).await;
+
+    restored.upgrade();
+    same(&before, &restored.objects().await, &[]);
+
+    // The edge comes first, so it serves the routes as 0.2.0 wrote them.
+    bed.part("start", "edge");
+    let key = signing_key(bed, "shop", "turning").await;
+    let stream = Stream::start(sender.clone(), "/shop/turning", key.clone());
+    bed.part("start", "operator");
+    let next = until("the turning of keys to go on", || async {
+        let next = signing_key(bed, "shop", "turning").await;
+        if next == key { Err("the same key signs".to_owned()) } else { Ok(next) }
+    })
+    .await;
+    stream.add(next);
+    let (writes, after) = (restored.settled().await, restored.objects().await);
+    let uid = before["WebhookEndpoint shop/turning"].fixed.split(' ').next().unwrap();
+    let route = format!("Secret credence-edge/route-{uid}");
+    let is_reworded = |object: &str| {
+        let both = after.get(object).zip(before.get(object));
+        both.is_some_and(|(now, before)| now.is_reworded(before))
+    };
+    let most = |object: &str| allowed(object, &route) + usize::from(is_reworded(object));
+    let needless: Vec<_> = writes.iter().filter(|(object, count)| **count > most(object)).collect();
+    assert!(needless.is_empty(), "{needless:#?}");
+    // One identity was in the middle of it, so at most one of the others has begun.
+    let holder = before["RotationPolicy turning/order"].status["inProgress"][0].as_str().unwrap();
+    let renewed: Vec<_> = writes.keys().filter_map(|object| object.strip_prefix("ServiceIdentity ")).collect();
+    assert!(renewed.len() <= 1 && !renewed.contains(&holder), "{holder} was renewed before: {renewed:?}");
+    let besides: Vec<&str> = writes.keys().map(String::as_str).filter(|object| allowed(object, &route) > 0).collect();
+    same(&before, &after, &besides);
+    assert_eq!(judges::rights(bed, &namespaces), rights, "no right was given or taken");
+
+    // The broker that was away is back. It is looked for less and less often, so the rest goes on meanwhile.
+    let _way = Proxy::between("127.0.0.1:18733", bed.env("KAFKA_BOOTSTRAP")).await;
+    deliver(&restored, &target).await;
+    send_out(&restored).await;
+    bed.condition("RotationPolicy", Some("turning"), "order", "Rotated", ("True", "Renewed")).await;
+    for name in ["first", "second", "third"] {
+        let ready = bed.ready("ServiceIdentity", Some("turning"), name).await;
+        let serial = |status: &Value| status["certificate"]["serialNumber"].to_string();
+        let was = serial(&before[&format!("ServiceIdentity turning/{name}")].status);
+        let is_holder = holder == format!("turning/{name}");
+        assert_eq!(serial(&ready.data["status"]) == was, is_holder, "{name}: {holder} was renewed before already");
+    }
+    gone(bed, "turning", "leaving").await;
+    let mut left = rights.clone();
+    left.retain(|right| !right.contains("name=turning.leaving,") && !right.contains("name=turning-first,"));
+    assert_eq!(judges::rights(bed, &namespaces), left, "the deletion that waited is done");
+
+    // What policies say about their end still holds.
+    for name in ["events", "orders-too", "left"] {
+        bed.delete("TopicPolicy", Some("shop"), name).await;
+        gone(bed, "shop", name).await;
+    }
+    left.retain(|right| !right.contains("name=shop.events.,") && !right.contains("name=shop-events,"));
+    assert_eq!(judges::rights(bed, &namespaces), left, "what is orphaned stays, and what somebody else gives too");
+
+    let answers = stream.end().await;
+    assert!(answers.iter().any(|(key, _)| *key == 1), "it has signed with the new key");
+    let refused: Vec<_> = answers.iter().filter(|(_, answer)| *answer != 200).collect();
+    assert!(refused.is_empty(), "{} of {} deliveries: {refused:?}", refused.len(), answers.len());
+}
+
+/// That every object is as it was, and stands as it did; those that are left out may stand otherwise.
+fn same(before: &BTreeMap<String, Seen>, now: &BTreeMap<String, Seen>, besides: &[&str]) {
+    let mut changed = Vec::new();
+    for name in before.keys().chain(now.keys().filter(|name| !before.contains_key(*name))) {
+        let (was, is) = (before.get(name), now.get(name));
+        let reworded = was.zip(is).is_some_and(|(was, is)| is.is_reworded(was));
+        if was != is && !reworded && !besides.contains(&name.as_str()) {
+            changed.push(format!("{name}:\n{was:#?}\n{is:#?}"));
+        }
+    }
+    assert!(changed.is_empty(), "{}", changed.join("\n"));
+}
+
+async fn gone(bed: &Bed, namespace: &str, name: &str) {
+    until(&format!("the TopicPolicy {name} to go"), || async {
+        let left = bed.get("TopicPolicy", Some(namespace), name).await;
+        left.map_or(Ok(()), |left| Err(left.data["status"].to_string()))
+    })
+    .await;
+}
+
+/// An entry of a Secret in the namespace of the shop.
+async fn entry(bed: &Bed, secret: &str, entry: &str) -> String {
+    String::from_utf8(bed.secret("shop", secret).await.unwrap().data.unwrap()[entry].0.clone()).unwrap()
+}
+
+/// Delivers to every endpoint with the keys that 0.2.0 made or took, and once more to each.
+async fn deliver(restored: &Restored, target: &Target) {
+    let (bed, sender) = (&restored.bed, restored.sender());
+    let body = r#"{"data": {"id": "order-7"}}"#;
+    let orders = bed.mount("shop", "orders-mtls").await;
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|file| orders.join(file).display().to_string());
+    let certified = ["--cert", certificate.as_str(), "--key", key.as_str()];
+    let file = |name: &str| std::fs::read_to_string(restored.file(&format!("keys/{name}.key"))).unwrap();
+    let (issuer, private) = (file("issuer"), file("sender"));
+    let caller = sender.sign_as("caller", &issuer, "caller", "");
+
+    let mut cases: Vec<(&str, Vec<String>)> = Vec::new();
+    for name in ["payments", "turned", "note", "record", "caller"] {
+        let mut headers = sender.sign(&signing_key(bed, "shop", name).await, name, body);
+        headers.extend(caller.iter().filter(|_| name == "caller").cloned());
+        cases.push((name, headers));
+    }
+    let keys: Vec<Value> = serde_json::from_str(&entry(bed, "turned-webhook-keys", "keys.json").await).unwrap();
+    let former = keys.iter().find(|key| key["notAfter"].is_string()).unwrap()["key"].as_str().unwrap();
+    cases.push(("turned", sender.sign(former, "former", body)));
+    for (name, scheme) in [
+        ("private", "standard-webhooks"),
+        ("gitlab", "gitlab"),
+        ("stripe", "stripe"),
+        ("slack", "slack"),
+        ("shopify", "shopify"),
+    ] {
+        cases.push((name, sender.sign_as(scheme, &signing_key(bed, "shop", name).await, name, body)));
+    }
+    for id in ["first", "second"] {
+        cases.push((
+            "github",
+            sender.sign_as("github", &entry(bed, "github-keys", id).await, id, &format!("{body}{id}")),
+        ));
+    }
+    cases.push(("mac", sender.sign_mac(&signing_key(bed, "shop", "mac").await, "mac", body)));
+    cases.push(("token", sender.sign_as("jwt", &issuer, "token", body)));
+    cases.push(("signature", sender.sign_as("ed25519", &private, "signature", body)));
+    let form = "To=%2B15005550006&Body=a+b&Empty=";
+    cases.push(("twilio", sender.sign_as("twilio", &signing_key(bed, "shop", "twilio").await, "twilio", form)));
+
+    // Redis remembers what the edge of 0.2.0 let in, by the ID that is signed or by the digest of all that is.
+    let (before, first) = (r#"{"sent": "before"}"#, entry(bed, "github-keys", "first").await);
+    let again = sender.sign(&signing_key(bed, "shop", "payments").await, "before", before);
+    assert_eq!(sender.send("/shop/payments", &[], &again, before), 409, "it was delivered before the upgrade");
+    let again = sender.sign_as("github", &first, "another", before);
+    assert_eq!(sender.send("/shop/github", &[], &again, before), 409, "it was delivered before the upgrade");
+
+    for (name, headers) in cases {
+        let given = headers.iter().find_map(|it| it.strip_prefix("x-github-delivery: "));
+        let body = match (name, given) {
+            ("twilio", _) => form.to_owned(),
+            (_, Some(id)) => format!("{body}{id}"),
+            _ => body.to_owned(),
+        };
+        let options: &[&str] = if name == "gitlab" { &certified } else { &[] };
+        let path = format!("/shop/{name}");
+        let send = |options: &[&str], headers: &[String]| sender.send(&path, options, headers, &body);
+        assert_eq!(send(options, &[]), 403, "{name} without a signature");
+        assert_eq!(send(options, &headers), 200, "{name}");
+        assert_eq!(send(options, &headers), 409, "{name} again");
+        if name == "gitlab" {
+            assert_eq!(send(&[], &headers), 403, "{name} without a certificate");
+        }
+    }
+    assert_eq!(sender.send("/shop/keyless", &[], &[], body), 404, "it is not served");
+    assert!(target.count() > 10, "what was accepted has reached its target");
+}
+
+/// Posts to every destination as a service does; one of them has keys that have turned.
+async fn send_out(restored: &Restored) {
+    let sender = restored.sender();
+    let receiver = receive(restored).await;
+    let orders = restored.bed.mount("shop", "orders-mtls").await;
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|file| orders.join(file).display().to_string());
+    let certified = ["--cert", certificate.as_str(), "--key", key.as_str()];
+    for (name, signatures) in [("acme", 2), ("old", 1)] {
+        let path = format!("/shop/out/{name}");
+        assert_eq!(sender.send(&path, &[], &[], "{}"), 403, "{name} without a certificate");
+        assert_eq!(sender.send(&path, &certified, &[], "{}"), 200, "{name}");
+        let signed = receiver.lock().unwrap().pop().unwrap();
+        assert_eq!(signed.split(' ').count(), signatures, "{name}: {signed}");
+    }
+}
+
+/// A receiver at the destinations of the snapshot, which remembers how it was signed what comes.
+async fn receive(restored: &Restored) -> Arc<Mutex<Vec<String>>> {
+    let file = |name: &str| restored.file(&format!("keys/receiver.{name}"));
+    let chain = CertificateDer::pem_file_iter(file("crt")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(file("key")).unwrap();
+    let tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let (tls, signed) = (TlsAcceptor::from(Arc::new(tls)), Arc::new(Mutex::new(Vec::new())));
+    let listener = TcpListener::bind("127.0.0.1:18735").await.unwrap();
+    let remembered = signed.clone();
+    tokio::spawn(async move {
+        loop {
+            let Ok(stream) = tls.accept(listener.accept().await.unwrap().0).await else { continue };
+            let remembered = remembered.clone();
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let signature = request.headers()["webhook-signature"].to_str().unwrap().to_owned();
+                remembered.lock().unwrap().push(signature);
+                async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
+            });
+            tokio::spawn(async move {
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+            });
+        }
+    });
+    signed
 }

@@ -27,10 +27,15 @@ pub struct Bed {
 
 impl Bed {
     pub async fn open() -> Self {
+        let folder = std::env::var("CREDENCE_BED").expect("CREDENCE_BED is not set: run the tests with `make test`");
+        Self::open_at(&folder).await
+    }
+
+    /// Another bed than the one of all tests.
+    pub async fn open_at(folder: &str) -> Self {
         // The first test of the process installs it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let folder = std::env::var("CREDENCE_BED").expect("CREDENCE_BED is not set: run the tests with `make test`");
-        let text = std::fs::read_to_string(Path::new(&folder).join("env")).expect("the bed is not up");
+        let text = std::fs::read_to_string(Path::new(folder).join("env")).expect("the bed is not up");
         let env: BTreeMap<String, String> = text
             .lines()
             .filter_map(|line| line.strip_prefix("export ")?.split_once('='))

@@ -34,6 +34,11 @@ pub struct Target {
 
 impl Target {
     pub async fn start() -> Self {
+        Self::at(0).await
+    }
+
+    /// At a port that others know already.
+    pub async fn at(port: u16) -> Self {
         type Shared = (Parcels, Arc<Mutex<StatusCode>>);
         let receive = |State((parcels, status)): State<Shared>, headers: HeaderMap, body: Bytes| async move {
             parcels.lock().unwrap().push((headers, body));
@@ -41,7 +46,7 @@ impl Target {
         };
         let (parcels, status) = (Parcels::default(), Arc::new(Mutex::new(StatusCode::OK)));
         let router = Router::new().route("/hooks", post(receive)).with_state((parcels.clone(), status.clone()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { port, parcels, status }

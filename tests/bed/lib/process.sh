@@ -23,7 +23,7 @@ pid_of() { cut -d' ' -f1 "$DIR/pids/$1"; }
 launch() { # NAME COMMAND...
     local name=$1
     shift
-    setsid "$@" >>"$DIR/logs/$name.log" 2>&1 </dev/null 8>&- 9>&- &
+    setsid "${CLOCK[@]}" "$@" >>"$DIR/logs/$name.log" 2>&1 </dev/null 8>&- 9>&- &
     echo "$! $(began $!)" >"$DIR/pids/$name"
 }
 
