@@ -1,11 +1,12 @@
 //! Which keys a webhook has, and when they turn. Pure: making a key is somebody else's work.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 use super::invalid_field::InvalidField;
 use super::schedule::duration;
-use crate::api::{RotationPolicySpec, WebhookKeyAlgorithm, WebhookKeyState, WebhookKeyStatus};
+use crate::api::{RotationPolicySpec, WebhookKeyAlgorithm, WebhookKeyState, WebhookKeyStatus, whole_seconds};
 
 /// What is known of a key without its material.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,7 +163,8 @@ pub fn describe(keys: &[KeyRecord], now: Timestamp) -> Vec<WebhookKeyStatus> {
             fingerprint: key.fingerprint.clone(),
             public_key: key.public_key.clone(),
             state: state(key),
-            valid_until: key.not_after.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
+            // A status has whole seconds, whatever is stored with the key.
+            valid_until: key.not_after.map(|end| Time(whole_seconds(end))),
             last_verified: None,
         })
         .collect()

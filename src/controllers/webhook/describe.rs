@@ -29,9 +29,13 @@ pub fn describe_keys<W: Webhook>(
     status: &mut WebhookStatus,
     conditions: &mut Conditions,
 ) {
+    // A replica that has just started does not know when keys were used before.
     let verified = |id: &str| {
         let used = observed.served.values().flatten().filter_map(|served| served.used.get(id));
-        used.max().and_then(|at| Timestamp::from_second(*at).ok())
+        let reported = used.max().and_then(|at| Timestamp::from_second(*at).ok());
+        let before = observed.status.keys.iter().find(|key| key.id == id);
+        let known = before.and_then(|key| key.last_verified.as_ref()).map(|time| time.0);
+        reported.max(known)
     };
     let described = key_set::describe(records, observed.now).into_iter();
     status.keys = described.map(|key| WebhookKeyStatus { last_verified: verified(&key.id).map(Time), ..key }).collect();
