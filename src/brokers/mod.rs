@@ -9,15 +9,18 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 
+use thiserror::Error;
+
 use crate::api::{AppliedBinding, Reason};
 use crate::domain::grants::Bindings;
 
 /// Why a broker did not do what was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message}")]
 pub struct BrokerFailure {
-    /// What kind of failure it is.
+    /// The reason of the condition that reports it.
     pub reason: Reason,
-    /// The cause and the next step, in words.
+    /// Subject, cause and next step, for people.
     pub message: String,
 }
 

@@ -3,9 +3,21 @@
 use std::fmt;
 
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
 use super::selector::{self, Labels};
 use crate::api::{DnsNameRule, ServiceIdentity};
+
+/// The longest SPIFFE ID, in bytes (SPIFFE-ID section 2.3).
+const MAX_ID: usize = 2048;
+
+/// A SPIFFE ID would be longer than the standard allows.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the SPIFFE ID {id} is longer than {MAX_ID} bytes; choose a shorter trust domain, namespace or ServiceAccount")]
+pub struct NameTooLong {
+    /// The ID that was derived.
+    pub id: String,
+}
 
 /// The SPIFFE ID of a ServiceAccount (SPIFFE-ID section 2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,10 +27,10 @@ impl SpiffeId {
     /// Derives the ID; there is no way to choose it freely.
     ///
     /// # Errors
-    /// When it would be longer than 2048 bytes, the limit of the standard (section 2.3).
-    pub fn new(domain: &str, namespace: &str, service_account: &str) -> Result<Self, String> {
+    /// [`NameTooLong`].
+    pub fn new(domain: &str, namespace: &str, service_account: &str) -> Result<Self, NameTooLong> {
         let id = format!("spiffe://{domain}/ns/{namespace}/sa/{service_account}");
-        if id.len() > 2048 { Err(format!("the SPIFFE ID {id} is longer than 2048 bytes")) } else { Ok(Self(id)) }
+        if id.len() > MAX_ID { Err(NameTooLong { id }) } else { Ok(Self(id)) }
     }
 
     /// The URI.

@@ -1,5 +1,6 @@
 //! Decisions. Everything here is pure: no client, no clock (`now` is a parameter), no randomness.
 
+pub mod altered;
 pub mod claims;
 pub mod contention;
 pub mod fence;

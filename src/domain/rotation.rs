@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::altered::AlteredBy;
 use super::invalid_field::InvalidField;
 use super::schedule::{self, Window, duration};
 use super::selector::{self, Labels};
@@ -102,8 +103,8 @@ pub struct Material {
     pub inputs: String,
     /// Digest of what is stored beside it and changes without a new key (trust bundle, broker address).
     pub surroundings: String,
-    /// Who else has changed it.
-    pub altered_by: Option<String>,
+    /// Who else has changed it; then the other facts are not known.
+    pub altered_by: Option<AlteredBy>,
     /// Serial number of the certificate, in hexadecimal.
     pub serial_number: String,
     /// SHA-256 of the certificate, in hexadecimal.
@@ -332,7 +333,7 @@ mod tests {
     fn what_is_broken_is_made_anew_whatever_the_policy_says() {
         let rules = Rules { suspend: true, ..Rules::default() };
         for (spoilt, cause) in [
-            (Material { altered_by: Some("kubectl-edit".into()), ..material() }, Cause::Altered),
+            (Material { altered_by: Some(AlteredBy::Manager("kubectl-edit".into())), ..material() }, Cause::Altered),
             (Material { inputs: "other".into(), ..material() }, Cause::SpecChanged),
             (Material { not_after: at(30), ..material() }, Cause::Expired),
             (Material { issued_at: at(3600), ..material() }, Cause::NotYetValid),

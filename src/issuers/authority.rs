@@ -107,7 +107,7 @@ impl SigningAuthority {
         // The authority proves itself on a certificate that is thrown away.
         authority.issue(
             &LeafRequest {
-                spiffe_id: SpiffeId::new("probe.invalid", "probe", "probe").map_err(IssuerError::Invalid)?,
+                spiffe_id: SpiffeId::new("probe.invalid", "probe", "probe")?,
                 subject: Subject::new("probe.invalid", "probe", "probe"),
                 dns_names: Vec::new(),
                 key_algorithm: KeyAlgorithm::Ecdsa,

@@ -7,6 +7,8 @@ pub mod self_signed;
 
 use thiserror::Error;
 
+use crate::domain::identity::NameTooLong;
+
 /// Why an authority or a certificate cannot be made or used.
 #[derive(Debug, Error)]
 pub enum IssuerError {
@@ -16,6 +18,9 @@ pub enum IssuerError {
     /// The authority ends too soon to sign anything.
     #[error("the authority is valid until {0} only, too short to issue from; renew the authority")]
     Expiring(jiff::Timestamp),
+    /// The SPIFFE ID would be too long.
+    #[error(transparent)]
+    Name(#[from] NameTooLong),
     /// The library refused.
     #[error("cannot make the certificate: {0}")]
     Certificate(#[from] rcgen::Error),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::USER_AGENT;
+use http::header::{InvalidHeaderValue, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response};
 use kube::client::{Body, ClientBuilder};
 use thiserror::Error;
@@ -25,22 +25,44 @@ const AT_ONCE: usize = 64;
 
 /// Why a write was not sent.
 #[derive(Debug, Error)]
-#[error("this process does not hold the lease, so it writes nothing")]
+#[error("this process does not hold the lease; writes are fenced off")]
 pub struct NotLeading;
+
+/// Why a request has no answer.
+#[derive(Debug, Error)]
+#[error("the API server did not answer within {} s", ANSWER.as_secs())]
+struct NoAnswer;
+
+/// Why there is no client.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The name of this process cannot be sent.
+    #[error("the identity {identity} does not fit into an HTTP header; use ASCII characters only")]
+    Identity {
+        /// The name of this process.
+        identity: String,
+        /// What is wrong with it.
+        source: InvalidHeaderValue,
+    },
+    /// The configuration names something that cannot be used, such as a file that does not exist.
+    #[error("the configuration for the API server cannot be used")]
+    Config(#[source] Box<kube::Error>),
+}
 
 /// A client that counts its requests and, with a fence, sends writes only while it holds. `identity` tells processes
 /// apart in the API server's audit log.
 ///
 /// # Errors
-/// When the configuration does not make a client.
+/// [`ClientError`].
 pub fn client(
     config: kube::Config,
     identity: &str,
     fence: Option<Fence>,
     metrics: Arc<Metrics>,
-) -> Result<kube::Client, String> {
+) -> Result<kube::Client, ClientError> {
     let agent = format!("credence/{} ({identity})", env!("CARGO_PKG_VERSION"));
-    let agent = HeaderValue::from_str(&agent).map_err(|error| format!("the identity {identity}: {error}"))?;
+    let agent = HeaderValue::from_str(&agent)
+        .map_err(|source| ClientError::Identity { identity: identity.to_owned(), source })?;
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let layer = tower::layer::layer_fn(|inner| Gatekeeper {
         inner,
@@ -49,7 +71,7 @@ pub fn client(
         fence: fence.clone(),
         metrics: metrics.clone(),
     });
-    let builder = ClientBuilder::try_from(config).map_err(|error| error.to_string())?;
+    let builder = ClientBuilder::try_from(config).map_err(|error| ClientError::Config(Box::new(error)))?;
     Ok(builder.with_layer(&layer).build())
 }
 
@@ -97,7 +119,7 @@ where
                     Some(fence) => fence.guard(answer).await.unwrap_or_else(|| Err(NotLeading.into())),
                 }
             };
-            let answer = timeout(ANSWER, answer).await.unwrap_or_else(|_| Err("no answer in time".into()));
+            let answer = timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(NoAnswer.into()));
             let code = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
             drop(turn);
             metrics.requested(verb, resource, code);

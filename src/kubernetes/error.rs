@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::guard::SchemaError;
 use crate::api::Reason;
 use crate::domain::refusal::Refusal;
 use crate::issuers::IssuerError;
@@ -50,15 +51,15 @@ pub enum Error {
     },
     /// An object that this one depends on cannot be read.
     #[error(
-        "the {kind} {name} does not fit its schema ({why}); nothing that depends on it is changed until it is corrected"
+        "the {kind} {name} does not fit its schema ({error}); correct it, until then nothing that depends on it changes"
     )]
     Unreadable {
         /// Kind of the object.
         kind: String,
         /// Its namespace and name.
         name: String,
-        /// What is wrong with it.
-        why: String,
+        /// What does not fit.
+        error: SchemaError,
     },
     /// An authority could not issue.
     #[error(transparent)]

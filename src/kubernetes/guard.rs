@@ -3,28 +3,42 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use thiserror::Error;
 
 /// How many levels of an object are read. The parser of the client gives up at 128, lists and events included, while the
 /// API server takes thousands where a schema leaves the fields open.
 pub const DEEPEST: usize = 64;
 
-/// An object, or what is known of it when it cannot be read.
+/// An object, or its metadata when it does not fit its schema.
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(pub Result<K, Unreadable>);
 
-/// An object that cannot be read.
+/// An object that does not fit its schema.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// Why not.
-    pub why: String,
-    /// What it is.
+    /// What does not fit.
+    pub error: SchemaError,
+    /// The metadata of the object.
     pub metadata: ObjectMeta,
+}
+
+/// What in an object does not fit its schema, in the words of the parser. Clones share the text.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct SchemaError(Arc<str>);
+
+impl SchemaError {
+    /// What a parser said.
+    pub(super) fn new(error: &impl fmt::Display) -> Self {
+        Self(error.to_string().into())
+    }
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
@@ -33,9 +47,9 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
         match K::deserialize(&object) {
             Ok(read) => Ok(Self(Ok(read))),
             Err(error) => {
-                let why = error.to_string();
+                let error = SchemaError::new(&error);
                 let metadata = ObjectMeta::deserialize(&object["metadata"]).map_err(D::Error::custom)?;
-                Ok(Self(Err(Unreadable { why, metadata })))
+                Ok(Self(Err(Unreadable { error, metadata })))
             }
         }
     }

@@ -14,6 +14,7 @@ use super::ownership::untouched;
 use super::status::version;
 use crate::api::KindName;
 use crate::contract::component::{COMPONENT, Component, FOR};
+use crate::domain::altered::AlteredBy;
 use crate::domain::contention::Contention;
 use crate::domain::name::{Name, ObjectRef};
 
@@ -41,19 +42,28 @@ pub struct Record<F> {
     written_for: Option<ObjectRef>,
     /// What it is for; `None` for a component that this version does not write.
     pub component: Option<Component>,
-    /// The facts about its content, or the field manager that changed it.
-    pub facts: Result<F, String>,
+    /// The facts about its content, or who else changed it.
+    pub facts: Result<F, AlteredBy>,
 }
 
 /// How long it is remembered that somebody else deleted an object; its owner is woken at once.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// An object that was repaired lately.
+#[derive(Clone, Debug)]
+pub(super) struct Contended {
+    /// Its repairs.
+    pub(super) contention: Contention,
+    /// Who had changed it last; `None` when it was deleted.
+    pub(super) altered_by: Option<AlteredBy>,
+}
+
 /// The cache of all written objects of one kind.
 pub(super) struct Known<F> {
     /// In the order of namespace and name, so that looking up what an identity owns does not scan the cluster.
     records: BTreeMap<Name, Arc<Record<F>>>,
-    /// The objects that were repaired lately, and who had changed them.
-    contentions: HashMap<Name, (Contention, String)>,
+    /// The objects that were repaired lately.
+    contentions: HashMap<Name, Contended>,
     /// The objects that somebody else deleted, and when.
     lost: HashMap<Name, Instant>,
     /// UIDs of deleted objects, and when the watch reported them: the answer to a write of ours may arrive later.
@@ -84,7 +94,7 @@ impl<F: Facts> Known<F> {
     }
 
     /// The repairs of an object, and who had changed it.
-    pub(super) fn contention(&self, name: &Name) -> Option<&(Contention, String)> {
+    pub(super) fn contention(&self, name: &Name) -> Option<&Contended> {
         self.contentions.get(name)
     }
 
@@ -103,14 +113,14 @@ impl<F: Facts> Known<F> {
             .collect()
     }
 
-    /// Notes that an object was repaired after `who` had changed or deleted it.
-    pub(super) fn repaired(&mut self, name: Name, who: &str, now: Instant) {
-        self.contentions.retain(|_, (contention, _)| !contention.is_over(now));
+    /// Notes that an object was repaired after somebody else had changed it, or deleted it (`None`).
+    pub(super) fn repaired(&mut self, name: Name, altered_by: Option<AlteredBy>, now: Instant) {
+        self.contentions.retain(|_, contended| !contended.contention.is_over(now));
         let contention = match self.contentions.get(&name) {
-            Some((contention, _)) => contention.repaired(now),
+            Some(contended) => contended.contention.repaired(now),
             None => Contention::new(now),
         };
-        self.contentions.insert(name, (contention, who.to_owned()));
+        self.contentions.insert(name, Contended { contention, altered_by });
     }
 
     /// A list begins.
@@ -205,7 +215,7 @@ pub(super) fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
     let component = label.and_then(|label| Component::parse(label));
     let managers = metadata.managed_fields.as_deref().unwrap_or_default();
     let entries = component.map(F::entries).unwrap_or_default();
-    let facts = || F::read(annotations).ok_or_else(|| "a writer that removed its annotations".to_owned());
+    let facts = || F::read(annotations).ok_or(AlteredBy::Annotations);
     let written = annotations.keys().filter(|name| name.starts_with("credence.dev/")).map(String::as_str);
     Record {
         version: version(metadata),

@@ -19,8 +19,9 @@ use serde::de::DeserializeOwned;
 
 use super::FIELD_MANAGER;
 use super::error::{Error, has_code};
-use super::known::{Facts, Known, Record, key, owner, record};
+use super::known::{Contended, Facts, Known, Record, key, owner, record};
 use crate::contract::component::selector;
+use crate::domain::altered::AlteredBy;
 use crate::domain::name::{Name, ObjectRef};
 
 /// All written objects of one kind.
@@ -108,30 +109,32 @@ where
     /// Why an object must not be repaired yet, and for how long: it was repaired a short while ago.
     pub fn held_back(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
         let known = self.read_known();
-        let (contention, who) = known.contention(&Name::new(Some(namespace), name))?;
-        let pause = contention.repair_at().saturating_duration_since(now);
-        (!contention.is_over(now) && !pause.is_zero()).then(|| (Self::describe_contention(namespace, name, who), pause))
+        let contended = known.contention(&Name::new(Some(namespace), name))?;
+        let pause = contended.contention.repair_at().saturating_duration_since(now);
+        let is_held_back = !contended.contention.is_over(now) && !pause.is_zero();
+        is_held_back.then(|| (Self::describe_contention(namespace, name, contended), pause))
     }
 
     /// Whether somebody keeps changing an object: in words, and after how long without a change that counts as over.
     pub fn contended(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
         let known = self.read_known();
-        let (contention, who) = known.contention(&Name::new(Some(namespace), name))?;
-        let calm_in = contention.contended_until()?.saturating_duration_since(now);
-        (!calm_in.is_zero()).then(|| (Self::describe_contention(namespace, name, who), calm_in))
+        let contended = known.contention(&Name::new(Some(namespace), name))?;
+        let over_in = contended.contention.contended_until()?.saturating_duration_since(now);
+        (!over_in.is_zero()).then(|| (Self::describe_contention(namespace, name, contended), over_in))
     }
 
-    fn describe_contention(namespace: &str, name: &str, who: &str) -> String {
+    fn describe_contention(namespace: &str, name: &str, contended: &Contended) -> String {
+        let writer = contended.altered_by.as_ref().map_or_else(|| "another writer".to_owned(), ToString::to_string);
         format!(
-            "the {} {namespace}/{name} is repeatedly changed or deleted by {who}; it is repaired at most once a minute. \
+            "the {} {namespace}/{name} is repeatedly changed or deleted by {writer}; it is repaired at most once a minute. \
              Find that writer and stop it",
             K::kind(&())
         )
     }
 
-    /// Notes that an object was repaired after somebody else had changed or deleted it.
-    pub fn repaired(&self, namespace: &str, name: &str, who: Option<&str>, now: Instant) {
-        self.write_known().repaired(Name::new(Some(namespace), name), who.unwrap_or("another writer"), now);
+    /// Notes that an object was repaired after somebody else had changed it, or deleted it (`None`).
+    pub fn repaired(&self, namespace: &str, name: &str, altered_by: Option<&AlteredBy>, now: Instant) {
+        self.write_known().repaired(Name::new(Some(namespace), name), altered_by.cloned(), now);
     }
 
     /// All objects that an owner controls, or that no object controls.

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
 use super::FIELD_MANAGER;
+use crate::domain::altered::AlteredBy;
 
 /// Checks that every entry of `data` and every annotation that we wrote is still ours: who changes one takes it over.
 /// What others write beside them is their business.
@@ -13,7 +14,7 @@ pub fn untouched<'a>(
     managers: &[ManagedFieldsEntry],
     data: &[&str],
     annotations: impl Iterator<Item = &'a str>,
-) -> Result<(), String> {
+) -> Result<(), AlteredBy> {
     let paths: Vec<[String; 3]> = data
         .iter()
         .map(|name| ["f:data".to_owned(), format!("f:{name}"), String::new()])
@@ -28,7 +29,7 @@ pub fn untouched<'a>(
     let taken = paths.iter().find(|path| !managers.iter().filter(is_ours).any(|entry| has(entry, path)));
     let Some(path) = taken else { return Ok(()) };
     let taker = managers.iter().filter(|entry| !is_ours(entry)).find(|entry| has(entry, path));
-    Err(taker.and_then(|entry| entry.manager.clone()).unwrap_or_else(|| "somebody who removed a part of it".to_owned()))
+    Err(taker.and_then(|entry| entry.manager.clone()).map_or(AlteredBy::RemovedField, AlteredBy::Manager))
 }
 
 #[cfg(test)]
@@ -54,10 +55,14 @@ mod tests {
         assert_eq!(check(&[ours.clone(), label, more]), Ok(()));
         let left = entry("credence", json!({"f:data": {"f:tls.key": {}}, "f:metadata": annotation}));
         let taken = entry("kubectl-edit", json!({"f:data": {"f:tls.crt": {}}}));
-        assert_eq!(check(&[left, taken]), Err("kubectl-edit".to_owned()));
+        assert_eq!(check(&[left, taken]), Err(AlteredBy::Manager("kubectl-edit".to_owned())));
         let left = entry("credence", json!({"f:data": {"f:tls.crt": {}, "f:tls.key": {}}}));
         let taken = entry("kubectl-annotate", json!({"f:metadata": annotation}));
-        assert_eq!(check(&[left, taken]), Err("kubectl-annotate".to_owned()));
-        assert!(check(&[]).is_err(), "without a record of ownership the content proves nothing");
+        assert_eq!(check(&[left, taken]), Err(AlteredBy::Manager("kubectl-annotate".to_owned())));
+        assert_eq!(
+            check(&[]),
+            Err(AlteredBy::RemovedField),
+            "without a record of ownership the content proves nothing"
+        );
     }
 }

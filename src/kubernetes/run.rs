@@ -18,6 +18,7 @@ use tokio::time::sleep_until;
 use tracing::{Instrument, info_span};
 
 use super::error::{Class, Error};
+use super::guard::SchemaError;
 use super::queue::{Lane, Queue};
 use super::store::Store;
 use crate::api::Conditions;
@@ -167,7 +168,7 @@ impl Reports {
     fn report<K: Resource>(
         &mut self,
         key: &Name,
-        found: Option<&Result<Arc<K>, String>>,
+        found: Option<&Result<Arc<K>, SchemaError>>,
         outcome: Option<Result<Done, Error>>,
         took: Duration,
     ) -> Next {
@@ -193,12 +194,12 @@ impl Reports {
                 }
                 Some(delay)
             }
-            (Some(Err(invalid)), _) => {
+            (Some(Err(error)), _) => {
                 tracing::error!(
                     controller,
                     namespace = &*key.namespace,
                     name = &*key.name,
-                    error = invalid,
+                    %error,
                     "object does not match its schema; ignoring it until it is corrected"
                 );
                 self.metrics.reconciled(controller, "invalid", "Schema", took);

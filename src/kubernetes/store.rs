@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::error::Error;
-use super::guard::Guarded;
+use super::guard::{Guarded, SchemaError};
 use crate::domain::name::Name;
 
 /// A change of one object. An object that cannot be read is absent here.
@@ -48,21 +48,21 @@ pub trait Watched: Send {
     type Object: Resource<DynamicType = ()> + Serialize + DeserializeOwned;
 
     /// The name of the object, and the object itself or why it cannot be read.
-    fn read(self) -> (Name, Result<Self::Object, String>);
+    fn read(self) -> (Name, Result<Self::Object, SchemaError>);
 }
 
 impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send> Watched for Guarded<K> {
     type Object = K;
 
-    fn read(self) -> (Name, Result<K, String>) {
-        (Name::of(&self), self.0.map_err(|unreadable| unreadable.why))
+    fn read(self) -> (Name, Result<K, SchemaError>) {
+        (Name::of(&self), self.0.map_err(|unreadable| unreadable.error))
     }
 }
 
 impl<K: Resource<DynamicType = ()> + Send> Watched for PartialObjectMeta<K> {
     type Object = Self;
 
-    fn read(self) -> (Name, Result<Self, String>) {
+    fn read(self) -> (Name, Result<Self, SchemaError>) {
         (Name::of(&self), Ok(self))
     }
 }
@@ -74,17 +74,17 @@ enum Entry {
         /// What it was compressed against.
         dictionary: Arc<[u8]>,
     },
-    /// Why it cannot be read.
-    Invalid(Arc<str>),
+    /// What does not fit the schema.
+    Invalid(SchemaError),
 }
 
 impl Entry {
-    fn json(&self) -> Result<Vec<u8>, String> {
+    fn json(&self) -> Result<Vec<u8>, SchemaError> {
         match self {
             Self::Packed { bytes, dictionary } => {
-                decompress_size_prepended_with_dict(bytes, dictionary).map_err(|error| error.to_string())
+                decompress_size_prepended_with_dict(bytes, dictionary).map_err(|error| SchemaError::new(&error))
             }
-            Self::Invalid(error) => Err(error.to_string()),
+            Self::Invalid(error) => Err(error.clone()),
         }
     }
 }
@@ -140,7 +140,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
 
     /// An object, or why it cannot be read; `None` when it does not exist.
     #[must_use]
-    pub fn find(&self, name: &Name) -> Option<Result<K, String>> {
+    pub fn find(&self, name: &Name) -> Option<Result<K, SchemaError>> {
         let entry = self.entries().get(name).cloned()?;
         Some(Self::unpack(&entry))
     }
@@ -151,10 +151,10 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     /// [`Error::Unreadable`].
     pub fn look_up(&self, namespace: Option<&str>, name: &str) -> Result<Option<K>, Error> {
         let name = Name::new(namespace, name);
-        self.find(&name).transpose().map_err(|why| Error::Unreadable {
+        self.find(&name).transpose().map_err(|error| Error::Unreadable {
             kind: K::kind(&()).into_owned(),
             name: name.to_string(),
-            why,
+            error,
         })
     }
 
@@ -165,7 +165,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     }
 
     /// All objects, or those of one namespace. One at a time is unpacked.
-    pub fn iter(&self, namespace: Option<&str>) -> impl Iterator<Item = (Name, Result<K, String>)> + '_ {
+    pub fn iter(&self, namespace: Option<&str>) -> impl Iterator<Item = (Name, Result<K, SchemaError>)> + '_ {
         let entries = self.entries();
         let begin = Name::new(namespace, "");
         let found: Vec<(Name, Entry)> = entries
@@ -199,22 +199,22 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         dictionary.clone()
     }
 
-    fn pack(&self, object: &mut Result<K, String>) -> Entry {
-        let packed = object.as_mut().map_err(|why| why.clone()).and_then(|object| {
+    fn pack(&self, object: &mut Result<K, SchemaError>) -> Entry {
+        let packed = object.as_mut().map_err(|error| error.clone()).and_then(|object| {
             forget_bookkeeping(object);
-            serde_json::to_vec(object).map_err(|error| error.to_string())
+            serde_json::to_vec(object).map_err(|error| SchemaError::new(&error))
         });
         match packed {
             Ok(json) => {
                 let dictionary = self.dictionary(&json);
                 Entry::Packed { bytes: compress_prepend_size_with_dict(&json, &dictionary).into(), dictionary }
             }
-            Err(error) => Entry::Invalid(error.into()),
+            Err(error) => Entry::Invalid(error),
         }
     }
 
-    fn unpack(entry: &Entry) -> Result<K, String> {
-        serde_json::from_slice(&entry.json()?).map_err(|error| error.to_string())
+    fn unpack(entry: &Entry) -> Result<K, SchemaError> {
+        serde_json::from_slice(&entry.json()?).map_err(|error| SchemaError::new(&error))
     }
 
     /// Follows a watch until it ends, which it does not by itself, and calls `changed` for every object that was created,

@@ -3,6 +3,7 @@
 mod acl;
 mod batch;
 mod client;
+mod error;
 mod producer;
 mod topology;
 mod wire;
@@ -27,6 +28,7 @@ use crate::issuers::pem;
 
 pub use batch::record;
 pub use client::ClientAccess;
+pub use error::{CredentialError, error_name};
 pub use producer::{ProduceError, Producer};
 
 /// How many ACLs go into one request.
@@ -54,11 +56,17 @@ impl KafkaConfig {
     ///
     /// # Errors
     /// Says which of them cannot be used.
-    pub fn new(servers: &[String], chain: &[u8], key: &[u8], ca: &[u8], on_request: OnRequest) -> Result<Self, String> {
-        let certificates = pem::certificates(chain, "tls.crt").map_err(|error| error.to_string())?;
+    pub fn new(
+        servers: &[String],
+        chain: &[u8],
+        key: &[u8],
+        ca: &[u8],
+        on_request: OnRequest,
+    ) -> Result<Self, CredentialError> {
+        let certificates = pem::certificates(chain, "tls.crt")?;
         let not_after = certificates.iter().map(|certificate| certificate.not_after).min().unwrap_or_default();
-        let text = |bytes: &[u8], what: &str| {
-            String::from_utf8(bytes.to_vec()).map_err(|_| format!("{what} is not a text in PEM"))
+        let text = |bytes: &[u8], entry: &'static str| {
+            String::from_utf8(bytes.to_vec()).map_err(|_| CredentialError::NotText { entry })
         };
         let (chain, ca_pem) = (text(chain, "tls.crt")?, text(ca, "ca.crt")?);
         let key = SecretText::new(text(key, "tls.key")?);
@@ -87,7 +95,7 @@ impl KafkaConfig {
 /// Why the broker did not let it in.
 pub async fn login(access: &ClientAccess, chain_pem: &str, key: &SecretText) -> Result<(), BrokerFailure> {
     let tls = wire::tls(chain_pem, key, &access.ca_pem)
-        .map_err(|message| BrokerFailure { reason: Reason::LoginRefused, message })?;
+        .map_err(|error| BrokerFailure { reason: Reason::LoginRefused, message: error.to_string() })?;
     let remedy = "its trust store must hold the roots of the trust domain";
     Connection::open(&access.bootstrap_servers, &tls, remedy).await.map(|_| ())
 }
@@ -221,7 +229,7 @@ fn check(code: i16, message: Option<&StrBytes>, doing: &str) -> Result<(), Broke
 }
 
 fn describe_error(code: i16, message: Option<&StrBytes>) -> String {
-    let name = ResponseError::try_from_code(code).map_or_else(|| format!("error {code}"), |error| format!("{error:?}"));
+    let name = ResponseError::try_from_code(code).map_or_else(|| format!("error {code}"), error_name);
     let hint = if code == ResponseError::ClusterAuthorizationFailed.code() {
         "; the operator's principal needs Alter and Describe on the cluster"
     } else {

@@ -12,11 +12,13 @@ use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records::Record;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
+use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::{self, WITH_NAMES};
 use super::client::ClientAccess;
+use super::error::{CredentialError, error_name};
 use super::topology::{Topology, question};
 use super::wire::{self, Connection};
 use crate::brokers::BrokerFailure;
@@ -33,21 +35,18 @@ const BELIEVED: (Duration, Duration) = (Duration::from_secs(300), Duration::from
 /// What helps when the certificate is refused.
 const REMEDY: &str = "Kafka's trust store must hold the roots of the trust domain, and the certificate must be valid";
 
-/// Why a record was not written; it may have been all the same, when the answer was lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a record was not written. When only the answer was lost, it was written all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProduceError {
-    /// The broker cannot be reached, is not the right one, or did not let the account in.
-    Failed(BrokerFailure),
-    /// The broker said so.
+    /// The broker cannot be reached, its certificate does not verify, or it refused the account.
+    #[error(transparent)]
+    Failed(#[from] BrokerFailure),
+    /// The broker answered with an error.
+    #[error("Kafka refused the record: {}", error_name(*.0))]
     Refused(ResponseError),
-    /// As many records wait as may.
+    /// The queue of the broker is full.
+    #[error("the producer queue is full")]
     Full,
-}
-
-impl From<BrokerFailure> for ProduceError {
-    fn from(failure: BrokerFailure) -> Self {
-        Self::Failed(failure)
-    }
 }
 
 impl ProduceError {
@@ -76,7 +75,7 @@ impl Producer {
         key: &SecretText,
         topic: &str,
         within: Duration,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, CredentialError> {
         let topic = Topic {
             name: TopicName(StrBytes::from_string(topic.to_owned())),
             servers: access.bootstrap_servers.clone(),

@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use rustls::client::Resumption;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::OnRequest;
+use super::error::{CredentialError, request_name};
 use crate::api::Reason;
 use crate::brokers::BrokerFailure;
 use crate::domain::secret::SecretText;
@@ -44,27 +45,26 @@ pub struct Connection {
 ///
 /// # Errors
 /// Says which of the three texts cannot be used.
-pub fn tls(chain_pem: &str, key: &SecretText, ca_pem: &str) -> Result<Arc<ClientConfig>, String> {
-    let read = |pem: &str, what: &str| -> Result<Vec<CertificateDer<'static>>, String> {
+pub fn tls(chain_pem: &str, key: &SecretText, ca_pem: &str) -> Result<Arc<ClientConfig>, CredentialError> {
+    let read = |pem: &str, entry: &'static str| -> Result<Vec<CertificateDer<'static>>, CredentialError> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
         match found {
             Ok(found) if !found.is_empty() => Ok(found),
-            _ => Err(format!("{what} holds no certificate in PEM")),
+            _ => Err(CredentialError::NoCertificate { entry }),
         }
     };
     let mut roots = RootCertStore::empty();
     for root in read(ca_pem, "ca.crt")? {
-        roots.add(root).map_err(|error| format!("ca.crt: {error}"))?;
+        roots.add(root).map_err(CredentialError::Root)?;
     }
-    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-        .map_err(|_| "tls.key holds no private key in PEM".to_owned())?;
+    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|_| CredentialError::NoKey)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .map_err(CredentialError::Tls)?
         .with_root_certificates(roots)
         .with_client_auth_cert(read(chain_pem, "tls.crt")?, key)
-        .map_err(|error| format!("tls.crt and tls.key do not fit together: {error}"))?;
+        .map_err(CredentialError::KeyMismatch)?;
     // A broker that resumes a session does not look at the certificate again, expired or not.
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
@@ -149,12 +149,12 @@ impl Connection {
             .filter(|(oldest, version)| version >= oldest && *version >= R::VERSIONS.min)
             .map(|(_, version)| version)
             .ok_or_else(|| {
-                let name = ApiKey::try_from(R::KEY).map_or_else(|()| R::KEY.to_string(), |key| format!("{key:?}"));
+                let name = ApiKey::try_from(R::KEY).map_or("Other", request_name);
                 self.broken(&format!("the broker does not support the request {name}; Kafka 2.8 or newer is needed"))
             })?;
         let answer = self.exchange(request, version).await;
         if let (Some(on_request), Ok(key)) = (&self.on_request, ApiKey::try_from(R::KEY)) {
-            on_request(&format!("{key:?}"), answer.is_ok());
+            on_request(request_name(key), answer.is_ok());
         }
         answer
     }
@@ -224,13 +224,14 @@ fn refused(server: &str, error: &std::io::Error) -> BrokerFailure {
     match tls {
         Some(rustls::Error::AlertReceived(alert)) => BrokerFailure {
             reason: Reason::LoginRefused,
-            message: format!("Kafka at {server} refused the client certificate ({alert:?})"),
+            message: format!("Kafka at {server} refused the client certificate (TLS alert {})", alert_name(*alert)),
         },
-        Some(rustls::Error::InvalidCertificate(why)) => BrokerFailure {
+        Some(rustls::Error::InvalidCertificate(error)) => BrokerFailure {
             reason: Reason::BrokerRefused,
             message: format!(
-                "the certificate of Kafka at {server} does not verify ({why:?}); ca.crt must hold its authority, and \
-                 the certificate the name that is connected to"
+                "the certificate of Kafka at {server} does not verify: {}; ca.crt must hold the root of its authority, and \
+                 the certificate must be valid for the host in bootstrapServers",
+                describe_certificate_error(error)
             ),
         },
         Some(other) => BrokerFailure {
@@ -239,5 +240,62 @@ fn refused(server: &str, error: &std::io::Error) -> BrokerFailure {
         },
         None if error.kind() == ErrorKind::UnexpectedEof => unreachable(server, "it closed the connection"),
         None => unreachable(server, &error.to_string()),
+    }
+}
+
+/// The name of a TLS alert (RFC 8446 section 6), or its number.
+fn alert_name(alert: AlertDescription) -> String {
+    alert.as_str().map_or_else(|| u8::from(alert).to_string(), ToOwned::to_owned)
+}
+
+/// What is wrong with the certificate of a broker.
+fn describe_certificate_error(error: &CertificateError) -> String {
+    let text = match error {
+        CertificateError::UnknownIssuer => "no authority in ca.crt has issued it",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
+        CertificateError::BadSignature => "its signature is wrong",
+        CertificateError::BadEncoding => "it is malformed",
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not issued for servers (extended key usage serverAuth)"
+        }
+        CertificateError::NotValidForName => "it is not valid for this host",
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            return match presented.as_slice() {
+                [] => "it holds no host names (subjectAltName)".to_owned(),
+                names => {
+                    // The library gives each as `DnsName("a.example")` or `IpAddress(10.0.0.1)`.
+                    let plain = |name: &String| {
+                        let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+                        inner.trim_matches(['(', ')', '"']).to_owned()
+                    };
+                    let names: Vec<String> = names.iter().map(plain).collect();
+                    format!("it is not valid for this host, only for {}", names.join(", "))
+                }
+            };
+        }
+        _ => "its chain is not acceptable",
+    };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_of_another_host_names_its_hosts() {
+        let error = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("kafka.example").unwrap(),
+            presented: vec!["DnsName(\"other.example\")".into(), "IpAddress(10.0.0.1)".into()],
+        };
+        let text = describe_certificate_error(&error);
+        assert_eq!(text, "it is not valid for this host, only for other.example, 10.0.0.1");
+    }
+
+    #[test]
+    fn an_alert_has_its_name_or_its_number() {
+        assert_eq!(alert_name(AlertDescription::BadCertificate), "BadCertificate");
+        assert_eq!(alert_name(AlertDescription::Unknown(200)), "200");
     }
 }

@@ -104,8 +104,8 @@ async fn issue(controller: &Controller, observed: &Observed, slot: &Slot, cause:
     write(controller, observed, slot, &material, &credential).await?;
     if cause.is_repair() {
         let namespace = observed.namespace();
-        let who = observed.stored_for(slot.broker).as_ref().and_then(|material| material.altered_by.as_deref());
-        controller.certificates.repaired(namespace, &slot.secret_name, who, Instant::now());
+        let altered_by = observed.stored_for(slot.broker).as_ref().and_then(|material| material.altered_by.as_ref());
+        controller.certificates.repaired(namespace, &slot.secret_name, altered_by, Instant::now());
         controller.metrics.kubernetes_repaired("Secret");
     }
     controller.metrics.issued(cause.as_str());

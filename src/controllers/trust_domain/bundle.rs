@@ -12,6 +12,7 @@ use crate::api::Reason;
 use crate::contract::component::Component;
 use crate::controllers::shared::authorities::ActiveAuthority;
 use crate::controllers::shared::material::BundleFacts;
+use crate::domain::altered::AlteredBy;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Next;
 use crate::kubernetes::{owned_metadata, uid};
@@ -35,7 +36,7 @@ pub struct Publication {
 struct Repair<'a> {
     namespace: &'a str,
     /// The field manager that changed it; `None` when it was deleted.
-    alterer: Option<&'a str>,
+    alterer: Option<&'a AlteredBy>,
 }
 
 /// Writes the bundle to every selected namespace, and deletes ours from the others.
@@ -51,7 +52,7 @@ pub async fn publish(controller: &Controller, observed: &Observed, active: &Acti
     for namespace in &observed.selected {
         let stored = observed.published.get(namespace);
         let is_current = stored.is_some_and(|stored| stored.as_ref() == Ok(hash));
-        let alterer = stored.and_then(|stored| stored.as_ref().err()).map(String::as_str);
+        let alterer = stored.and_then(|stored| stored.as_ref().err());
         let is_disturbed = alterer.is_some() || (stored.is_none() && bundles.was_lost(namespace, &name));
         let held_back = is_disturbed.then(|| bundles.held_back(namespace, &name, now)).flatten();
         let is_held_back = held_back.is_some();

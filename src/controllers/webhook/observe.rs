@@ -12,6 +12,7 @@ use crate::contract::report::ServedRoute;
 use crate::controllers::shared::attached::in_effect;
 use crate::controllers::shared::claims::{NameClaim, Scope};
 use crate::controllers::shared::webhook::{Webhook, key_secret};
+use crate::domain::altered::AlteredBy;
 use crate::domain::key_set::{KeyRecord, KeyRotation};
 use crate::domain::name::ObjectRef;
 use crate::domain::refusal::Refusal;
@@ -27,7 +28,7 @@ pub struct Observed<W> {
     /// Whether there is an edge to serve it.
     pub has_edge: bool,
     /// The generated keys, or the field manager that changed them.
-    pub generated: Option<Result<Vec<KeyRecord>, String>>,
+    pub generated: Option<Result<Vec<KeyRecord>, AlteredBy>>,
     /// Whether somebody else has changed or deleted them.
     pub keys_lost: bool,
     /// The fingerprint of the credential for the broker account that it needs, or why there is none.

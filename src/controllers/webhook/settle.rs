@@ -67,8 +67,8 @@ pub async fn generated<W: Webhook>(
         Keys { records: decision.keys, ..Keys::default() }
     };
     if observed.keys_lost {
-        let who = observed.generated.as_ref().and_then(|generated| generated.as_ref().err());
-        secrets.repaired(namespace, &name, who.map(String::as_str), now);
+        let altered_by = observed.generated.as_ref().and_then(|generated| generated.as_ref().err());
+        secrets.repaired(namespace, &name, altered_by, now);
     }
     let contended = secrets.contended(namespace, &name, now);
     let over_in = contended.as_ref().map(|(_, over_in)| *over_in);
