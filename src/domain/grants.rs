@@ -17,8 +17,12 @@ impl fmt::Display for AppliedBinding {
             BindingResource::Topic => "topic",
             BindingResource::Group => "group",
         };
+        let operation = match self.operation {
+            BindingOperation::Read => "Read",
+            BindingOperation::Write => "Write",
+        };
         let star = if self.pattern == BindingPattern::Prefixed { "*" } else { "" };
-        write!(formatter, "{}: {:?} on {resource} {}{star}", self.principal, self.operation, self.name)
+        write!(formatter, "{}: {operation} on {resource} {}{star}", self.principal, self.name)
     }
 }
 

@@ -25,10 +25,10 @@ impl Window {
         let invalid = |message| InvalidField::new("windows", message);
         let zone_name = window.time_zone.as_deref().unwrap_or("UTC");
         let zone = TimeZone::get(zone_name).map_err(|_| {
-            invalid(format!("the time zone {zone_name:?} is not known; use an IANA name such as Europe/Berlin"))
+            invalid(format!("the time zone \"{zone_name}\" is not known; use an IANA name such as Europe/Berlin"))
         })?;
         let start = Time::strptime("%H:%M", &window.start)
-            .map_err(|_| invalid(format!("the start {:?} is not a time; write HH:MM", window.start)))?;
+            .map_err(|_| invalid(format!("the start \"{}\" is not a time; write HH:MM", window.start)))?;
         Ok(Self {
             days: window.days.iter().copied().map(weekday).collect(),
             start,
@@ -67,7 +67,7 @@ pub fn duration(field: &str, text: Option<&str>, default: SignedDuration) -> Res
 
 /// Reads a duration as Kubernetes users write it, such as `1h30m`.
 fn parse_duration(field: &str, text: &str) -> Result<SignedDuration, InvalidField> {
-    let invalid = |_| InvalidField::new(field, format!("{text:?} is not a duration; write one such as 24h or 90m"));
+    let invalid = |_| InvalidField::new(field, format!("\"{text}\" is not a duration; write one such as 24h or 90m"));
     text.parse().map_err(invalid)
 }
 

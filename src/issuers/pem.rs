@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{Error, PemObject};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -69,13 +69,24 @@ pub fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, IssuerEr
     let invalid = |why: &str| IssuerError::Invalid(format!("{what}: {why}"));
     let mut found = Vec::new();
     for der in CertificateDer::pem_slice_iter(pem) {
-        let der = der.map_err(|error| invalid(&format!("not PEM: {error:?}")))?;
+        let der = der.map_err(|error| invalid(describe(&error)))?;
         found.push(Certificate::parse(der).map_err(|error| invalid(&error.to_string()))?);
         if found.len() > 64 {
             return Err(invalid("holds more than 64 certificates"));
         }
     }
     if found.is_empty() { Err(invalid("holds no certificate in PEM")) } else { Ok(found) }
+}
+
+/// What is wrong with a PEM text. The library quotes what it has read, which may be a key; this does not.
+fn describe(error: &Error) -> &'static str {
+    match error {
+        Error::MissingSectionEnd { .. } => "not PEM: a section has no END line",
+        Error::IllegalSectionStart { .. } => "not PEM: a BEGIN line is malformed",
+        Error::Base64Decode(_) => "not PEM: a section is not valid Base64",
+        Error::SectionTooLarge => "not PEM: a section is too large",
+        _ => "not PEM: it cannot be read",
+    }
 }
 
 /// Writes a certificate as PEM with line feeds.
@@ -85,4 +96,23 @@ pub fn encode(der: &CertificateDer<'_>) -> String {
         &::pem::Pem::new("CERTIFICATE", der.as_ref()),
         ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_quotes_nothing_that_was_read() {
+        for (text, says) in [
+            ("-----BEGIN CERTIFICATE-----\nc2VjcmV0\n", "no END line"),
+            ("-----BEGIN secret\n", "BEGIN line"),
+            ("-----BEGIN CERTIFICATE-----\nsecret!\n-----END CERTIFICATE-----\n", "Base64"),
+            ("secret", "holds no certificate"),
+        ] {
+            let error = certificates(text.as_bytes(), "tls.crt").unwrap_err().to_string();
+            assert!(error.starts_with("tls.crt: ") && error.contains(says), "{error}");
+            assert!(!error.contains("secret") && !error.contains("c2Vj"), "{error}");
+        }
+    }
 }
