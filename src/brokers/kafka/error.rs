@@ -21,7 +21,7 @@ pub enum CredentialError {
         /// The entry of the Secret.
         entry: &'static str,
     },
-    /// The private key cannot be read. What was read is not quoted.
+    /// The private key cannot be read. The message does not quote it.
     #[error("tls.key holds no private key in PEM")]
     NoKey,
     /// A certificate in tls.crt cannot be read.
