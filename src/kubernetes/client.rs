@@ -1,4 +1,4 @@
-//! The client that all controllers write with: counted, named in the API server's audit log, and fenced by the lease.
+//! The client of the API server: its requests are counted, carry the name of the replica, and are fenced by the lease.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,11 +17,11 @@ use tower::{BoxError, Service};
 use crate::domain::fence::Fence;
 use crate::metrics::Metrics;
 
-/// How long an answer may take. A watch is not an answer: it ends by itself.
-const ANSWER: Duration = Duration::from_secs(30);
-/// How many requests are under way at once, watches aside: more would only wait in the API server, each with a
+/// How long the headers of an answer may take. For a watch they come at once; its events have no timeout.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many requests are in flight at the same time, watches not counted. More would only wait in the API server, each with a
 /// connection of its own.
-const AT_ONCE: usize = 64;
+const MAX_REQUESTS: usize = 64;
 
 /// Why a write was not sent.
 #[derive(Debug, Error)]
@@ -30,7 +30,7 @@ pub struct NotLeading;
 
 /// Why a request has no answer.
 #[derive(Debug, Error)]
-#[error("the API server did not answer within {} s", ANSWER.as_secs())]
+#[error("the API server did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
 struct NoAnswer;
 
 /// Why there is no client.
@@ -49,8 +49,8 @@ pub enum ClientError {
     Config(#[source] Box<kube::Error>),
 }
 
-/// A client that counts its requests and, with a fence, sends writes only while it holds. `identity` tells processes
-/// apart in the API server's audit log.
+/// A client that counts its requests and, with a fence, sends writes only while the fence holds. `identity` is the name of this
+/// replica in the audit log of the API server.
 ///
 /// # Errors
 /// [`ClientError`].
@@ -63,10 +63,10 @@ pub fn client(
     let agent = format!("credence/{} ({identity})", env!("CARGO_PKG_VERSION"));
     let agent = HeaderValue::from_str(&agent)
         .map_err(|source| ClientError::Identity { identity: identity.to_owned(), source })?;
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let layer = tower::layer::layer_fn(|inner| Gatekeeper {
+    let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
+    let layer = tower::layer::layer_fn(|inner| Fenced {
         inner,
-        turns: turns.clone(),
+        permits: permits.clone(),
         agent: agent.clone(),
         fence: fence.clone(),
         metrics: metrics.clone(),
@@ -76,15 +76,15 @@ pub fn client(
 }
 
 #[derive(Clone)]
-struct Gatekeeper<S> {
+struct Fenced<S> {
     inner: S,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     agent: HeaderValue,
     fence: Option<Fence>,
     metrics: Arc<Metrics>,
 }
 
-impl<S, B> Service<Request<Body>> for Gatekeeper<S>
+impl<S, B> Service<Request<Body>> for Fenced<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
@@ -104,31 +104,30 @@ where
         let verb = if watches { "WATCH" } else { verb(request.method()) };
         let resource = resource(request.uri().path());
         let (metrics, fence) = (self.metrics.clone(), self.fence.clone().filter(|_| !reads));
-        let turns = (!watches).then(|| self.turns.clone());
+        let permits = (!watches).then(|| self.permits.clone());
         let answer = self.inner.call(request);
         Box::pin(async move {
-            // Nothing is sent before the answer is first asked for.
-            let turn = match &turns {
-                Some(turns) => turns.acquire().await.ok(),
+            // The request is sent when the future of the answer is first polled, so not before the permit is there.
+            let permit = match &permits {
+                Some(permits) => permits.acquire().await.ok(),
                 None => None,
             };
-
             let answer = async {
                 match fence {
                     None => answer.await,
                     Some(fence) => fence.guard(answer).await.unwrap_or_else(|| Err(NotLeading.into())),
                 }
             };
-            let answer = timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(NoAnswer.into()));
+            let answer = timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err(NoAnswer.into()));
             let code = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
-            drop(turn);
+            drop(permit);
             metrics.requested(verb, resource, code);
             answer
         })
     }
 }
 
-/// The methods that the client uses; what else there is has one name, as labels must be few.
+/// The method as a metric label. Methods that the client does not use share one label.
 fn verb(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -140,7 +139,7 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
-/// The resource in a path of the Kubernetes API, with its subresource: `/api/v1/...` or `/apis/<group>/v1/...`.
+/// The resource and subresource of a path of the Kubernetes API: `/api/v1/...` or `/apis/<group>/v1/...`.
 fn resource(path: &str) -> String {
     let mut parts = path.trim_matches('/').split('/');
     let skipped = match parts.next() {
@@ -164,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_counted_by_its_resource() {
+    fn a_request_is_counted_by_its_resource() {
         for (path, wanted) in [
             ("/api/v1/namespaces/shop/secrets/orders-mtls", "secrets"),
             ("/api/v1/namespaces/shop", "namespaces"),

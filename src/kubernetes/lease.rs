@@ -1,7 +1,7 @@
-//! Leadership by a Lease: of several operators one works, and one that has lost its lease writes nothing more.
+//! Leader election with a Lease: one replica works, the others stand by, and a replica that loses the lease stops writing.
 //!
-//! The protocol is that of client-go: whoever waits measures by its own clock for how long a holder has not renewed,
-//! so clocks need not agree and may jump.
+//! The protocol is that of client-go. A standby replica measures with its own clock how long the lease was not renewed, so the
+//! clocks of the replicas may differ.
 
 use std::time::{Duration, Instant};
 
@@ -38,22 +38,22 @@ enum Holder {
 /// A candidate for leadership.
 pub struct Candidate {
     api: Api<Lease>,
-    /// Who this is. A process that was started again under the same name takes its own lease up at once.
+    /// The name of this replica. A process that restarts under the same name takes its lease over at once.
     identity: String,
     duration: Duration,
     fence: Fence,
-    /// The version of the lease of somebody else that was seen last, and since when.
+    /// The last observed version of the lease of another replica, and when it was first observed.
     seen: Option<(String, Instant)>,
 }
 
 impl Candidate {
-    /// A candidate. `identity` must be no other running process's, as a Pod's name is. `client` must not be fenced.
+    /// A candidate. `identity` must be unique among running processes, as the name of a pod is. `client` must not be fenced.
     #[must_use]
     pub fn new(client: kube::Client, namespace: &str, identity: String, duration: Duration, fence: Fence) -> Self {
         Self { api: Api::namespaced(client, namespace), identity, duration, fence, seen: None }
     }
 
-    /// Waits until this process leads.
+    /// Waits until this replica holds the lease.
     pub async fn lead(&mut self) {
         let mut logged = None;
         loop {
@@ -93,7 +93,7 @@ impl Candidate {
         tracing::error!(identity = self.identity, "lost leadership; writes are fenced off");
     }
 
-    /// Gives the lease up, so that the next one need not wait for its end.
+    /// Releases the lease, so that another replica need not wait until it expires.
     pub async fn release(&mut self) {
         self.fence.fall();
         let release = async {
@@ -124,7 +124,7 @@ impl Candidate {
         let result = timeout(self.duration / 3, self.claim(asked)).await;
         let holder = result.map_err(|_| LeaseError::Timeout)??;
         if matches!(holder, Holder::Own) {
-            // Others count from when they saw the renewal, which is later than when it was asked for.
+            // Other replicas count from when they observe the renewal, which is later than when it was requested.
             self.fence.extend(asked + self.duration * 9 / 10);
         }
         Ok(holder)

@@ -53,7 +53,7 @@ pub async fn publish(controller: &Controller, observed: &Observed, active: &Acti
         let stored = observed.published.get(namespace);
         let is_current = stored.is_some_and(|stored| stored.as_ref() == Ok(hash));
         let alterer = stored.and_then(|stored| stored.as_ref().err());
-        let is_disturbed = alterer.is_some() || (stored.is_none() && bundles.was_lost(namespace, &name));
+        let is_disturbed = alterer.is_some() || (stored.is_none() && bundles.was_deleted(namespace, &name));
         let held_back = is_disturbed.then(|| bundles.held_back(namespace, &name, now)).flatten();
         let is_held_back = held_back.is_some();
         if let Some((message, pause)) = held_back.or_else(|| bundles.contended(namespace, &name, now)) {

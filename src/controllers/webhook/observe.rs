@@ -73,7 +73,7 @@ pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Obser
         has_edge: edge.is_some(),
         keys_lost: generated
             .as_ref()
-            .map_or_else(|| controller.secrets.was_lost(&namespace, &key_secret), |record| record.facts.is_err()),
+            .map_or_else(|| controller.secrets.was_deleted(&namespace, &key_secret), |record| record.facts.is_err()),
         generated: generated.map(|record| record.facts.clone().map(|facts| facts.keys)),
         account: account::find(controller, &*webhook),
         // A route that somebody else has changed is written again.
