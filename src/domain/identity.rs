@@ -1,4 +1,4 @@
-//! Names: SPIFFE IDs, subjects, principals, and the DNS names that a namespace may claim.
+//! SPIFFE IDs, subjects, principals, and the DNS names that a namespace may claim.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub struct NameTooLong {
 pub struct SpiffeId(String);
 
 impl SpiffeId {
-    /// Derives the ID; there is no way to choose it freely.
+    /// Derives the ID. It cannot be chosen freely.
     ///
     /// # Errors
     /// [`NameTooLong`].
@@ -46,7 +46,7 @@ impl fmt::Display for SpiffeId {
     }
 }
 
-/// The subject of a certificate. It depends on nothing that a rotation changes, because brokers map it to a principal.
+/// The subject of a certificate. A rotation never changes it, because brokers map it to a principal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// `O`: the trust domain.
@@ -78,8 +78,8 @@ impl Subject {
     }
 }
 
-/// X.520 allows 64 characters in each of these attributes; what is longer keeps its beginning and becomes unique by a
-/// hash of the whole.
+/// X.520 allows 64 characters in each of these attributes. A longer value is cut, and a hash of the whole value makes it
+/// unique.
 fn bounded(value: &str) -> String {
     if value.len() <= 64 {
         return value.to_owned();
@@ -94,20 +94,20 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A short, stable hash of a sequence of texts, for telling whether inputs changed.
+/// A short, stable hash of a sequence of texts (half of a SHA-256, in hexadecimal), to detect changes.
 #[must_use]
 pub fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
-        // The length keeps ("ab", "c") apart from ("a", "bc").
+        // With the lengths, ("ab", "c") and ("a", "bc") have different hashes.
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
     hex(&hasher.finalize())[..32].to_owned()
 }
 
-/// Whether a namespace may have `name` in a certificate: names below `<namespace>.svc` and
-/// `<namespace>.svc.<cluster domain>` are its own, everything else must be given to it by the trust domain.
+/// Whether a namespace may have a DNS name in a certificate. Names below `<namespace>.svc` and
+/// `<namespace>.svc.<cluster domain>` are its own; the trust domain must allow any other.
 #[must_use]
 pub fn may_claim(
     name: &str,
@@ -120,7 +120,7 @@ pub fn may_claim(
     if own.iter().any(|own| below(name, own)) {
         return true;
     }
-    // A suffix such as `example` must not reach names of Services when the cluster domain lies below it.
+    // A suffix such as `example` must not allow names of Services when the cluster domain ends in it.
     if name == "svc" || below(name, "svc") || name == cluster_domain || below(name, cluster_domain) {
         return false;
     }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_claims_its_own_services_and_what_it_was_given() {
+    fn a_namespace_may_claim_its_services_and_allowed_names() {
         for name in [
             "orders.shop.svc",
             "orders.shop.svc.cluster.local",
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_cannot_claim_names_of_others() {
+    fn a_namespace_may_not_claim_names_of_others() {
         for name in [
             "orders.billing.svc",
             "orders.billing.svc.cluster.local",
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn names_at_their_limits_give_subjects_within_x520() {
+    fn the_longest_names_give_subjects_within_x520() {
         let long = "a".repeat(253);
         let other = format!("{}b", "a".repeat(252));
         let one = Subject::new(&"d".repeat(255), &"n".repeat(63), &long);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_principal_is_what_kafka_derives_from_the_subject() {
+    fn the_principal_equals_the_one_that_kafka_derives() {
         assert_eq!(Subject::new("demo", "shop", "orders").kafka_principal(), "User:CN=orders,OU=shop,O=demo");
     }
 }

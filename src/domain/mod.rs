@@ -1,4 +1,4 @@
-//! Decisions. Everything here is pure: no client, no clock (`now` is a parameter), no randomness.
+//! Decisions. Everything here is pure: no client, no clock (`now` is a parameter), and no random numbers.
 
 pub mod altered;
 pub mod claims;

@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::IssuerError;
 use crate::domain::identity::hex;
 
-/// One certificate with what is looked at most.
+/// A certificate with its most used fields.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     /// The encoded certificate.
@@ -18,9 +18,10 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// End of its validity.
     pub not_after: Timestamp,
-    /// Whether it says of itself that it may sign certificates.
+    /// Whether it may sign certificates: `CA:TRUE`, and the key usage `keyCertSign` unless it has no key usage
+    /// (RFC 5280 section 4.2.1).
     pub is_authority: bool,
-    /// Public key (SubjectPublicKeyInfo, DER).
+    /// Its public key (`SubjectPublicKeyInfo`, DER).
     pub public_key: Vec<u8>,
     /// Serial number, in hexadecimal.
     pub serial_number: String,
@@ -61,12 +62,12 @@ impl Certificate {
     }
 }
 
-/// Reads all certificates of a PEM text; `what` names it in errors.
+/// Reads all certificates of a PEM text; `what` is its name in errors.
 ///
 /// # Errors
-/// When the text holds none, more than 64, or one that cannot be read.
+/// When the text holds no certificate, more than 64, or one that cannot be read.
 pub fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, IssuerError> {
-    let invalid = |why: &str| IssuerError::Invalid(format!("{what}: {why}"));
+    let invalid = |cause: &str| IssuerError::Invalid(format!("{what}: {cause}"));
     let mut found = Vec::new();
     for der in CertificateDer::pem_slice_iter(pem) {
         let der = der.map_err(|error| invalid(describe(&error)))?;
@@ -78,7 +79,7 @@ pub fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, IssuerEr
     if found.is_empty() { Err(invalid("holds no certificate in PEM")) } else { Ok(found) }
 }
 
-/// What is wrong with a PEM text. The library quotes what it has read, which may be a key; this does not.
+/// The defect of a PEM text. Unlike the message of the library, it quotes nothing of the text, which may be a key.
 fn describe(error: &Error) -> &'static str {
     match error {
         Error::MissingSectionEnd { .. } => "not PEM: a section has no END line",
