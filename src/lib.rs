@@ -1,5 +1,5 @@
-//! Credence: a Kubernetes operator that turns identities, rotation policies and topic policies into certificates,
-//! Secrets and broker ACLs, and an edge that lets webhooks in.
+//! Credence: a Kubernetes operator that makes certificates, Secrets and broker ACLs from identities, rotation policies and
+//! topic policies, and a webhook gateway that verifies deliveries.
 //!
 //! ```text
 //!   watch ──▶ store ──▶ observe ──▶ plan ──▶ apply ──▶ one status write
@@ -10,23 +10,23 @@
 //!
 //! Modules import to the left only.
 
-/// The custom resources: schema, rules, columns.
+/// The custom resources: schemas, validation rules and printer columns.
 pub mod api;
-/// Brokers: the session with one, and what its clients are given.
+/// Brokers: sessions, ACLs, credentials of clients, and a producer.
 pub mod brokers;
 /// What the operator and the edge agree on: route documents, reports, and the component label.
 pub mod contract;
 /// One folder per kind: observe, plan, apply.
 pub mod controllers;
-/// Decisions: pure, and `now` is a parameter.
+/// Pure decisions; `now` is a parameter.
 pub mod domain;
-/// The data plane of webhooks.
+/// The data plane: the webhook gateway.
 pub mod edge;
-/// Authorities and certificates.
+/// Certificate authorities and certificates.
 pub mod issuers;
-/// What all controllers share: watches, ownership, status, events, errors, the loop.
+/// Kubernetes machinery that knows no kind: watches, stores, queues, ownership, status, events and errors.
 pub mod kubernetes;
-/// What can be measured.
+/// The metrics of the operator.
 pub mod metrics;
 /// Health, readiness and metrics over HTTP.
 pub mod server;

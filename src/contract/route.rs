@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{WebhookDestinationSpec, WebhookEndpointSpec};
 use crate::domain::secret::{SecretText, serialize_exposed};
 
-/// Version of the form of route documents. It is part of their digest, so that routes of another version are written anew.
+/// Version of the form of route documents. It is part of their digest, so that routes of another version are written again.
 pub const FORMAT: &str = "2";
 /// The entry of a route Secret that holds the document.
 pub const ROUTE_ENTRY: &str = "route.json";
