@@ -8,25 +8,25 @@
 //!   api ◀── domain ◀── issuers, brokers ◀── kubernetes ◀── edge ◀── controllers ◀── main
 //! ```
 //!
-//! Modules import to the left only.
+//! Modules import to the left only:
+//!
+//! - `api`: the custom resources, with schemas, validation rules and printer columns.
+//! - `domain`: pure decisions; `now` is a parameter.
+//! - `contract`: the data that the operator and the edge exchange.
+//! - `issuers`: certificate authorities and certificates.
+//! - `brokers`: sessions with brokers, ACLs, credentials of clients, and a producer.
+//! - `kubernetes`: machinery for controllers that knows no kind.
+//! - `edge`: the data plane, with the webhook gateway.
+//! - `controllers`: one folder per kind: observe, plan, apply.
+//! - `metrics`, `server`: metrics, and health over HTTP.
 
-/// The custom resources: schemas, validation rules and printer columns.
 pub mod api;
-/// Brokers: sessions, ACLs, credentials of clients, and a producer.
-pub mod brokers;
-/// What the operator and the edge agree on: route documents, reports, and the component label.
-pub mod contract;
-/// One folder per kind: observe, plan, apply.
+pub(crate) mod brokers;
+pub(crate) mod contract;
 pub mod controllers;
-/// Pure decisions; `now` is a parameter.
 pub mod domain;
-/// The data plane: the webhook gateway.
 pub mod edge;
-/// Certificate authorities and certificates.
-pub mod issuers;
-/// Kubernetes machinery that knows no kind: watches, stores, queues, ownership, status, events and errors.
+pub(crate) mod issuers;
 pub mod kubernetes;
-/// The metrics of the operator.
 pub mod metrics;
-/// Health, readiness and metrics over HTTP.
 pub mod server;

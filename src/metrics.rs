@@ -1,4 +1,4 @@
-//! Metrics in the OpenMetrics format, named after the conventions of Prometheus.
+//! Metrics in the `OpenMetrics` format, named after the conventions of Prometheus.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};

@@ -2,19 +2,19 @@
 //! runs a controller. It knows no kind. A controller must not implement any of these itself.
 
 pub mod client;
-pub mod error;
-pub mod events;
-pub mod guard;
+pub(crate) mod error;
+pub(crate) mod events;
+pub(crate) mod guard;
 pub mod health;
-pub mod known;
+pub(crate) mod known;
 pub mod lease;
-pub mod owned;
+pub(crate) mod owned;
 mod ownership;
-pub mod queue;
-pub mod run;
-pub mod status;
-pub mod store;
-pub mod watch;
+pub(crate) mod queue;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod store;
+pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 
