@@ -49,16 +49,16 @@ pub enum Error {
         /// Its namespace and name.
         name: String,
     },
-    /// An object that this one depends on does not fit its schema.
+    /// An object that this one depends on does not match its schema.
     #[error(
-        "the {kind} {name} does not fit its schema ({error}); correct it, until then nothing that depends on it changes"
+        "the {kind} {name} does not match its schema ({error}); correct it. Until then, objects that depend on it stay as they are"
     )]
     Unreadable {
         /// Kind of the object.
         kind: String,
         /// Its namespace and name.
         name: String,
-        /// What does not fit.
+        /// What does not match.
         error: SchemaError,
     },
     /// An authority cannot issue.

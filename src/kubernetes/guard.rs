@@ -1,4 +1,4 @@
-//! Objects as the API server returns them. An object that does not fit its schema must not stop the watch: if the parser failed
+//! Objects as the API server returns them. An object that does not match its schema must not stop the watch: if the parser failed
 //! in the middle of an object, the rest of the list would be lost.
 
 use std::borrow::Cow;
@@ -16,20 +16,20 @@ use thiserror::Error;
 /// the API server accepts thousands where a schema allows any fields.
 pub const MAX_DEPTH: usize = 64;
 
-/// An object, or its metadata when it does not fit its schema.
+/// An object, or its metadata when it does not match its schema.
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(pub Result<K, Unreadable>);
 
-/// An object that does not fit its schema.
+/// An object that does not match its schema.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// What does not fit.
+    /// What does not match.
     pub error: SchemaError,
     /// The metadata of the object.
     pub metadata: ObjectMeta,
 }
 
-/// What in an object does not fit its schema, in the words of the parser. Clones share the text.
+/// What in an object does not match its schema, in the words of the parser. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct SchemaError(Arc<str>);

@@ -51,7 +51,7 @@ const DELETION_MEMORY: Duration = Duration::from_secs(600);
 
 /// An object that was repaired a short while ago.
 #[derive(Clone, Debug)]
-pub(super) struct Contended {
+pub(super) struct Repaired {
     /// Its repairs.
     pub(super) contention: Contention,
     /// The writer that altered it last; `None` if it was deleted.
@@ -63,7 +63,7 @@ pub(super) struct Known<F> {
     /// Ordered by namespace and name, so that the objects of an identity are found without a scan.
     records: BTreeMap<Name, Arc<Record<F>>>,
     /// The objects that were repaired a short while ago.
-    contentions: HashMap<Name, Contended>,
+    repaired: HashMap<Name, Repaired>,
     /// The objects that another writer deleted, and when.
     deleted: HashMap<Name, Instant>,
     /// The UIDs of deleted objects, and when the watch reported the deletion. The answer to an earlier write may arrive later.
@@ -76,7 +76,7 @@ impl<F> Default for Known<F> {
     fn default() -> Self {
         Self {
             records: BTreeMap::new(),
-            contentions: HashMap::new(),
+            repaired: HashMap::new(),
             deleted: HashMap::new(),
             deleted_uids: HashMap::new(),
             written: None,
@@ -94,8 +94,8 @@ impl<F: Facts> Known<F> {
     }
 
     /// The repairs of an object, and the writer that altered it.
-    pub(super) fn contention(&self, name: &Name) -> Option<&Contended> {
-        self.contentions.get(name)
+    pub(super) fn contention(&self, name: &Name) -> Option<&Repaired> {
+        self.repaired.get(name)
     }
 
     pub(super) fn owned_by(&self, owner: Option<&str>) -> Vec<(Name, Arc<Record<F>>)> {
@@ -115,12 +115,12 @@ impl<F: Facts> Known<F> {
 
     /// Notes that an object was repaired after another writer had changed it, or deleted it (`None`).
     pub(super) fn repaired(&mut self, name: Name, altered_by: Option<AlteredBy>, now: Instant) {
-        self.contentions.retain(|_, contended| !contended.contention.is_over(now));
-        let contention = match self.contentions.get(&name) {
-            Some(contended) => contended.contention.repaired(now),
+        self.repaired.retain(|_, repaired| !repaired.contention.is_over(now));
+        let contention = match self.repaired.get(&name) {
+            Some(repaired) => repaired.contention.repaired(now),
             None => Contention::new(now),
         };
-        self.contentions.insert(name, Contended { contention, altered_by });
+        self.repaired.insert(name, Repaired { contention, altered_by });
     }
 
     /// A list begins.

@@ -19,10 +19,19 @@ use serde::de::DeserializeOwned;
 
 use super::FIELD_MANAGER;
 use super::error::{Error, has_code};
-use super::known::{Contended, Facts, Known, Record, key, owner, record};
+use super::known::{Facts, Known, Record, Repaired, key, owner, record};
 use crate::contract::component::selector;
 use crate::domain::altered::AlteredBy;
 use crate::domain::name::{Name, ObjectRef};
+
+/// An object that another writer changes or deletes again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contended {
+    /// Subject, cause and next step, for people.
+    pub message: String,
+    /// How long to wait: until the next repair, or until the contention counts as over.
+    pub wait: Duration,
+}
 
 /// All managed objects of one kind.
 pub struct Owned<K, F> {
@@ -106,30 +115,31 @@ where
         self.read_known().was_deleted(&Name::new(Some(namespace), name))
     }
 
-    /// A message and how long to wait, if an object must not be repaired yet because it was repaired a short while ago.
-    pub fn held_back(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
+    /// Set if an object must not be repaired yet, because it was repaired a short while ago.
+    pub fn held_back(&self, namespace: &str, name: &str, now: Instant) -> Option<Contended> {
         let known = self.read_known();
-        let contended = known.contention(&Name::new(Some(namespace), name))?;
-        let pause = contended.contention.repair_at().saturating_duration_since(now);
-        let is_held_back = !contended.contention.is_over(now) && !pause.is_zero();
-        is_held_back.then(|| (Self::describe_contention(namespace, name, contended), pause))
+        let repaired = known.contention(&Name::new(Some(namespace), name))?;
+        let wait = repaired.contention.repair_at().saturating_duration_since(now);
+        let is_held_back = !repaired.contention.is_over(now) && !wait.is_zero();
+        is_held_back.then(|| Self::describe_contention(namespace, name, repaired, wait))
     }
 
-    /// A message, if another writer changes an object again and again, and after how long without a change that counts as over.
-    pub fn contended(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
+    /// Set if another writer changes or deletes an object again and again, until it has stopped for a while.
+    pub fn contended(&self, namespace: &str, name: &str, now: Instant) -> Option<Contended> {
         let known = self.read_known();
-        let contended = known.contention(&Name::new(Some(namespace), name))?;
-        let over_in = contended.contention.contended_until()?.saturating_duration_since(now);
-        (!over_in.is_zero()).then(|| (Self::describe_contention(namespace, name, contended), over_in))
+        let repaired = known.contention(&Name::new(Some(namespace), name))?;
+        let wait = repaired.contention.contended_until()?.saturating_duration_since(now);
+        (!wait.is_zero()).then(|| Self::describe_contention(namespace, name, repaired, wait))
     }
 
-    fn describe_contention(namespace: &str, name: &str, contended: &Contended) -> String {
-        let writer = contended.altered_by.as_ref().map_or_else(|| "another writer".to_owned(), ToString::to_string);
-        format!(
-            "the {} {namespace}/{name} is repeatedly changed or deleted by {writer}; Credence repairs it at most once a minute; \
-             find that writer and stop it",
+    fn describe_contention(namespace: &str, name: &str, repaired: &Repaired, wait: Duration) -> Contended {
+        let writer = repaired.altered_by.as_ref().map_or_else(|| "another writer".to_owned(), ToString::to_string);
+        let message = format!(
+            "the {} {namespace}/{name} is repeatedly changed or deleted by {writer}, and Credence repairs it at most once a \
+             minute; find that writer and stop it",
             K::kind(&())
-        )
+        );
+        Contended { message, wait }
     }
 
     /// Notes that an object was repaired after another writer had changed it, or deleted it (`None`).

@@ -23,7 +23,7 @@ use super::error::Error;
 use super::guard::{Guarded, SchemaError};
 use crate::domain::name::Name;
 
-/// A change of one object. An object that does not fit its schema counts as absent.
+/// A change of one object. An object that does not match its schema counts as absent.
 #[derive(Debug)]
 pub struct Change<K> {
     /// Its name.
@@ -43,10 +43,10 @@ impl<K> Change<K> {
 
 /// An object as a watch delivers it.
 pub trait Watched: Send {
-    /// The object, when it fits its schema.
+    /// The object, when it matches its schema.
     type Object: Resource<DynamicType = ()> + Serialize + DeserializeOwned;
 
-    /// The name of the object, and the object or what does not fit its schema.
+    /// The name of the object, and the object or what does not match its schema.
     fn read(self) -> (Name, Result<Self::Object, SchemaError>);
 }
 
@@ -73,7 +73,7 @@ enum Entry {
         /// The dictionary that it was compressed with.
         dictionary: Arc<[u8]>,
     },
-    /// What does not fit the schema.
+    /// What does not match the schema.
     Invalid(SchemaError),
 }
 
@@ -137,14 +137,14 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         let _ = self.shared.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
-    /// An object, or what does not fit its schema; `None` when it does not exist.
+    /// An object, or what does not match its schema; `None` when it does not exist.
     #[must_use]
     pub fn find(&self, name: &Name) -> Option<Result<K, SchemaError>> {
         let entry = self.entries().get(name).cloned()?;
         Some(Self::unpack(&entry))
     }
 
-    /// An object that another one depends on: one that does not fit its schema must not count as absent.
+    /// An object that another one depends on: one that does not match its schema must not count as absent.
     ///
     /// # Errors
     /// [`Error::Unreadable`].
@@ -157,7 +157,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         })
     }
 
-    /// An object, if it exists and fits its schema.
+    /// An object, if it exists and matches its schema.
     #[must_use]
     pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<K> {
         self.find(&Name::new(namespace, name))?.ok()
@@ -175,7 +175,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         found.into_iter().map(|(name, entry)| (name, Self::unpack(&entry)))
     }
 
-    /// All objects that fit their schema, or those of one namespace.
+    /// All objects that match their schema, or those of one namespace.
     pub fn valid(&self, namespace: Option<&str>) -> impl Iterator<Item = K> + '_ {
         self.iter(namespace).filter_map(|(_, object)| object.ok())
     }

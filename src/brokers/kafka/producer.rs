@@ -38,7 +38,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(150);
 const REMEDY: &str =
     "the trust store of Kafka must hold the roots of the trust domain, and the certificate must be valid";
 
-/// Why a record was not written. When only the answer was lost, it was written all the same.
+/// Why a record was not written, or why that is not known: when the answer was lost, the record may have been written.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProduceError {
     /// The broker cannot be reached, its certificate does not verify, or it refused the account.

@@ -77,7 +77,10 @@ impl Connection {
     /// # Errors
     /// The failure of the last server.
     pub async fn open(servers: &[String], config: &Arc<ClientConfig>, remedy: &str) -> Result<Self, BrokerFailure> {
-        let mut last = unreachable("", "bootstrapServers is empty");
+        let mut last = BrokerFailure {
+            reason: Reason::BrokerUnreachable,
+            message: "bootstrapServers is empty; name at least one server".to_owned(),
+        };
         for server in servers {
             match Self::open_one(server, config).await {
                 Ok(connection) => return Ok(connection),

@@ -14,6 +14,7 @@ use crate::controllers::shared::authorities::ActiveAuthority;
 use crate::controllers::shared::material::BundleFacts;
 use crate::domain::altered::AlteredBy;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::owned::Contended;
 use crate::kubernetes::run::Next;
 use crate::kubernetes::{owned_metadata, uid};
 
@@ -56,9 +57,9 @@ pub async fn publish(controller: &Controller, observed: &Observed, active: &Acti
         let is_disturbed = alterer.is_some() || (stored.is_none() && bundles.was_deleted(namespace, &name));
         let held_back = is_disturbed.then(|| bundles.held_back(namespace, &name, now)).flatten();
         let is_held_back = held_back.is_some();
-        if let Some((message, pause)) = held_back.or_else(|| bundles.contended(namespace, &name, now)) {
+        if let Some(Contended { message, wait }) = held_back.or_else(|| bundles.contended(namespace, &name, now)) {
             lagging.push(message);
-            next = next.into_iter().chain([pause]).min();
+            next = next.into_iter().chain([wait]).min();
         }
         if is_current || is_held_back {
             continue;
