@@ -48,10 +48,10 @@ pub struct WebhookReference {
 /// The spec of a webhook, of either kind.
 #[derive(Clone, Serialize, Deserialize, PartialEq)]
 pub enum Spec {
-    /// Of a `WebhookEndpoint`, which receives deliveries from outside.
+    /// The spec of a `WebhookEndpoint`, which receives deliveries from outside.
     #[serde(rename = "endpoint")]
     Endpoint(Box<WebhookEndpointSpec>),
-    /// Of a `WebhookDestination`, to which services of the cluster send.
+    /// The spec of a `WebhookDestination`, to which services of the cluster send.
     #[serde(rename = "destination")]
     Destination(Box<WebhookDestinationSpec>),
 }

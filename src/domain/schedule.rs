@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Checks what the API server cannot check.
+    /// Checks the rules that the schema cannot express.
     ///
     /// # Errors
     /// The field that is invalid.

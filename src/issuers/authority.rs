@@ -83,7 +83,7 @@ impl SigningAuthority {
             ));
         }
         if public_key(&key_pair) != certificate.public_key {
-            return Err(invalid("tls.key: the private key does not belong to the certificate in tls.crt".into()));
+            return Err(invalid("tls.key: the private key does not belong to the certificate in tls.crt; store a key and a certificate that match".into()));
         }
         check_validity(&certificate, "tls.crt", now)?;
         if let Some(wrong) = roots.iter().find(|root| !root.is_authority) {
@@ -212,11 +212,14 @@ impl SigningAuthority {
 /// Checks that a certificate is valid now.
 pub(super) fn check_validity(certificate: &Certificate, what: &str, now: Timestamp) -> Result<(), IssuerError> {
     if certificate.not_after <= now {
-        return Err(IssuerError::Invalid(format!("{what}: the certificate expired at {}", certificate.not_after)));
+        return Err(IssuerError::Invalid(format!(
+            "{what}: the certificate expired at {}; replace it",
+            certificate.not_after
+        )));
     }
     if certificate.not_before > now {
         return Err(IssuerError::Invalid(format!(
-            "{what}: the certificate is not valid before {}",
+            "{what}: the certificate is not valid before {}; check the clocks",
             certificate.not_before
         )));
     }

@@ -38,7 +38,7 @@ impl Certificate {
         let invalid = |what: &str| IssuerError::Invalid(format!("not an X.509 certificate: {what}"));
         let (rest, parsed) = X509Certificate::from_der(&der).map_err(|error| invalid(&error.to_string()))?;
         if !rest.is_empty() {
-            return Err(invalid("more bytes follow"));
+            return Err(invalid("bytes follow the certificate"));
         }
         let time = |seconds| Timestamp::from_second(seconds).map_err(|_| invalid("a date is out of range"));
         let signs = parsed.key_usage().ok().flatten().is_none_or(|usage| usage.value.key_cert_sign());

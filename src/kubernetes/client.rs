@@ -23,12 +23,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// connection of its own.
 const MAX_REQUESTS: usize = 64;
 
-/// Why a write was not sent.
+/// A write was not sent, because this process does not hold the lease.
 #[derive(Debug, Error)]
 #[error("this process does not hold the lease; writes are fenced off")]
 pub struct NotLeading;
 
-/// Why a request has no answer.
+/// The API server did not answer in time.
 #[derive(Debug, Error)]
 #[error("the API server did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
 struct NoAnswer;
@@ -41,7 +41,7 @@ pub enum ClientError {
     Identity {
         /// The name of this process.
         identity: String,
-        /// What is wrong with it.
+        /// Why it is not valid.
         source: InvalidHeaderValue,
     },
     /// The configuration names something that cannot be used, such as a file that does not exist.

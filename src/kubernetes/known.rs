@@ -68,7 +68,7 @@ pub(super) struct Known<F> {
     deleted: HashMap<Name, Instant>,
     /// The UIDs of deleted objects, and when the watch reported the deletion. The answer to an earlier write may arrive later.
     deleted_uids: HashMap<String, Instant>,
-    /// During a list: the objects written since it began, which the list may not show.
+    /// During a list: the objects written since it began, which the list may not contain.
     written: Option<HashSet<Name>>,
 }
 
@@ -123,7 +123,7 @@ impl<F: Facts> Known<F> {
         self.repaired.insert(name, Repaired { contention, altered_by });
     }
 
-    /// A list begins.
+    /// Notes that a list begins.
     pub(super) fn begin_list(&mut self) {
         self.written = Some(HashSet::new());
     }
@@ -192,12 +192,12 @@ pub(super) fn key(metadata: &ObjectMeta) -> Name {
     Name::new(metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or_default())
 }
 
-/// The object that controls another.
+/// The controller of an object (`ownerReferences` with `controller: true`).
 pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
-/// The object that another was written for.
+/// The object that a managed object was written for.
 fn written_for(metadata: &ObjectMeta) -> Option<ObjectRef> {
     let Some(owner) = owner(metadata) else {
         return ObjectRef::parse(metadata.annotations.as_ref()?.get(FOR)?);

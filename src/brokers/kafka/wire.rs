@@ -245,7 +245,7 @@ fn refused(server: &str, error: &std::io::Error) -> BrokerFailure {
         },
         Some(other) => BrokerFailure {
             reason: Reason::BrokerUnreachable,
-            message: format!("TLS with Kafka at {server} failed: {other}"),
+            message: format!("TLS with Kafka at {server} failed: {other}; retrying"),
         },
         None if error.kind() == ErrorKind::UnexpectedEof => unreachable(server, "the server closed the connection"),
         None => unreachable(server, &error.to_string()),
