@@ -1,4 +1,4 @@
-//! Metrics in the OpenMetrics format, named after the conventions of Prometheus.
+//! Metrics in the `OpenMetrics` format, named after the conventions of Prometheus.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
@@ -68,20 +68,20 @@ struct TrustDomainLabels {
 
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// How a broker stands.
+/// The figures of one broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BrokerFigures {
     /// Whether it answers the operator.
     pub up: bool,
-    /// How many bindings it holds for policies.
+    /// How many bindings of policies it has.
     pub applied: u32,
-    /// How many of theirs it lacks.
+    /// How many bindings that were applied it lacks.
     pub missing: u32,
-    /// How many it holds that are not Credence's.
+    /// How many ACLs no policy claims.
     pub unmanaged: u32,
 }
 
-/// The certificates of a trust domain, taken together. Times are in seconds since 1970.
+/// The figures of all certificates of a trust domain. Times are in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CertificateFigures {
     /// When the first of them expires.
@@ -125,7 +125,7 @@ pub struct Metrics {
     refresh: Mutex<Option<Refresh>>,
 }
 
-/// From a millisecond to half a minute.
+/// Buckets from one millisecond to 33 seconds.
 fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 16))
 }
@@ -176,7 +176,7 @@ impl Default for Metrics {
         let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(durations as fn() -> Histogram);
         let help = "How long a reconcile takes";
         registry.register_with_unit("reconcile_duration", help, Unit::Seconds, durations.clone());
-        let leading = gauge(registry, "leading", "Whether this process holds the lease and works");
+        let leading = gauge(registry, "leading", "Whether this process holds the lease and leads");
         Self {
             durations,
             leading,
@@ -184,8 +184,12 @@ impl Default for Metrics {
             memory,
             reconciles: family(registry, "reconciles", "Reconciles by controller, outcome and reason"),
             queue_depth: family(registry, "queue_depth", "Objects that wait for a worker"),
-            queue_oldest: family(registry, "queue_oldest_seconds", "For how long the oldest of them has waited"),
-            objects: family(registry, "objects", "Objects by kind and their condition Ready"),
+            queue_oldest: family(
+                registry,
+                "queue_oldest_seconds",
+                "How long the oldest object in the queue has waited",
+            ),
+            objects: family(registry, "objects", "Objects by kind and condition Ready"),
             issued: family(registry, "certificates_issued", "Certificates issued by cause"),
             earliest_expiry: family(
                 registry,
@@ -204,11 +208,11 @@ impl Default for Metrics {
                 "When the signing authority of a trust domain expires",
             ),
             broker_up: family(registry, "broker_up", "Whether the broker answers the operator"),
-            grants_applied: family(registry, "broker_grants_applied", "Bindings that the broker holds for policies"),
+            grants_applied: family(registry, "broker_grants_applied", "Bindings of policies that the broker has"),
             grants_missing: family(registry, "broker_grants_missing", "Bindings of policies that the broker lacks"),
-            unmanaged: family(registry, "broker_unmanaged", "ACLs on the broker that are not Credence's"),
-            drift_found: family(registry, "broker_drift_found", "Bindings that a broker had lost"),
-            drift_repaired: family(registry, "broker_drift_repaired", "Bindings that were put back"),
+            unmanaged: family(registry, "broker_unmanaged", "ACLs on the broker that no policy claims"),
+            drift_found: family(registry, "broker_drift_found", "Bindings that were found missing on a broker"),
+            drift_repaired: family(registry, "broker_drift_repaired", "Missing bindings that were created again"),
             broker_requests: family(registry, "broker_requests", "Requests to brokers by kind and outcome"),
             requests: family(
                 registry,
@@ -218,9 +222,9 @@ impl Default for Metrics {
             kubernetes_drift_repaired: family(
                 registry,
                 "kubernetes_drift_repaired",
-                "Objects of Credence that somebody had changed or deleted and that were put back",
+                "Objects of Credence that were repaired after another writer had changed or deleted them",
             ),
-            interruptions: family(registry, "watch_interruptions", "Watches that broke and were started again"),
+            interruptions: family(registry, "watch_interruptions", "Interruptions of watches; each is retried"),
             refresh: Mutex::new(None),
             registry: root,
         }
@@ -234,14 +238,14 @@ impl Metrics {
         self.durations.get_or_create(&ControllerLabels { controller }).observe(took.as_secs_f64());
     }
 
-    /// Says how a queue stands.
+    /// Sets the figures of a queue.
     pub fn queue(&self, controller: &'static str, depth: usize, oldest: Duration) {
         let labels = ControllerLabels { controller };
         self.queue_depth.get_or_create(&labels).set(i64::try_from(depth).unwrap_or(i64::MAX));
         self.queue_oldest.get_or_create(&labels).set(oldest.as_secs_f64());
     }
 
-    /// Replaces the numbers of objects by kind, value of `Ready` and reason.
+    /// Replaces the numbers of objects, by kind, status of the condition `Ready`, and its reason.
     pub fn objects(&self, counts: impl IntoIterator<Item = ((&'static str, String, String), i64)>) {
         self.objects.clear();
         for ((kind, ready, reason), count) in counts {
@@ -249,7 +253,7 @@ impl Metrics {
         }
     }
 
-    /// Replaces what is known of the certificates, by trust domain.
+    /// Replaces the figures of certificates, by trust domain.
     pub fn certificates(&self, figures: impl IntoIterator<Item = (String, CertificateFigures)>) {
         let times = [&self.earliest_expiry, &self.oldest_issue, &self.authority_expiry];
         times.into_iter().chain([&self.overdue]).for_each(Family::clear);
@@ -265,7 +269,7 @@ impl Metrics {
         }
     }
 
-    /// Replaces what is known of the brokers.
+    /// Replaces the figures of brokers, by `BrokerConnection`.
     pub fn brokers(&self, figures: impl IntoIterator<Item = (String, BrokerFigures)>) {
         let families = [&self.broker_up, &self.grants_applied, &self.grants_missing, &self.unmanaged];
         families.into_iter().for_each(Family::clear);
@@ -295,24 +299,24 @@ impl Metrics {
         self.broker_requests.get_or_create(&labels).inc();
     }
 
-    /// Counts an object that was put back.
+    /// Counts an object that was repaired after another writer had changed or deleted it.
     pub fn kubernetes_repaired(&self, kind: &str) {
         self.kubernetes_drift_repaired.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
     }
 
-    /// Counts bindings that a broker had lost, and those of them that were put back.
+    /// Counts bindings that a broker had lost, and how many of them were created again.
     pub fn broker_drift(&self, broker: &str, found: u64, repaired: u64) {
         let labels = BrokerLabels { broker: broker.to_owned() };
         self.drift_found.get_or_create(&labels).inc_by(found);
         self.drift_repaired.get_or_create(&labels).inc_by(repaired);
     }
 
-    /// Counts a watch that broke.
+    /// Counts an interruption of a watch.
     pub fn interrupted(&self, kind: &str) {
         self.interruptions.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
     }
 
-    /// Takes all gauges of objects back: who does not lead knows nothing of them.
+    /// Clears all gauges about objects: a standby replica has no data for them.
     pub fn stand_down(&self) {
         *self.refresh.lock() = None;
         self.queue_depth.clear();
@@ -323,17 +327,17 @@ impl Metrics {
         self.leading(false);
     }
 
-    /// Says whether this process holds the lease.
+    /// Sets whether this process holds the lease.
     pub fn leading(&self, leads: bool) {
         self.leading.set(i64::from(leads));
     }
 
-    /// Replaces what is called before every exposition, to bring gauges up to date.
+    /// Sets the function that updates gauges before every exposition.
     pub fn refresh_with(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
         *self.refresh.lock() = Some(Box::new(refresh));
     }
 
-    /// All metrics as text.
+    /// All metrics in the `OpenMetrics` text format.
     #[must_use]
     pub fn render(&self) -> String {
         if let Some(refresh) = self.refresh.lock().as_ref() {
@@ -347,11 +351,12 @@ impl Metrics {
         }
     }
 
-    /// Reads what Linux counts for this process (proc(5)); elsewhere it stays at zero.
+    /// Reads CPU time and memory of this process from `/proc` (proc(5)); on other systems than Linux they stay zero.
     fn measure_process(&self) {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
         let stat = read("stat");
-        // The name in front may hold spaces; user and system time are the fields 14 and 15, in ticks of 1/100 s.
+        // The process name may contain spaces, so fields are counted after it. User and system time are the fields 14 and 15,
+        // in ticks of 1/100 s.
         let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
         let ticks: f64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
         self.cpu.inc_by((ticks / 100.0 - self.cpu.get()).max(0.0));

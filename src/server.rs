@@ -1,6 +1,6 @@
-//! The HTTP server for those who run a process, operator or edge: `/healthz`, `/readyz`, `/metrics`.
+//! The HTTP server for health and metrics of the operator or the edge: `/healthz`, `/readyz`, `/metrics`.
 //!
-//! `/readyz` follows the API server: `?verbose` tells of every part, `/readyz/<part>` of one.
+//! `/readyz` has the form of the API server: `?verbose` lists every part, `/readyz/<part>` reports one.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ use crate::kubernetes::health::{Health, Stage};
 
 type Answer = (StatusCode, String);
 
-/// Serves until `stop` turns true.
+/// Serves until `stop` becomes true.
 ///
 /// # Errors
-/// When the address cannot be bound.
+/// When the process cannot listen on the address.
 pub async fn serve(
     address: SocketAddr,
     metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
@@ -45,16 +45,16 @@ pub async fn serve(
     axum::serve(listener, router).with_graceful_shutdown(async move { _ = stop.wait_for(|stop| *stop).await }).await
 }
 
-/// The state of the whole; of every part when asked to be verbose, or when one of them fails.
+/// The stage of the process, after the parts that fail, or all parts if `verbose`.
 fn ready(health: &Health, verbose: bool) -> Answer {
     let (stage, parts) = health.report(Instant::now());
-    let fails = stage == Stage::Starting || parts.iter().any(|(_, wrong)| wrong.is_some());
+    let fails = stage == Stage::Starting || parts.iter().any(|(_, problem)| problem.is_some());
     let mut text = String::new();
-    for (part, wrong) in parts.iter().filter(|(_, wrong)| verbose || wrong.is_some()) {
+    for (part, problem) in parts.iter().filter(|(_, problem)| verbose || problem.is_some()) {
         // Writing to a String cannot fail.
-        let _ = match wrong {
+        let _ = match problem {
             None => writeln!(text, "[+]{part} ok"),
-            Some(wrong) => writeln!(text, "[-]{part} {wrong}"),
+            Some(problem) => writeln!(text, "[-]{part} {problem}"),
         };
     }
     text.push_str(match stage {
@@ -68,8 +68,8 @@ fn ready(health: &Health, verbose: bool) -> Answer {
 fn ready_part(health: &Health, part: &str) -> Answer {
     let (_, parts) = health.report(Instant::now());
     match parts.into_iter().find(|(name, _)| *name == part) {
-        None => (StatusCode::NOT_FOUND, format!("there is no part {part} at work\n")),
+        None => (StatusCode::NOT_FOUND, format!("there is no part {part}; /readyz?verbose lists all parts\n")),
         Some((_, None)) => (StatusCode::OK, "ok\n".to_owned()),
-        Some((_, Some(wrong))) => (StatusCode::SERVICE_UNAVAILABLE, format!("{wrong}\n")),
+        Some((_, Some(problem))) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
     }
 }

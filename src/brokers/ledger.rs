@@ -1,27 +1,28 @@
-//! What every policy claims on a broker, and what the broker holds. Pure. A binding is kept in memory once, however
-//! many policies claim it and whether or not the broker holds it.
+//! The bindings that policies claim on a broker, and the bindings that the broker has. Pure. A binding is in memory once,
+//! however many policies claim it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Holdings, LISTED};
+use super::{Holdings, MAX_LISTED};
 use crate::api::{AppliedBinding, BindingList};
 use crate::domain::grants::Bindings;
 
-/// Claims by the UID of a policy.
-pub type Claims = HashMap<String, Bindings>;
+/// The claimed bindings, by the UID of the policy.
+pub type ClaimedBindings = HashMap<String, Bindings>;
 
-/// Who claims what.
+/// Which policy claims which bindings.
 #[derive(Debug, Default)]
 pub struct Ledger {
     by_policy: HashMap<String, Box<[Arc<AppliedBinding>]>>,
+    /// By how many policies each binding is claimed.
     counts: HashMap<Arc<AppliedBinding>, u32>,
 }
 
 impl Ledger {
     /// A ledger with these claims.
     #[must_use]
-    pub fn new(claims: Claims) -> Self {
+    pub fn new(claims: ClaimedBindings) -> Self {
         let mut ledger = Self::default();
         for (policy, bindings) in claims {
             ledger.set(&policy, &bindings);
@@ -29,7 +30,7 @@ impl Ledger {
         ledger
     }
 
-    /// Replaces the claims of a policy, and says whether they are others than before.
+    /// Replaces the claims of a policy, and returns whether they changed.
     pub fn set(&mut self, policy: &str, bindings: &Bindings) -> bool {
         let before = self.by_policy.get(policy).map(AsRef::as_ref).unwrap_or_default();
         if before.iter().map(AsRef::as_ref).eq(bindings) {
@@ -55,7 +56,7 @@ impl Ledger {
         true
     }
 
-    /// The one copy of a binding.
+    /// The shared copy of a binding, or a new one if no policy claims it.
     #[must_use]
     pub fn share(&self, binding: &AppliedBinding) -> Arc<AppliedBinding> {
         self.counts.get_key_value(binding).map_or_else(|| Arc::new(binding.clone()), |(known, _)| known.clone())
@@ -75,51 +76,51 @@ impl Ledger {
     }
 }
 
-/// What a broker holds, as far as is known.
+/// The cached ACLs of a broker.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct BrokerState {
     bindings: HashSet<Arc<AppliedBinding>>,
     foreign: Vec<String>,
 }
 
-impl Held {
-    /// What the broker has listed.
+impl BrokerState {
+    /// From a list of the broker.
     #[must_use]
     pub fn new(listed: Holdings, ledger: &Ledger) -> Self {
         let bindings = listed.bindings.iter().map(|binding| ledger.share(binding)).collect();
         Self { bindings, foreign: listed.foreign }
     }
 
-    /// Whether the broker holds a binding.
+    /// Whether the broker has a binding.
     #[must_use]
     pub fn contains(&self, binding: &AppliedBinding) -> bool {
         self.bindings.contains(binding)
     }
 
-    /// A binding was added.
+    /// Notes that a binding was created.
     pub fn insert(&mut self, binding: Arc<AppliedBinding>) {
         self.bindings.insert(binding);
     }
 
-    /// A binding was removed.
+    /// Notes that a binding was deleted.
     pub fn remove(&mut self, binding: &AppliedBinding) {
         self.bindings.remove(binding);
     }
 
-    /// How many bindings are claimed and held.
+    /// How many claimed bindings the broker has.
     #[must_use]
     pub fn applied(&self, ledger: &Ledger) -> u32 {
         count(ledger.counts.keys().filter(|binding| self.contains(binding)).count())
     }
 
-    /// What is claimed and the broker lacks.
+    /// The claimed bindings that the broker lacks.
     #[must_use]
     pub fn missing(&self, ledger: &Ledger) -> Bindings {
         let missing = ledger.counts.keys().filter(|binding| !self.contains(binding));
         missing.map(|binding| AppliedBinding::clone(binding)).collect()
     }
 
-    /// What the broker holds and nobody claims.
+    /// The ACLs that no policy claims.
     #[must_use]
     pub fn unmanaged(&self, ledger: &Ledger) -> BindingList {
         let unclaimed: Vec<&Arc<AppliedBinding>> =
@@ -128,21 +129,22 @@ impl Held {
     }
 }
 
-/// What a broker had held and lost. What was never there, because it was just asked for or is refused, is not drift.
+/// The bindings that a broker had and lost. A binding that was never there is not drift: it is new, or the broker refuses it.
 #[derive(Debug, Default)]
-pub struct Drift {
-    /// How often a binding was found missing since the session began.
+pub struct DriftTracker {
+    /// How many bindings were found missing since the session began.
     pub found: u64,
-    /// How often one was put back.
+    /// How many of them were created again.
     pub repaired: u64,
-    /// Whether the broker was compared before. At first only the records of policies tell what it should hold.
+    /// Whether a comparison was made before. At the first one, only the status of the policies says which bindings the
+    /// broker had.
     compared: bool,
     lost: BTreeSet<AppliedBinding>,
 }
 
-impl Drift {
-    /// Takes up what a comparison has found missing. `before` is what the broker held, as far as was known.
-    pub fn find(&mut self, missing: &Bindings, before: &Held) {
+impl DriftTracker {
+    /// Adds the bindings that a comparison found missing. `before` is the state before the comparison.
+    pub fn add_missing(&mut self, missing: &Bindings, before: &BrokerState) {
         for binding in missing {
             if (!self.compared || before.contains(binding)) && self.lost.insert(binding.clone()) {
                 self.found += 1;
@@ -151,28 +153,28 @@ impl Drift {
         self.compared = true;
     }
 
-    /// Forgets what the broker holds again, or nobody wants any more.
-    pub fn settle(&mut self, ledger: &Ledger, held: &Held) {
+    /// Removes the bindings that the broker has again, and those that no policy claims any more.
+    pub fn remove_resolved(&mut self, ledger: &Ledger, broker: &BrokerState) {
         let repaired = &mut self.repaired;
         self.lost.retain(|binding| {
-            let back = held.contains(binding);
+            let back = broker.contains(binding);
             *repaired += u64::from(back);
             !back && ledger.needs(binding)
         });
     }
 
-    /// What is lost and was not put back.
+    /// The bindings that are still missing.
     #[must_use]
     pub fn lost(&self) -> BindingList {
         listed(self.lost.iter().map(ToString::to_string).collect())
     }
 }
 
-fn listed(mut words: Vec<String>) -> BindingList {
-    let count = count(words.len());
-    words.sort_unstable();
-    words.truncate(LISTED);
-    BindingList { count, first: words }
+fn listed(mut descriptions: Vec<String>) -> BindingList {
+    let count = count(descriptions.len());
+    descriptions.sort_unstable();
+    descriptions.truncate(MAX_LISTED);
+    BindingList { count, first: descriptions }
 }
 
 fn count(number: usize) -> u32 {
@@ -199,10 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_is_needed_until_the_last_claim_on_it_goes() {
+    fn a_binding_is_needed_until_its_last_claim_is_gone() {
         let mut ledger = Ledger::default();
         assert!(ledger.set("one", &claim(&["a", "b"])));
-        assert!(!ledger.set("one", &claim(&["a", "b"])), "nothing is new");
+        assert!(!ledger.set("one", &claim(&["a", "b"])), "the same claims again");
         ledger.set("two", &claim(&["a"]));
         assert!(ledger.needs_besides(&binding("a"), "one") && ledger.needs_besides(&binding("a"), "two"));
         assert!(!ledger.needs_besides(&binding("b"), "one") && ledger.needs_besides(&binding("b"), "two"));
@@ -213,43 +215,47 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_held_before_is_drift() {
+    fn only_a_binding_that_was_there_is_drift() {
         let mut ledger = Ledger::default();
         ledger.set("one", &claim(&["a"]));
-        let (mut drift, mut held) = (Drift::default(), Held::default());
-        drift.find(&held.missing(&ledger), &Held::default());
-        assert_eq!((drift.found, drift.lost().count), (1, 1), "recorded as applied, and not there at the first look");
-        held.insert(ledger.share(&binding("a")));
-        drift.settle(&ledger, &held);
+        let (mut drift, mut broker) = (DriftTracker::default(), BrokerState::default());
+        drift.add_missing(&broker.missing(&ledger), &BrokerState::default());
+        assert_eq!(
+            (drift.found, drift.lost().count),
+            (1, 1),
+            "recorded as applied, and missing at the first comparison"
+        );
+        broker.insert(ledger.share(&binding("a")));
+        drift.remove_resolved(&ledger, &broker);
         assert_eq!((drift.repaired, drift.lost().count), (1, 0));
         ledger.set("two", &claim(&["b"]));
-        drift.find(&held.missing(&ledger), &held);
-        assert_eq!(drift.found, 1, "asked for a moment ago, and not there yet");
-        let empty = Held::default();
-        drift.find(&empty.missing(&ledger), &held);
-        drift.find(&empty.missing(&ledger), &empty);
+        drift.add_missing(&broker.missing(&ledger), &broker);
+        assert_eq!(drift.found, 1, "a new claim is not drift");
+        let empty = BrokerState::default();
+        drift.add_missing(&empty.missing(&ledger), &broker);
+        drift.add_missing(&empty.missing(&ledger), &empty);
         assert_eq!(
             (drift.found, drift.lost().first),
             (2, vec![binding("a").to_string()]),
-            "found once, not at every look"
+            "counted once, not at every comparison"
         );
         ledger.set("one", &Bindings::new());
-        drift.settle(&ledger, &empty);
-        assert_eq!((drift.repaired, drift.lost().count), (1, 0), "nobody wants it any more");
+        drift.remove_resolved(&ledger, &empty);
+        assert_eq!((drift.repaired, drift.lost().count), (1, 0), "no policy claims it any more");
     }
 
     #[test]
-    fn what_is_held_is_compared_with_what_is_claimed() {
+    fn acls_of_the_broker_are_compared_with_the_claims() {
         let mut ledger = Ledger::default();
         ledger.set("one", &claim(&["a", "b"]));
         let listed = Holdings { bindings: claim(&["b", "c"]), foreign: vec!["a denial".into()] };
-        let mut held = Held::new(listed, &ledger);
-        assert_eq!(held.missing(&ledger), claim(&["a"]));
-        let unmanaged = held.unmanaged(&ledger);
+        let mut broker = BrokerState::new(listed, &ledger);
+        assert_eq!(broker.missing(&ledger), claim(&["a"]));
+        let unmanaged = broker.unmanaged(&ledger);
         assert_eq!(unmanaged.count, 2);
         assert_eq!(unmanaged.first, ["User:CN=orders: Write on topic c", "a denial"]);
-        held.insert(ledger.share(&binding("a")));
-        assert!(held.missing(&ledger).is_empty());
-        assert!(Arc::strong_count(&ledger.share(&binding("a"))) > 3, "kept once");
+        broker.insert(ledger.share(&binding("a")));
+        assert!(broker.missing(&ledger).is_empty());
+        assert!(Arc::strong_count(&ledger.share(&binding("a"))) > 3, "one shared copy");
     }
 }

@@ -1,4 +1,5 @@
-//! Message brokers: one session per connection, one view of what the broker holds, one queue of changes.
+//! Message brokers: one session for each `BrokerConnection`. A session caches the ACLs of its broker and is the only writer of
+//! them. ACLs are called bindings here.
 
 pub mod kafka;
 mod ledger;
@@ -9,61 +10,64 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 
+use thiserror::Error;
+
 use crate::api::{AppliedBinding, Reason};
 use crate::domain::grants::Bindings;
 
-/// Why a broker did not do what was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why an operation on a broker failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message}")]
 pub struct BrokerFailure {
-    /// What kind of failure it is.
+    /// The reason of the condition that reports it.
     pub reason: Reason,
-    /// The cause and the next step, in words.
+    /// Subject, cause and next step, for people.
     pub message: String,
 }
 
-/// What a broker says of itself.
+/// Facts about a cluster that its brokers report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterFacts {
-    /// The ID that the cluster gives itself.
+    /// ID of the cluster.
     pub cluster_id: Option<String>,
-    /// How many brokers it has.
+    /// Number of brokers in the cluster.
     pub brokers: u32,
-    /// Whether it lets the operator change bindings.
+    /// Whether the operator may create and delete bindings.
     pub may_alter: bool,
 }
 
-/// How many bindings are listed in words at most.
-const LISTED: usize = 50;
+/// How many bindings a status lists at most; the others are only counted.
+const MAX_LISTED: usize = 50;
 
-/// What a broker holds.
+/// All ACLs of a broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holdings {
-    /// Bindings that a policy could have made.
+    /// ACLs that a policy could have created.
     pub bindings: Bindings,
-    /// Everything else, in words.
+    /// A description of every other ACL, such as a denial.
     pub foreign: Vec<String>,
 }
 
-/// Results of a batch: what failed, and why. What is not named succeeded.
+/// The bindings of a batch that failed, each with the cause. All others succeeded.
 pub type Failures = BTreeMap<AppliedBinding, String>;
 
-/// Administration of one broker over one connection. An error means that the connection is of no more use.
+/// Administration of one broker over one connection. After an error the connection cannot be used any more.
 pub trait Admin: Send + Sized + 'static {
-    /// What it takes to connect.
+    /// Addresses and credentials.
     type Config: Clone + Send + Sync + 'static;
 
     /// Connects.
     fn connect(config: &Self::Config) -> impl Future<Output = Result<Self, BrokerFailure>> + Send;
 
-    /// What the broker is, and what it lets the operator do.
+    /// Reads facts about the cluster, and which rights the operator has.
     fn facts(&mut self) -> impl Future<Output = Result<ClusterFacts, BrokerFailure>> + Send;
 
-    /// What the broker holds.
+    /// Lists all ACLs.
     fn list(&mut self) -> impl Future<Output = Result<Holdings, BrokerFailure>> + Send;
 
-    /// Adds bindings in one batch, and returns when the broker itself lists them.
+    /// Creates bindings in one batch, and returns when the broker lists them.
     fn add(&mut self, bindings: &Bindings) -> impl Future<Output = Result<Failures, BrokerFailure>> + Send;
 
-    /// Removes bindings in one batch. What is not there counts as removed.
+    /// Deletes bindings in one batch. A binding that does not exist counts as deleted.
     fn remove(&mut self, bindings: &Bindings) -> impl Future<Output = Result<Failures, BrokerFailure>> + Send;
 }

@@ -1,4 +1,4 @@
-//! The brokers that are connected, by the name of their connection.
+//! The brokers with a session, by the name of their `BrokerConnection`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,28 +9,28 @@ use tokio::sync::Semaphore;
 use super::kafka::ClientAccess;
 use super::session::Session;
 
-/// A connected broker.
+/// A broker with a session.
 pub struct Broker {
-    /// What a client needs to connect besides its own certificate.
+    /// Addresses and authorities that a client needs besides its own certificate.
     pub access: ClientAccess,
-    /// The session.
+    /// The session with the broker.
     pub session: Session,
-    /// Whether nothing may be changed there.
+    /// Whether the connection is in mode `Observe`: nothing is changed on the broker.
     pub observes: bool,
-    /// Digest of the configuration that the session was started with; it is replaced when this changes.
+    /// Digest of the configuration of the session. When it changes, a new session replaces this one.
     pub source: String,
-    /// Permits for logins with the credentials of clients.
+    /// Limits how many logins with the credentials of clients run at the same time.
     pub logins: Arc<Semaphore>,
-    /// How much of its drift was reported already.
+    /// How much of the drift of the session was reported already.
     pub reported: ReportedDrift,
 }
 
-/// Bindings that a broker had lost.
+/// Numbers of bindings that the broker had lost since its session began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drift {
-    /// How many were found missing.
+    /// How many bindings were found missing.
     pub found: u64,
-    /// How many of them were put back.
+    /// How many of them were created again.
     pub repaired: u64,
 }
 
@@ -39,8 +39,8 @@ pub struct Drift {
 pub struct ReportedDrift(Mutex<Drift>);
 
 impl ReportedDrift {
-    /// Takes over the totals of a session, and returns how much of them was not reported before.
-    pub fn news(&self, total: Drift) -> Drift {
+    /// Remembers the totals of a session, and returns by how much they exceed the totals that were reported before.
+    pub fn take_unreported(&self, total: Drift) -> Drift {
         let reported = std::mem::replace(&mut *self.0.lock(), total);
         Drift {
             found: total.found.saturating_sub(reported.found),
@@ -49,24 +49,24 @@ impl ReportedDrift {
     }
 }
 
-/// All brokers.
+/// All brokers with a session.
 #[derive(Default)]
 pub struct Brokers(RwLock<HashMap<String, Arc<Broker>>>);
 
 impl Brokers {
-    /// A broker by name.
+    /// The broker of a connection.
     pub fn get(&self, name: &str) -> Option<Arc<Broker>> {
         self.0.read().get(name).cloned()
     }
 
-    /// Adds or replaces a broker.
+    /// Adds or replaces the broker of a connection.
     pub fn set(&self, name: &str, broker: Broker) -> Arc<Broker> {
         let broker = Arc::new(broker);
         self.0.write().insert(name.to_owned(), broker.clone());
         broker
     }
 
-    /// Removes a broker; its session ends with the last use of it. Says whether it was there.
+    /// Removes the broker of a connection, and returns whether there was one. Its session ends when nothing uses it any more.
     pub fn remove(&self, name: &str) -> bool {
         self.0.write().remove(name).is_some()
     }

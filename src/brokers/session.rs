@@ -1,77 +1,95 @@
-//! The session with one broker: the only place that changes it.
+//! The session with one broker: the only writer of its ACLs.
 //!
-//! Policies ask for what they want; requests that wait together go out as one batch: additions, then removals. The
-//! ledger of what every policy wants decides what is still needed when one of them lets go, and what has to be put
-//! back when the broker lost it.
+//! Policies send demands. The demands that wait at the same time are carried out as one batch: creations, then deletions. The
+//! ledger knows the claims of every policy. It decides whether a binding is still needed when a policy stops claiming it, and
+//! which bindings are created again when the broker has lost them.
 
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
-use super::ledger::{Claims, Drift, Held, Ledger};
+use super::ledger::{BrokerState, ClaimedBindings, DriftTracker, Ledger};
 use super::{Admin, BrokerFailure, ClusterFacts, Failures};
 use crate::api::{BindingList, Reason};
 use crate::domain::fence::Fence;
 use crate::domain::grants::{Bindings, Difference, difference};
 
-/// How many requests form a batch at most.
-const BATCH: usize = 1024;
-/// How many may wait; who asks then waits too, nothing is dropped.
-const QUEUE: usize = 4096;
-/// How long changes gather before they are reported: a report looks at everything that the broker holds.
-const GATHER: Duration = Duration::from_millis(500);
+/// How many demands a batch has at most.
+const MAX_BATCH: usize = 1024;
+/// How many demands may wait. When the queue is full, senders wait; no demand is dropped.
+const MAX_QUEUE: usize = 4096;
+/// How long changes wait to be reported together: a report goes through all ACLs of the broker.
+const DEBOUNCE: Duration = Duration::from_millis(500);
 
-/// What a policy wants of a broker.
+/// The bindings that a policy wants on a broker.
 #[derive(Clone, Debug)]
 pub struct Demand {
     /// UID of the policy.
     pub policy: String,
-    /// All bindings that it wants.
+    /// All bindings that its spec asks for.
     pub wanted: Bindings,
-    /// All bindings that it recorded as applied, wanted or not.
+    /// All bindings that its status records as applied, wanted or not.
     pub recorded: Bindings,
-    /// Whether to change the broker, or only to say what would change.
+    /// Whether to change the broker, or only to report what would change.
     pub enforce: bool,
 }
 
-/// What became of a demand.
+/// The outcome of a demand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// What had to change, or would have to.
+    /// The bindings that were created and deleted, or would be.
     pub difference: Difference,
-    /// What the broker refused.
+    /// The bindings that the broker refused to change.
     pub failures: Failures,
 }
 
-/// How the session stands.
+/// Whether a session is connected.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ConnectionState {
+    /// The first attempt has not ended yet.
+    #[default]
+    Connecting,
+    /// It is connected to this cluster.
+    Connected(ClusterFacts),
+    /// The last attempt failed, or the connection was lost.
+    Failed(BrokerFailure),
+}
+
+/// The state of a session.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    /// Connected to what, or why not; `None` before the first attempt has ended.
-    pub connection: Option<Result<ClusterFacts, BrokerFailure>>,
-    /// How many bindings policies hold there.
+    /// Whether it is connected.
+    pub connection: ConnectionState,
+    /// How many claimed bindings the broker has.
     pub applied: u32,
-    /// What others made.
+    /// The ACLs that no policy claims.
     pub unmanaged: BindingList,
-    /// What policies applied and the broker lacks.
+    /// The bindings that policies applied and the broker has lost.
     pub missing: BindingList,
     /// How many bindings were found missing since the session began.
     pub drift_found: u64,
-    /// How many of them were put back.
+    /// How many of them were created again.
     pub drift_repaired: u64,
 }
 
 impl State {
+    /// Whether the first attempt to connect has ended, in whatever way.
+    #[must_use]
+    pub fn has_result(&self) -> bool {
+        self.connection != ConnectionState::Connecting
+    }
+
     /// Whether the broker answers.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        matches!(self.connection, Some(Ok(_)))
+        matches!(self.connection, ConnectionState::Connected(_))
     }
 
-    /// Whether changes can be made.
+    /// Whether the operator may change ACLs.
     #[must_use]
     pub fn may_change(&self) -> bool {
-        matches!(&self.connection, Some(Ok(facts)) if facts.may_alter)
+        matches!(&self.connection, ConnectionState::Connected(facts) if facts.may_alter)
     }
 }
 
@@ -88,20 +106,29 @@ enum Message {
 }
 
 impl Session {
-    /// Starts a session. `claims` are the recorded bindings of every policy on this broker: without them the first
-    /// removal could take what a policy needs that has not been heard yet. Nothing is changed once `fence` has fallen.
-    pub fn start<A: Admin>(config: A::Config, enforce: bool, resync: Duration, claims: Claims, fence: Fence) -> Self {
-        let (demands, inbox) = mpsc::channel(QUEUE);
+    /// Starts a session. `broker` is the name of its `BrokerConnection`, for the log. `claims` are the recorded bindings of
+    /// every policy on this broker: without them the first deletion could remove a binding that another policy needs, whose
+    /// demand has not arrived yet. Nothing is changed once `fence` has fallen.
+    pub fn start<A: Admin>(
+        broker: &str,
+        config: A::Config,
+        enforce: bool,
+        resync: Duration,
+        claims: ClaimedBindings,
+        fence: Fence,
+    ) -> Self {
+        let (demands, inbox) = mpsc::channel(MAX_QUEUE);
         let (publish, state) = watch::channel(State::default());
         let worker = Worker::<A> {
+            broker: broker.to_owned(),
             config,
             enforce,
             resync,
             fence,
             ledger: Ledger::new(claims),
-            held: Held::default(),
+            state: BrokerState::default(),
             facts: ClusterFacts::default(),
-            drift: Drift::default(),
+            drift: DriftTracker::default(),
             inbox,
             publish,
         };
@@ -109,27 +136,27 @@ impl Session {
         Self { demands, state }
     }
 
-    /// Brings the broker to what a policy wants, and says what became of it.
+    /// Carries out a demand, and returns its outcome.
     ///
     /// # Errors
-    /// When the broker cannot be reached or refuses the operator as a whole.
+    /// When the broker cannot be reached, or refuses the operator as a whole.
     pub async fn ensure(&self, demand: Demand) -> Result<Outcome, BrokerFailure> {
         let stopped = || BrokerFailure {
             reason: Reason::BrokerNotReady,
-            message: "the session with the broker is being replaced; it is tried again".into(),
+            message: "the session with the broker is being replaced; retrying".into(),
         };
         let (reply, answer) = oneshot::channel();
         self.demands.send(Message::Ensure(demand, reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Forgets a policy that is gone; what it held stays on the broker.
+    /// Drops the claims of a deleted policy. Its bindings stay on the broker.
     pub async fn forget(&self, policy: &str) {
-        // A session that has ended has nothing to forget.
+        // A session that has ended has no claims.
         let _ = self.demands.send(Message::Forget(policy.to_owned())).await;
     }
 
-    /// How the session stands, and a way to wait for changes.
+    /// The state of the session, and a way to wait for changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
@@ -137,14 +164,15 @@ impl Session {
 }
 
 struct Worker<A: Admin> {
+    broker: String,
     config: A::Config,
     enforce: bool,
     resync: Duration,
     fence: Fence,
     ledger: Ledger,
-    held: Held,
+    state: BrokerState,
     facts: ClusterFacts,
-    drift: Drift,
+    drift: DriftTracker,
     inbox: mpsc::Receiver<Message>,
     publish: watch::Sender<State>,
 }
@@ -161,7 +189,12 @@ impl<A: Admin> Worker<A> {
                 },
                 Err(failure) => failure,
             };
-            tracing::warn!(reason = failure.reason.as_str(), message = failure.message, "broker session interrupted");
+            tracing::warn!(
+                broker = self.broker,
+                reason = failure.reason.as_str(),
+                error = failure.message,
+                "broker session interrupted; retrying"
+            );
             self.report(Err(failure));
             let pause = Duration::from_millis((250 * 2_u64.saturating_pow(attempts.min(8))).min(30_000));
             attempts = attempts.saturating_add(1);
@@ -171,18 +204,18 @@ impl<A: Admin> Worker<A> {
         }
     }
 
-    /// Connects. At the first attempt those who ask wait for it; later they are told what was wrong the last time, as
-    /// a broker that hangs must not hold them. `None` when nobody will ask any more.
+    /// Connects. At the first attempt, demands wait for its end. Later ones are answered with the last failure, since a
+    /// broker that hangs must not delay them. `None` when the last handle was dropped.
     async fn connect(&mut self) -> Option<Result<A, BrokerFailure>> {
         let config = self.config.clone();
         let connecting = A::connect(&config);
-        if self.publish.borrow().connection.is_none() {
+        if !self.publish.borrow().has_result() {
             return Some(connecting.await);
         }
         self.refuse_during(connecting).await
     }
 
-    /// Serves demands over one connection, until nobody asks any more (`Ok`) or the connection fails.
+    /// Carries out demands over one connection until the last handle is dropped (`Ok`) or the connection fails.
     async fn serve(&mut self, mut admin: A, attempts: &mut u32) -> Result<(), BrokerFailure> {
         self.resync(&mut admin).await?;
         *attempts = 0;
@@ -200,11 +233,11 @@ impl<A: Admin> Worker<A> {
                 first = self.inbox.recv() => {
                     let Some(first) = first else { return Ok(()) };
                     let mut batch = vec![first];
-                    while batch.len() < BATCH && let Ok(next) = self.inbox.try_recv() {
+                    while batch.len() < MAX_BATCH && let Ok(next) = self.inbox.try_recv() {
                         batch.push(next);
                     }
-                    if self.settle(&mut admin, batch).await? {
-                        report_at.get_or_insert(Instant::now() + GATHER);
+                    if self.carry_out(&mut admin, batch).await? {
+                        report_at.get_or_insert(Instant::now() + DEBOUNCE);
                     }
                 }
                 () = report => {
@@ -216,15 +249,15 @@ impl<A: Admin> Worker<A> {
         }
     }
 
-    /// Carries out a batch, and says whether it changed anything.
-    async fn settle(&mut self, admin: &mut A, batch: Vec<Message>) -> Result<bool, BrokerFailure> {
+    /// Carries out a batch, and returns whether claims or ACLs changed.
+    async fn carry_out(&mut self, admin: &mut A, batch: Vec<Message>) -> Result<bool, BrokerFailure> {
         let mut demands = Vec::new();
         let mut changed = false;
         for message in batch {
             match message {
                 Message::Forget(policy) => changed |= self.ledger.set(&policy, &Bindings::new()),
                 Message::Ensure(demand, reply) => {
-                    // What is only observed keeps what it has applied; what is enforced claims what it wants.
+                    // In mode Observe a policy keeps its claims on the bindings that it has applied.
                     let enforced = demand.enforce && self.enforce;
                     let claim = if enforced { &demand.wanted } else { &demand.recorded };
                     changed |= self.ledger.set(&demand.policy, claim);
@@ -232,15 +265,15 @@ impl<A: Admin> Worker<A> {
                 }
             }
         }
-        // All claims stand before any removal is considered, so two policies that let go together do not keep each
-        // other's bindings alive.
+        // All claims are updated before any deletion is considered: two policies that stop claiming a binding in one batch
+        // must not keep it for each other.
         let differences: Vec<Difference> = demands
             .iter()
             .map(|(demand, _, _)| {
                 difference(
                     &demand.wanted,
                     &demand.recorded,
-                    |binding| self.held.contains(binding),
+                    |binding| self.state.contains(binding),
                     |binding| self.ledger.needs_besides(binding, &demand.policy),
                 )
             })
@@ -262,8 +295,8 @@ impl<A: Admin> Worker<A> {
                     Ok(Outcome { difference, failures })
                 }
             };
-            tracing::debug!(policy = demand.policy, ok = answer.is_ok(), "settled");
-            // Nobody waits any more when the operator is stopping.
+            tracing::debug!(broker = self.broker, policy = demand.policy, ok = answer.is_ok(), "demand carried out");
+            // The receiver is gone when the operator is stopping.
             let _ = reply.send(answer);
         }
         if !result?.is_empty() {
@@ -274,45 +307,48 @@ impl<A: Admin> Worker<A> {
         Ok(changed)
     }
 
-    /// Additions first, then removals.
+    /// Creates bindings first, then deletes others.
     async fn change(&mut self, admin: &mut A, add: &Bindings, remove: &Bindings) -> Result<Failures, BrokerFailure> {
         let mut failures = Failures::new();
         if !add.is_empty() {
             failures.extend(self.fence.guard(admin.add(add)).await.ok_or_else(not_leading)??);
             for binding in add.iter().filter(|binding| !failures.contains_key(*binding)) {
-                self.held.insert(self.ledger.share(binding));
+                self.state.insert(self.ledger.share(binding));
             }
         }
         if !remove.is_empty() {
             let refused = self.fence.guard(admin.remove(remove)).await.ok_or_else(not_leading)??;
             for binding in remove.iter().filter(|binding| !refused.contains_key(*binding)) {
-                self.held.remove(binding);
+                self.state.remove(binding);
             }
             failures.extend(refused);
         }
         Ok(failures)
     }
 
-    /// Compares the whole broker with the ledger, and puts back what is missing.
+    /// Compares all ACLs of the broker with the ledger, and creates the missing ones again.
     async fn resync(&mut self, admin: &mut A) -> Result<(), BrokerFailure> {
         self.facts = admin.facts().await?;
-        let held = Held::new(admin.list().await?, &self.ledger);
-        let missing = held.missing(&self.ledger);
-        let before = std::mem::replace(&mut self.held, held);
-        self.drift.find(&missing, &before);
+        let listed = BrokerState::new(admin.list().await?, &self.ledger);
+        let missing = listed.missing(&self.ledger);
+        let before = std::mem::replace(&mut self.state, listed);
+        self.drift.add_missing(&missing, &before);
         if self.enforce && !missing.is_empty() {
             self.change(admin, &missing, &Bindings::new()).await?;
         }
-        self.drift.settle(&self.ledger, &self.held);
+        self.drift.remove_resolved(&self.ledger, &self.state);
         self.report(Ok(()));
         Ok(())
     }
 
-    /// Answers everybody who asks until something else has ended; `None` when nobody will ask any more.
+    /// Answers demands with the last failure until a future has ended. `None` when the last handle was dropped.
     async fn refuse_during<T>(&mut self, until: impl Future<Output = T>) -> Option<T> {
         let failure = match &self.publish.borrow().connection {
-            Some(Err(failure)) => failure.clone(),
-            _ => BrokerFailure { reason: Reason::BrokerNotReady, message: "not connected yet".into() },
+            ConnectionState::Failed(failure) => failure.clone(),
+            _ => BrokerFailure {
+                reason: Reason::BrokerNotReady,
+                message: "the session with the broker is not connected yet; retrying".into(),
+            },
         };
         tokio::pin!(until);
         loop {
@@ -336,9 +372,12 @@ impl<A: Admin> Worker<A> {
 
     fn report(&self, connection: Result<(), BrokerFailure>) {
         let fresh = State {
-            connection: Some(connection.map(|()| self.facts.clone())),
-            applied: self.held.applied(&self.ledger),
-            unmanaged: self.held.unmanaged(&self.ledger),
+            connection: match connection {
+                Ok(()) => ConnectionState::Connected(self.facts.clone()),
+                Err(failure) => ConnectionState::Failed(failure),
+            },
+            applied: self.state.applied(&self.ledger),
+            unmanaged: self.state.unmanaged(&self.ledger),
             missing: self.drift.lost(),
             drift_found: self.drift.found,
             drift_repaired: self.drift.repaired,
@@ -352,5 +391,8 @@ impl<A: Admin> Worker<A> {
 }
 
 fn not_leading() -> BrokerFailure {
-    BrokerFailure { reason: Reason::BrokerNotReady, message: "this process does not hold the lease any more".into() }
+    BrokerFailure {
+        reason: Reason::BrokerNotReady,
+        message: "this process lost the lease; writes are fenced off".into(),
+    }
 }

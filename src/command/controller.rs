@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use credence::controllers::{self, Settings};
 use credence::domain::fence::Fence;
-use credence::kubernetes::client::client;
+use credence::kubernetes::client::{ClientError, client};
 use credence::kubernetes::health::{Health, Stage};
 use credence::kubernetes::lease::Candidate;
 use credence::metrics::Metrics;
@@ -60,8 +60,8 @@ pub enum ControllerError {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// The configuration does not make a client of the API server.
-    #[error("cannot set up a client of the API server: {0}")]
-    Client(String),
+    #[error("cannot set up a client of the API server")]
+    Client(#[from] ClientError),
     /// An address cannot be served on.
     #[error("cannot serve on {address}")]
     Serve {
@@ -125,9 +125,9 @@ async fn serve_a_term(
     let identity = args.identity.clone().unwrap_or_else(process::default_identity);
     let fence = Fence::default();
     let duration = Duration::from_secs(args.lease_seconds);
-    let unfenced = client(config.clone(), &identity, None, metrics.clone()).map_err(ControllerError::Client)?;
+    let unfenced = client(config.clone(), &identity, None, metrics.clone())?;
     let mut candidate = Candidate::new(unfenced, &args.namespace, identity.clone(), duration, fence.clone());
-    let client = client(config, &identity, Some(fence.clone()), metrics.clone()).map_err(ControllerError::Client)?;
+    let client = client(config, &identity, Some(fence.clone()), metrics.clone())?;
     let settings = Settings {
         namespace: args.namespace.clone(),
         cluster_domain: args.cluster_domain.clone(),

@@ -1,14 +1,15 @@
-//! The component label: what a Secret or ConfigMap that Credence writes is for, and which entries of data it has.
+//! The component label: the purpose of a managed Secret or ConfigMap, and the entries of its data.
 
 use std::fmt;
 
 use super::report::REPORT_ENTRY;
 use super::route::ROUTE_ENTRY;
-/// Label that every written Secret and ConfigMap carries, and that the watches select.
+
+/// Label of every managed Secret and ConfigMap; the watches select it.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "credence");
-/// Label that says what a written object is for.
+/// Label with the purpose of a managed object.
 pub const COMPONENT: &str = "credence.dev/component";
-/// Annotation that says for which object of another namespace an object was written, as `Kind/namespace/name`.
+/// Annotation with the object of another namespace that a managed object was written for, as `Kind/namespace/name`.
 pub const FOR: &str = "credence.dev/for";
 
 /// The entries of a certificate in a Secret (type `kubernetes.io/tls`), with the authorities above it.
@@ -17,7 +18,7 @@ const CERTIFICATE: &[&str] = &["tls.crt", "tls.key", "ca.crt"];
 /// The entries of a Secret with generated webhook keys, in the order in which the operator writes them.
 pub const WEBHOOK_KEYS: &[&str] = &["keys.json", "signing-key", "signing-key-id", "verification-key", "type"];
 
-/// What a written object is for: every value that the label `credence.dev/component` has.
+/// The purpose of a managed object: the values of the label `credence.dev/component`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Component {
     /// Secret with the root of an embedded authority.

@@ -1,8 +1,8 @@
-//! What the operator and the edge agree on: the route documents that the operator writes, the reports that the edge writes,
-//! and the label that says what a written object is for. Data only; no I/O here.
+//! The contract between the operator and the edge: the route documents that the operator writes, the reports that the edge
+//! writes, and the component label of managed objects. Data only; no I/O here.
 //!
-//! The forms in this module are stored. A field that is renamed or an entry that is moved makes what is stored unreadable, so
-//! a change needs another [`FORMAT`](crate::contract::route::FORMAT) and a line in the CHANGELOG.
+//! The formats in this module are stored. Renaming a field or moving an entry makes stored documents unreadable, so such a
+//! change needs another [`FORMAT`](crate::contract::route::FORMAT) and a line in the CHANGELOG.
 
 pub mod component;
 pub mod report;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{WebhookDestinationSpec, WebhookEndpointSpec};
 use crate::domain::secret::{SecretText, serialize_exposed};
 
-/// Version of the form of route documents. It is part of their digest, so that routes of another version are written anew.
+/// Version of the form of route documents. It is part of their digest, so that routes of another version are written again.
 pub const FORMAT: &str = "2";
 /// The entry of a route Secret that holds the document.
 pub const ROUTE_ENTRY: &str = "route.json";
@@ -48,10 +48,10 @@ pub struct WebhookReference {
 /// The spec of a webhook, of either kind.
 #[derive(Clone, Serialize, Deserialize, PartialEq)]
 pub enum Spec {
-    /// Of a `WebhookEndpoint`, which receives deliveries from outside.
+    /// The spec of a `WebhookEndpoint`, which receives deliveries from outside.
     #[serde(rename = "endpoint")]
     Endpoint(Box<WebhookEndpointSpec>),
-    /// Of a `WebhookDestination`, to which services of the cluster send.
+    /// The spec of a `WebhookDestination`, to which services of the cluster send.
     #[serde(rename = "destination")]
     Destination(Box<WebhookDestinationSpec>),
 }

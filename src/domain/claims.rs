@@ -1,4 +1,5 @@
-//! Names that only one object may hold. The oldest object holds it, and among equals the first by kind, namespace and name.
+//! Claims on names that only one object may hold. The oldest object holds a name; among objects of the same age, the first by
+//! kind, namespace and name does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,12 +7,12 @@ use std::sync::Arc;
 use super::name::{Name, ObjectRef};
 use crate::api::KindName;
 
-/// What one object claims.
+/// The claim of one object.
 #[derive(Debug)]
 pub struct Claim {
     /// When the object was created, in seconds since 1970.
     pub created: i64,
-    /// What it claims.
+    /// The names that it claims.
     pub keys: BTreeSet<String>,
 }
 
@@ -27,16 +28,16 @@ impl Claimed {
     }
 }
 
-/// Claims on keys of one kind, kept up to date object by object.
+/// The claims of all objects on names of one kind.
 #[derive(Debug, Default)]
 pub struct Claims {
-    /// Key, age and object: the first object of a key holds it.
+    /// Name, creation time and object: the first object of a name holds it.
     by_key: BTreeSet<(Arc<str>, i64, ObjectRef)>,
     by_object: BTreeMap<ObjectRef, Claimed>,
 }
 
 impl Claims {
-    /// Replaces the claim of one object, and returns the other objects that claim the same names.
+    /// Replaces the claim of one object, and returns the other objects whose names it claimed before or claims now.
     pub fn update(&mut self, object: &ObjectRef, claim: Option<Claim>) -> BTreeSet<ObjectRef> {
         let claim = claim.filter(|claim| !claim.keys.is_empty());
         let is_same = match (self.by_object.get(object), &claim) {
@@ -65,13 +66,13 @@ impl Claims {
         affected
     }
 
-    /// The object that holds a key.
+    /// The object that holds a name.
     #[must_use]
     pub fn holder(&self, key: &str) -> Option<&ObjectRef> {
         self.holders(key).next()
     }
 
-    /// All objects that claim a key, the holder first.
+    /// All objects that claim a name, the holder first.
     pub fn holders(&self, key: &str) -> impl Iterator<Item = &ObjectRef> {
         self.entries(key).map(|(_, _, object)| object)
     }
@@ -82,7 +83,7 @@ impl Claims {
         self.by_key.range(begin..).take_while(move |(found, _, _)| **found == *key)
     }
 
-    /// The one copy of a key.
+    /// The shared copy of a name.
     fn share(&self, key: &str) -> Arc<str> {
         self.entries(key).next().map_or_else(|| key.into(), |(key, _, _)| key.clone())
     }
@@ -101,11 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn the_older_object_holds_a_claim_and_the_younger_takes_over_when_it_goes() {
+    fn the_oldest_claim_holds_until_it_is_gone() {
         let mut claims = Claims::default();
         claims.update(&name("young"), Some(claim(2, &["orders"])));
         let affected = claims.update(&name("old"), Some(claim(1, &["orders"])));
-        assert_eq!(affected, BTreeSet::from([name("young")]), "the younger one must look again");
+        assert_eq!(affected, BTreeSet::from([name("young")]), "the younger object must be reconciled");
         assert_eq!(claims.holder("orders"), Some(&name("old")));
         assert_eq!(claims.update(&name("old"), None), BTreeSet::from([name("young")]));
         assert_eq!(claims.holder("orders"), Some(&name("young")));
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_claim_disturbs_nobody() {
+    fn an_unchanged_claim_affects_no_object() {
         let mut claims = Claims::default();
         claims.update(&name("b"), Some(claim(2, &["x"])));
         assert!(!claims.update(&name("a"), Some(claim(1, &["x"]))).is_empty());
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_begins_like_another_is_another() {
+    fn a_name_that_is_the_beginning_of_another_is_distinct() {
         let mut claims = Claims::default();
         claims.update(&name("a"), Some(claim(1, &["or", "orders.dead"])));
         claims.update(&name("b"), Some(claim(2, &["orders"])));

@@ -1,4 +1,4 @@
-//! What a topic policy means on a broker: grants become bindings, and bindings become a difference.
+//! From grants to broker ACLs: the bindings of a grant, and the difference between wanted and existing bindings.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::api::{
     Action, AppliedBinding, BindingOperation, BindingPattern, BindingResource, Grant, Topic, TopicAccess,
 };
 
-/// A set of bindings in a stable order.
+/// A set of bindings, ordered.
 pub type Bindings = BTreeSet<AppliedBinding>;
 
 impl fmt::Display for AppliedBinding {
@@ -17,12 +17,16 @@ impl fmt::Display for AppliedBinding {
             BindingResource::Topic => "topic",
             BindingResource::Group => "group",
         };
+        let operation = match self.operation {
+            BindingOperation::Read => "Read",
+            BindingOperation::Write => "Write",
+        };
         let star = if self.pattern == BindingPattern::Prefixed { "*" } else { "" };
-        write!(formatter, "{}: {:?} on {resource} {}{star}", self.principal, self.operation, self.name)
+        write!(formatter, "{}: {operation} on {resource} {}{star}", self.principal, self.name)
     }
 }
 
-/// Name of the topic, or the prefix followed by `*`.
+/// The name of the topic, or its prefix followed by `*`.
 #[must_use]
 pub fn describe_topic(topic: &Topic) -> String {
     match (&topic.name, &topic.prefix) {
@@ -32,14 +36,14 @@ pub fn describe_topic(topic: &Topic) -> String {
     }
 }
 
-/// Whether a namespace may own the topic. A prefix is owned when all that it covers is.
+/// Whether a namespace may own a topic. It owns a prefix when it owns every topic that begins with the prefix.
 #[must_use]
 pub fn may_own(topic: &Topic, access: &[TopicAccess], namespace_labels: &Labels) -> bool {
     let Some(owned) = topic.name.as_ref().or(topic.prefix.as_ref()) else { return false };
     given_prefixes(access, namespace_labels).any(|prefix| owned.starts_with(prefix))
 }
 
-/// The prefixes that a namespace was given.
+/// The topic prefixes that a namespace may own.
 pub fn given_prefixes<'a>(access: &'a [TopicAccess], namespace_labels: &Labels) -> impl Iterator<Item = &'a str> {
     access
         .iter()
@@ -47,7 +51,7 @@ pub fn given_prefixes<'a>(access: &'a [TopicAccess], namespace_labels: &Labels) 
         .flat_map(|entry| entry.topic_prefixes.iter().map(String::as_str))
 }
 
-/// The bindings of one grant. `Describe` is implied by both operations (KIP-11), so it is not asked for.
+/// The bindings of one grant. Read and Write imply `Describe` (KIP-11), so there is no binding for it.
 #[must_use]
 pub fn bindings(topic: &Topic, grant: &Grant, principal: &str) -> Bindings {
     let (pattern, name) = match (&topic.name, &topic.prefix) {
@@ -83,13 +87,13 @@ pub fn bindings(topic: &Topic, grant: &Grant, principal: &str) -> Bindings {
     bindings
 }
 
-/// The rights of one grant in words.
+/// A description of the rights of one grant.
 #[must_use]
 pub fn describe_grant(topic: &Topic, grant: &Grant) -> String {
     let topic = describe_topic(topic);
     let mut actions = grant.actions.clone();
     actions.sort();
-    let words: Vec<String> = actions
+    let texts: Vec<String> = actions
         .iter()
         .map(|action| match (action, &grant.consumer_group) {
             (Action::Publish, _) => format!("Publish to {topic}"),
@@ -97,31 +101,32 @@ pub fn describe_grant(topic: &Topic, grant: &Grant) -> String {
             (Action::Consume, None) => format!("Consume from {topic}"),
         })
         .collect();
-    words.join(", ")
+    texts.join(", ")
 }
 
-/// What has to change on a broker for one policy.
+/// The bindings to create and to delete for one policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Bindings that the broker lacks.
     pub add: Bindings,
-    /// Bindings that this policy applied, does not want any more, and no other policy needs.
+    /// Bindings that the policy applied and does not want any more, and that no other policy needs.
     pub remove: Bindings,
 }
 
-/// Compares. Only what is in `recorded` can ever be removed, and only if `needed_elsewhere` says no.
+/// The difference between wanted and existing bindings. Only recorded bindings are ever deleted, and only when no other policy
+/// needs them.
 #[must_use]
 pub fn difference(
     wanted: &Bindings,
     recorded: &Bindings,
-    held: impl Fn(&AppliedBinding) -> bool,
+    exists: impl Fn(&AppliedBinding) -> bool,
     needed_elsewhere: impl Fn(&AppliedBinding) -> bool,
 ) -> Difference {
     Difference {
-        add: wanted.iter().filter(|binding| !held(binding)).cloned().collect(),
+        add: wanted.iter().filter(|binding| !exists(binding)).cloned().collect(),
         remove: recorded
             .difference(wanted)
-            .filter(|binding| held(binding) && !needed_elsewhere(binding))
+            .filter(|binding| exists(binding) && !needed_elsewhere(binding))
             .cloned()
             .collect(),
     }
@@ -140,22 +145,22 @@ mod tests {
     }
 
     #[test]
-    fn consuming_needs_the_topic_and_the_group_and_publishing_only_the_topic() {
+    fn consume_needs_topic_and_group_and_publish_the_topic() {
         let consume = grant(
             serde_json::json!({"identity": {"name": "ledger"}, "actions": ["Consume"], "consumerGroup": "ledger"}),
         );
-        let words: Vec<String> =
+        let texts: Vec<String> =
             bindings(&topic("shop.orders"), &consume, "User:CN=ledger").iter().map(ToString::to_string).collect();
-        assert_eq!(words, ["User:CN=ledger: Read on topic shop.orders", "User:CN=ledger: Read on group ledger"]);
+        assert_eq!(texts, ["User:CN=ledger: Read on topic shop.orders", "User:CN=ledger: Read on group ledger"]);
         let publish = grant(serde_json::json!({"identity": {"name": "orders"}, "actions": ["Publish"]}));
         let prefix = Topic { name: None, prefix: Some("shop.".into()) };
-        let words: Vec<String> =
+        let texts: Vec<String> =
             bindings(&prefix, &publish, "User:CN=orders").iter().map(ToString::to_string).collect();
-        assert_eq!(words, ["User:CN=orders: Write on topic shop.*"]);
+        assert_eq!(texts, ["User:CN=orders: Write on topic shop.*"]);
     }
 
     #[test]
-    fn only_what_was_recorded_and_nobody_else_needs_is_removed() {
+    fn only_recorded_and_unneeded_bindings_are_deleted() {
         let publish = grant(serde_json::json!({"identity": {"name": "orders"}, "actions": ["Publish"]}));
         let of = |name: &str| bindings(&topic(name), &publish, "User:CN=orders");
         let (kept, dropped, shared, foreign) = (of("a"), of("b"), of("c"), of("d"));
@@ -167,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_owns_topics_below_its_prefixes_only() {
+    fn a_namespace_owns_topics_with_its_prefixes_only() {
         let access: Vec<TopicAccess> = serde_json::from_value(serde_json::json!([
             {"namespaceSelector": {"matchLabels": {"team": "shop"}}, "topicPrefixes": ["shop."]},
         ]))
@@ -178,6 +183,6 @@ mod tests {
         assert!(!may_own(&topic("shop.orders"), &access, &Labels::new()));
         let prefix = |prefix: &str| Topic { name: None, prefix: Some(prefix.into()) };
         assert!(may_own(&prefix("shop.orders."), &access, &shop));
-        assert!(!may_own(&prefix("sho"), &access, &shop), "a shorter prefix would reach others' topics");
+        assert!(!may_own(&prefix("sho"), &access, &shop), "a shorter prefix covers topics of others");
     }
 }

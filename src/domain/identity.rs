@@ -1,24 +1,36 @@
-//! Names: SPIFFE IDs, subjects, principals, and the DNS names that a namespace may claim.
+//! SPIFFE IDs, subjects, principals, and the DNS names that a namespace may claim.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
 use super::selector::{self, Labels};
 use crate::api::{DnsNameRule, ServiceIdentity};
+
+/// The longest SPIFFE ID, in bytes (SPIFFE-ID section 2.3).
+const MAX_ID: usize = 2048;
+
+/// A SPIFFE ID would be longer than the standard allows.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the SPIFFE ID {id} is longer than {MAX_ID} bytes; choose a shorter trust domain, namespace or ServiceAccount")]
+pub struct NameTooLong {
+    /// The ID that was derived.
+    pub id: String,
+}
 
 /// The SPIFFE ID of a ServiceAccount (SPIFFE-ID section 2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId(String);
 
 impl SpiffeId {
-    /// Derives the ID; there is no way to choose it freely.
+    /// Derives the ID. It cannot be chosen freely.
     ///
     /// # Errors
-    /// When it would be longer than 2048 bytes, the limit of the standard (section 2.3).
-    pub fn new(domain: &str, namespace: &str, service_account: &str) -> Result<Self, String> {
+    /// [`NameTooLong`].
+    pub fn new(domain: &str, namespace: &str, service_account: &str) -> Result<Self, NameTooLong> {
         let id = format!("spiffe://{domain}/ns/{namespace}/sa/{service_account}");
-        if id.len() > 2048 { Err(format!("the SPIFFE ID {id} is longer than 2048 bytes")) } else { Ok(Self(id)) }
+        if id.len() > MAX_ID { Err(NameTooLong { id }) } else { Ok(Self(id)) }
     }
 
     /// The URI.
@@ -34,7 +46,7 @@ impl fmt::Display for SpiffeId {
     }
 }
 
-/// The subject of a certificate. It depends on nothing that a rotation changes, because brokers map it to a principal.
+/// The subject of a certificate. A rotation never changes it, because brokers map it to a principal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// `O`: the trust domain.
@@ -66,8 +78,8 @@ impl Subject {
     }
 }
 
-/// X.520 allows 64 characters in each of these attributes; what is longer keeps its beginning and becomes unique by a
-/// hash of the whole.
+/// X.520 allows 64 characters in each of these attributes. A longer value is cut, and a hash of the whole value makes it
+/// unique.
 fn bounded(value: &str) -> String {
     if value.len() <= 64 {
         return value.to_owned();
@@ -82,20 +94,20 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A short, stable hash of a sequence of texts, for telling whether inputs changed.
+/// A short, stable hash of a sequence of texts (half of a SHA-256, in hexadecimal), to detect changes.
 #[must_use]
 pub fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
-        // The length keeps ("ab", "c") apart from ("a", "bc").
+        // With the lengths, ("ab", "c") and ("a", "bc") have different hashes.
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
     hex(&hasher.finalize())[..32].to_owned()
 }
 
-/// Whether a namespace may have `name` in a certificate: names below `<namespace>.svc` and
-/// `<namespace>.svc.<cluster domain>` are its own, everything else must be given to it by the trust domain.
+/// Whether a namespace may have a DNS name in a certificate. Names below `<namespace>.svc` and
+/// `<namespace>.svc.<cluster domain>` are its own; the trust domain must allow any other.
 #[must_use]
 pub fn may_claim(
     name: &str,
@@ -108,7 +120,7 @@ pub fn may_claim(
     if own.iter().any(|own| below(name, own)) {
         return true;
     }
-    // A suffix such as `example` must not reach names of Services when the cluster domain lies below it.
+    // A suffix such as `example` must not allow names of Services when the cluster domain ends in it.
     if name == "svc" || below(name, "svc") || name == cluster_domain || below(name, cluster_domain) {
         return false;
     }
@@ -137,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_claims_its_own_services_and_what_it_was_given() {
+    fn a_namespace_may_claim_its_services_and_allowed_names() {
         for name in [
             "orders.shop.svc",
             "orders.shop.svc.cluster.local",
@@ -150,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_cannot_claim_names_of_others() {
+    fn a_namespace_may_not_claim_names_of_others() {
         for name in [
             "orders.billing.svc",
             "orders.billing.svc.cluster.local",
@@ -171,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn names_at_their_limits_give_subjects_within_x520() {
+    fn the_longest_names_give_subjects_within_x520() {
         let long = "a".repeat(253);
         let other = format!("{}b", "a".repeat(252));
         let one = Subject::new(&"d".repeat(255), &"n".repeat(63), &long);
@@ -181,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_principal_is_what_kafka_derives_from_the_subject() {
+    fn the_principal_equals_the_one_that_kafka_derives() {
         assert_eq!(Subject::new("demo", "shop", "orders").kafka_principal(), "User:CN=orders,OU=shop,O=demo");
     }
 }

@@ -1,11 +1,11 @@
-//! An index: which objects use a key, such as the name of a broker.
+//! An index from a key, such as the name of a broker, to the objects that refer to it.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::name::Name;
 
-/// The objects of one kind, by the keys that each of them uses.
+/// The objects of one kind, by the keys that they refer to.
 #[derive(Debug)]
 pub struct Index<K>(BTreeSet<(K, Name)>);
 
@@ -16,7 +16,7 @@ impl<K> Default for Index<K> {
 }
 
 impl<K: Ord + Clone> Index<K> {
-    /// Replaces the keys that an object used before by those that it uses now.
+    /// Replaces the keys of an object.
     pub fn update(&mut self, object: &Name, before: Vec<K>, after: Vec<K>) {
         for key in before {
             if !after.contains(&key) {
@@ -24,19 +24,19 @@ impl<K: Ord + Clone> Index<K> {
             }
         }
         for key in after {
-            // Equal keys share their text: ten thousand identities name one trust domain.
+            // Equal keys share their text: ten thousand identities may refer to one trust domain.
             let known = self.entries(&key).next().map(|(known, _)| known.clone());
             self.0.insert((known.unwrap_or(key), object.clone()));
         }
     }
 
-    /// The objects that use a key.
+    /// The objects that refer to a key.
     #[must_use]
     pub fn users(&self, key: &K) -> Vec<Name> {
         self.entries(key).map(|(_, object)| object.clone()).collect()
     }
 
-    /// How many objects use a key.
+    /// How many objects refer to a key.
     #[must_use]
     pub fn count(&self, key: &K) -> usize {
         self.entries(key).count()
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_found_by_the_keys_that_it_uses_now() {
+    fn an_object_is_found_by_its_current_keys() {
         let (mut index, one, two) = (Index::default(), Name::new(Some("a"), "one"), Name::new(None, "two"));
         index.update(&one, vec![], vec!["kafka", "demo"]);
         index.update(&two, vec![], vec!["kafka"]);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_the_beginning_of_another_is_another_key() {
+    fn a_key_that_is_the_beginning_of_another_is_distinct() {
         let mut index = Index::default();
         index.update(&Name::new(None, "one"), vec![], vec!["kafka-prod"]);
         assert!(index.users(&"kafka").is_empty());

@@ -8,7 +8,7 @@ use thiserror::Error;
 pub struct InvalidField {
     /// The field, as a path in the spec: `target.service.timeout`.
     pub field: String,
-    /// What is wrong with it, and what to write instead.
+    /// Why the value cannot be used, and what to write instead.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! Which keys a webhook has, and when they turn. Pure: making a key is somebody else's work.
+//! Which generated keys a webhook has, and when they are rotated. Pure: keys are generated elsewhere.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -8,46 +8,46 @@ use super::invalid_field::InvalidField;
 use super::schedule::duration;
 use crate::api::{RotationPolicySpec, WebhookKeyAlgorithm, WebhookKeyState, WebhookKeyStatus, whole_seconds};
 
-/// What is known of a key without its material.
+/// A key without its secret part, as an annotation of its Secret records it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyRecord {
     /// Its ID.
     pub id: String,
-    /// First 16 hexadecimal digits of its SHA-256.
+    /// The first 16 hexadecimal digits of its SHA-256.
     pub fingerprint: String,
-    /// The public key, where it is one.
+    /// The public key of an asymmetric key pair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
-    /// From when on it is accepted.
+    /// From when signatures with it are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// Until when it is accepted.
+    /// Until when signatures with it are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
-    /// Since when senders are told to sign with it; before that it is only accepted.
+    /// Since when senders are asked to sign with it; before that, signatures with it are only accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signs_since: Option<Timestamp>,
 }
 
 impl KeyRecord {
-    /// What kind of key it is.
+    /// The algorithm of the key.
     #[must_use]
     pub fn algorithm(&self) -> WebhookKeyAlgorithm {
         if self.public_key.is_some() { WebhookKeyAlgorithm::Ed25519 } else { WebhookKeyAlgorithm::HmacSha256 }
     }
 }
 
-/// When keys turn.
+/// When keys are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRotation {
     /// How long senders sign with one key.
     pub every: SignedDuration,
-    /// How long the former one is accepted after that.
+    /// How long the former key is accepted after that.
     pub overlap: SignedDuration,
-    /// Keys made before this are turned now.
+    /// Keys that were generated before this time are rotated.
     pub issued_before: Option<Timestamp>,
-    /// Keys do not turn.
+    /// Whether rotation is suspended.
     pub suspend: bool,
 }
 
@@ -63,10 +63,10 @@ impl Default for KeyRotation {
 }
 
 impl KeyRotation {
-    /// Reads a rotation policy.
+    /// From a rotation policy.
     ///
     /// # Errors
-    /// Says which value is wrong and what to write instead.
+    /// The field that is invalid.
     pub fn new(spec: &RotationPolicySpec) -> Result<Self, InvalidField> {
         let defaults = Self::default();
         let credentials = spec.credentials.clone().unwrap_or_default();
@@ -79,23 +79,23 @@ impl KeyRotation {
     }
 }
 
-/// What a key set is to be.
+/// The decision about the keys of a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The keys of before, without those that have ended.
+    /// The present keys that are still valid, with their new times.
     pub keys: Vec<KeyRecord>,
-    /// What kind of key has to be made, if one more has to be. It is the first, and signs at once, when no other signs.
+    /// The algorithm of a key to generate; `None` if no key is needed. If no other key signs, the new key signs immediately.
     pub make: Option<WebhookKeyAlgorithm>,
-    /// When to look again.
+    /// When to decide again.
     pub until: Timestamp,
 }
 
-/// Decides about the keys that the operator has made. A new key is accepted first; senders are told to use it once every
-/// edge is known to accept it (`programmed`), and from then on the former one has an end. Where the edge signs, it signs
-/// with all of them, and receivers have that long to take up the new one.
+/// Decides about generated keys. A new key is accepted first. When every edge replica accepts it (`programmed`), senders are
+/// asked to sign with it, and the former key gets an end. Where the edge signs, it signs with all keys during that overlap, so
+/// that receivers have time to install the new one.
 #[must_use]
 pub fn decide(
-    turning: &KeyRotation,
+    rotation: &KeyRotation,
     algorithm: WebhookKeyAlgorithm,
     keys: &[KeyRecord],
     programmed: bool,
@@ -108,39 +108,39 @@ pub fn decide(
     let signing = keys.iter().position(signs);
     let next = keys.iter().position(waits);
     let mut make = false;
-    let mut turns_at = None;
+    let mut rotate_at = None;
     match (signing, next) {
         (None, None) => make = true,
         (None, Some(next)) => keys[next].signs_since = Some(now),
         (Some(signing), Some(next)) if programmed => {
-            keys[signing].not_after = Some(add(now, turning.overlap));
+            keys[signing].not_after = Some(add(now, rotation.overlap));
             keys[next].signs_since = Some(now);
         }
         (Some(_), Some(_)) => {}
         (Some(signing), None) => {
             let made = keys[signing].not_before.unwrap_or(now);
             let since = keys[signing].signs_since.unwrap_or(now);
-            let ordered = turning.issued_before.filter(|before| made < *before);
-            let due = add(since, turning.every);
-            turns_at = (!turning.suspend).then(|| ordered.map_or(due, |before| due.min(before)));
+            let requested = rotation.issued_before.filter(|before| made < *before);
+            let due = add(since, rotation.every);
+            rotate_at = (!rotation.suspend).then(|| requested.map_or(due, |before| due.min(before)));
             if keys[signing].algorithm() != algorithm {
-                turns_at = Some(now);
+                rotate_at = Some(now);
             }
-            make = turns_at.is_some_and(|at| at <= now);
+            make = rotate_at.is_some_and(|at| at <= now);
         }
     }
     let ends = keys.iter().filter_map(|key| key.not_after);
-    let until = ends.chain(turns_at).min().unwrap_or(Timestamp::MAX);
+    let until = ends.chain(rotate_at).min().unwrap_or(Timestamp::MAX);
     Decision { keys, make: make.then_some(algorithm), until }
 }
 
-/// The key that senders are told to sign with.
+/// The key that senders are asked to sign with.
 #[must_use]
 pub fn signing(keys: &[KeyRecord]) -> Option<&KeyRecord> {
     keys.iter().filter(|key| key.signs_since.is_some()).max_by_key(|key| key.signs_since)
 }
 
-/// How every key stands, in the order given.
+/// The status of every key, in the given order.
 #[must_use]
 pub fn describe(keys: &[KeyRecord], now: Timestamp) -> Vec<WebhookKeyStatus> {
     let begun = |key: &&KeyRecord| key.not_before.is_none_or(|begin| begin <= now);
@@ -170,7 +170,7 @@ pub fn describe(keys: &[KeyRecord], now: Timestamp) -> Vec<WebhookKeyStatus> {
         .collect()
 }
 
-/// When the standing of any key changes next by itself.
+/// When the state of any key changes next, without any write.
 #[must_use]
 pub fn next_change(keys: &[KeyRecord], now: Timestamp) -> Option<Timestamp> {
     keys.iter().flat_map(|key| [key.not_before, key.not_after]).flatten().filter(|at| *at > now).min()
@@ -199,61 +199,61 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_accepted_everywhere_before_anybody_signs_with_it() {
-        let turning = KeyRotation::default();
-        assert_eq!(decide(&turning, HmacSha256, &[], false, at(0)).make, Some(HmacSha256));
+    fn a_key_is_accepted_everywhere_before_it_signs() {
+        let rotation = KeyRotation::default();
+        assert_eq!(decide(&rotation, HmacSha256, &[], false, at(0)).make, Some(HmacSha256));
         let first = signs(0, key("a", 0, None));
-        let kept = decide(&turning, HmacSha256, std::slice::from_ref(&first), true, at(719));
+        let kept = decide(&rotation, HmacSha256, std::slice::from_ref(&first), true, at(719));
         assert_eq!((kept.make, kept.until), (None, at(720)));
-        let due = decide(&turning, HmacSha256, std::slice::from_ref(&first), true, at(720));
+        let due = decide(&rotation, HmacSha256, std::slice::from_ref(&first), true, at(720));
         assert_eq!(
             (due.make, &due.keys[..]),
             (Some(HmacSha256), &[first.clone()][..]),
-            "the first still signs, without an end"
+            "the first still signs and has no end"
         );
         let both = [first, key("b", 720, None)];
         assert_eq!(
-            decide(&turning, HmacSha256, &both, false, at(800)).keys,
+            decide(&rotation, HmacSha256, &both, false, at(800)).keys,
             both,
-            "an edge does not know the new one yet"
+            "an edge replica does not accept the new key yet"
         );
-        let turned = decide(&turning, HmacSha256, &both, true, at(800));
-        assert_eq!(turned.keys, [signs(0, key("a", 0, Some(824))), signs(800, key("b", 720, None))]);
-        assert_eq!(signing(&turned.keys).unwrap().id, "b");
-        assert_eq!((turned.make, turned.until), (None, at(824)));
-        let ended = decide(&turning, HmacSha256, &turned.keys, true, at(824));
+        let rotated = decide(&rotation, HmacSha256, &both, true, at(800));
+        assert_eq!(rotated.keys, [signs(0, key("a", 0, Some(824))), signs(800, key("b", 720, None))]);
+        assert_eq!(signing(&rotated.keys).unwrap().id, "b");
+        assert_eq!((rotated.make, rotated.until), (None, at(824)));
+        let ended = decide(&rotation, HmacSha256, &rotated.keys, true, at(824));
         assert_eq!(ended.keys, [signs(800, key("b", 720, None))]);
         assert_eq!(ended.until, at(1520));
     }
 
     #[test]
-    fn an_order_turns_what_was_made_before_it_once() {
-        let turning = KeyRotation { issued_before: Some(at(10)), ..KeyRotation::default() };
+    fn a_request_rotates_older_keys_once() {
+        let rotation = KeyRotation { issued_before: Some(at(10)), ..KeyRotation::default() };
         let first = [signs(0, key("a", 0, None))];
-        assert_eq!(decide(&turning, HmacSha256, &first, true, at(9)).until, at(10));
-        assert!(decide(&turning, HmacSha256, &first, true, at(10)).make.is_some());
+        assert_eq!(decide(&rotation, HmacSha256, &first, true, at(9)).until, at(10));
+        assert!(decide(&rotation, HmacSha256, &first, true, at(10)).make.is_some());
         let both = [signs(0, key("a", 0, Some(34))), signs(11, key("b", 10, None))];
         assert!(
-            decide(&turning, HmacSha256, &both, true, at(12)).make.is_none(),
-            "the new one is not older than the order"
+            decide(&rotation, HmacSha256, &both, true, at(12)).make.is_none(),
+            "the new key is not older than the request"
         );
-        assert!(decide(&KeyRotation { suspend: true, ..turning }, HmacSha256, &first, true, at(5000)).make.is_none());
+        assert!(decide(&KeyRotation { suspend: true, ..rotation }, HmacSha256, &first, true, at(5000)).make.is_none());
     }
 
     #[test]
-    fn another_algorithm_turns_the_key_at_once_and_once() {
+    fn another_algorithm_rotates_immediately_and_once() {
         let suspended = KeyRotation { suspend: true, ..KeyRotation::default() };
         let first = [signs(0, key("a", 0, None))];
         assert_eq!(decide(&suspended, Ed25519, &first, true, at(1)).make, Some(Ed25519));
         let public = KeyRecord { public_key: Some("whpk_".into()), ..key("b", 1, None) };
         let both = [first[0].clone(), public];
-        let turned = decide(&suspended, Ed25519, &both, true, at(1));
-        assert_eq!((turned.make, signing(&turned.keys).unwrap().id.as_str()), (None, "b"));
-        assert!(decide(&suspended, Ed25519, &turned.keys, true, at(2)).make.is_none());
+        let rotated = decide(&suspended, Ed25519, &both, true, at(1));
+        assert_eq!((rotated.make, signing(&rotated.keys).unwrap().id.as_str()), (None, "b"));
+        assert!(decide(&suspended, Ed25519, &rotated.keys, true, at(2)).make.is_none());
     }
 
     #[test]
-    fn every_key_is_described_as_it_stands() {
+    fn every_key_has_its_state() {
         let keys =
             [key("old", 0, Some(5)), key("retiring", 1, Some(20)), key("active", 4, None), key("next", 30, None)];
         let states: Vec<WebhookKeyState> = describe(&keys, at(10)).iter().map(|key| key.state).collect();

@@ -1,18 +1,19 @@
-//! Decisions. Everything here is pure: no client, no clock (`now` is a parameter), no randomness.
+//! Decisions. Everything here is pure: no client, no clock (`now` is a parameter), and no random numbers.
 
-pub mod claims;
-pub mod contention;
+pub(crate) mod altered;
+pub(crate) mod claims;
+pub(crate) mod contention;
 pub mod fence;
-pub mod grants;
-pub mod identity;
-pub mod in_effect;
-pub mod index;
-pub mod invalid_field;
-pub mod key_set;
-pub mod name;
-pub mod refusal;
-pub mod rotation;
-pub mod schedule;
-pub mod secret;
-pub mod selector;
-pub mod text;
+pub(crate) mod grants;
+pub(crate) mod identity;
+pub(crate) mod in_effect;
+pub(crate) mod index;
+pub(crate) mod invalid_field;
+pub(crate) mod key_set;
+pub(crate) mod name;
+pub(crate) mod refusal;
+pub(crate) mod rotation;
+pub(crate) mod schedule;
+pub(crate) mod secret;
+pub(crate) mod selector;
+pub(crate) mod text;

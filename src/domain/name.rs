@@ -7,17 +7,17 @@ use kube::Resource;
 
 use crate::api::{Kind, KindName};
 
-/// Namespace and name of an object. Kept in many places, so clones share the text.
+/// Namespace and name of an object. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
-    /// The namespace; empty for objects of the whole cluster.
+    /// The namespace; empty for cluster-scoped objects.
     pub namespace: Arc<str>,
     /// The name.
     pub name: Arc<str>,
 }
 
 impl Name {
-    /// The name of an object of a namespace, or of the cluster.
+    /// The name of a namespaced object, or of a cluster-scoped one.
     #[must_use]
     pub fn new(namespace: Option<&str>, name: &str) -> Self {
         Self { namespace: namespace.unwrap_or_default().into(), name: name.into() }
@@ -39,7 +39,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// An object of one of our kinds.
+/// A reference to an object of one of Credence's kinds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
     /// Its kind.
@@ -54,7 +54,7 @@ impl ObjectRef {
         Self { kind: K::KIND, name: Name::of(object) }
     }
 
-    /// Reads `Kind/namespace/name`, the form of the annotation `credence.dev/for`.
+    /// Parses `Kind/namespace/name`, the form of the annotation `credence.dev/for`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '/');

@@ -1,10 +1,10 @@
-//! A refusal: why an object, or a part of it, is not accepted.
+//! A refusal: why an object, or a part of it, cannot be processed.
 
 use std::fmt;
 
 use crate::api::Reason;
 
-/// Why something is refused: the reason of a condition, and a message that says what to do about it.
+/// Why something is refused: the reason and the message of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason, for programs.

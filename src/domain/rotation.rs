@@ -1,7 +1,8 @@
-//! When material is renewed: `(policy, material, what is wanted, now) -> decision`.
+//! When a certificate is renewed: `(rules, stored material, wanted material, now) -> decision`.
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::altered::AlteredBy;
 use super::invalid_field::InvalidField;
 use super::schedule::{self, Window, duration};
 use super::selector::{self, Labels};
@@ -10,20 +11,20 @@ use crate::api::{RotationPolicySpec, RotationTarget, RotationTargetKind};
 /// How far certificates are back-dated, for clocks that run behind.
 pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 
-/// The rules in force for one object.
+/// The rotation rules that are in effect for one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// How long a certificate is valid.
     pub lifetime: SignedDuration,
-    /// Part of the lifetime after which it is renewed.
+    /// After which part of its lifetime a certificate is renewed, in percent.
     pub renew_after_percent: u32,
-    /// When renewals may take place.
+    /// When renewals may take place; without windows, at any time.
     pub windows: Vec<Window>,
-    /// How many objects may be in the middle of a renewal.
+    /// How many objects may be renewed at the same time.
     pub max_concurrent: usize,
-    /// Renew what was issued before.
+    /// Certificates that were issued before this time are renewed.
     pub issued_before: Option<Timestamp>,
-    /// Renew only what would expire.
+    /// Only certificates that would expire are renewed.
     pub suspend: bool,
 }
 
@@ -41,7 +42,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Checks what the API server cannot check.
+    /// Checks the rules that the schema cannot express.
     ///
     /// # Errors
     /// The field that is invalid.
@@ -59,18 +60,18 @@ impl Rules {
     }
 }
 
-/// How closely a policy is attached to an object; the smallest wins.
+/// How specifically a policy applies to an object. The first one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attachment {
-    /// It names the object.
+    /// The policy names the object.
     Name,
-    /// It selects the object by labels.
+    /// The policy selects the object by labels.
     Selector,
-    /// It covers all objects of the kind.
+    /// The policy applies to all objects of the kind.
     Kind,
 }
 
-/// How a policy is attached to an object, if at all.
+/// How specifically a policy applies to an object; `None` if it does not.
 #[must_use]
 pub fn attachment(
     targets: &[RotationTarget],
@@ -89,56 +90,56 @@ pub fn attachment(
         .min()
 }
 
-/// What is known of stored material without reading its key.
+/// Facts about a stored certificate, without its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Material {
     /// When it was issued.
     pub issued_at: Timestamp,
-    /// Until when it is valid.
+    /// When it expires.
     pub not_after: Timestamp,
     /// Fingerprint of the authority that signed it.
     pub authority: String,
-    /// Digest of what its certificate was made from (names, key algorithm).
+    /// Digest of the inputs of the certificate: names and key algorithm.
     pub inputs: String,
-    /// Digest of what is stored beside it and changes without a new key (trust bundle, broker address).
+    /// Digest of the data that is stored with the certificate and changes without a new key: trust bundle and broker address.
     pub surroundings: String,
-    /// Who else has changed it.
-    pub altered_by: Option<String>,
+    /// The other writer that altered it. Then the other facts are not valid.
+    pub altered_by: Option<AlteredBy>,
     /// Serial number of the certificate, in hexadecimal.
     pub serial_number: String,
     /// SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: String,
 }
 
-/// What the material should be.
+/// What the stored certificate should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted<'a> {
     /// See [`Material::inputs`].
     pub inputs: &'a str,
     /// See [`Material::surroundings`].
     pub surroundings: &'a str,
-    /// Authorities whose certificates the trust bundle still verifies.
+    /// Fingerprints of the authorities whose certificates the trust bundle verifies.
     pub authorities: &'a [String],
-    /// Whether it was there before.
+    /// Whether a certificate existed before.
     pub existed: bool,
 }
 
-/// Why new material is made.
+/// Why a certificate is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// There is none yet.
+    /// No certificate exists yet.
     Missing,
-    /// Somebody else has deleted it.
+    /// Another writer deleted it.
     Deleted,
-    /// Somebody else has changed it.
+    /// Another writer changed it.
     Altered,
     /// It has expired.
     Expired,
-    /// It was issued by a clock that ran ahead, and is not valid yet.
+    /// Its issue time lies in the future: the clock of its issuer was fast.
     NotYetValid,
-    /// The spec asks for other names or another key.
+    /// The spec asks for other names or another key algorithm.
     SpecChanged,
-    /// It would expire before the next allowed time.
+    /// It would expire before the next renewal is allowed.
     Expiring,
     /// Its authority is no longer trusted.
     AuthorityReplaced,
@@ -149,19 +150,19 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Whether this is a renewal that `maxConcurrent` holds back, not one that repairs or saves an object.
+    /// Whether `maxConcurrent` limits this renewal. Repairs and the renewal of expiring certificates are not limited.
     #[must_use]
     pub fn is_paced(self) -> bool {
         matches!(self, Self::AuthorityReplaced | Self::Requested | Self::Due)
     }
 
-    /// Whether somebody else made it necessary.
+    /// Whether another writer made it necessary.
     #[must_use]
     pub fn is_repair(self) -> bool {
         matches!(self, Self::Deleted | Self::Altered)
     }
 
-    /// Its name in metrics and events.
+    /// The name in metrics and events.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -178,60 +179,60 @@ impl Cause {
         }
     }
 
-    /// The cause in words, after "because".
+    /// The cause as a clause, after "because".
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
-            Self::Missing => "there was none",
-            Self::Deleted => "somebody had deleted the Secret",
-            Self::Altered => "somebody had changed the Secret",
+            Self::Missing => "no certificate existed",
+            Self::Deleted => "another writer deleted the Secret",
+            Self::Altered => "another writer changed the Secret",
             Self::Expired => "it had expired",
-            Self::NotYetValid => "it was issued by a clock that ran ahead",
-            Self::SpecChanged => "the spec asks for other names or another key",
-            Self::Expiring => "it would have expired before the next allowed time",
+            Self::NotYetValid => "its issue time lies in the future",
+            Self::SpecChanged => "the spec asks for other names or another key algorithm",
+            Self::Expiring => "it would have expired before the next renewal was allowed",
             Self::AuthorityReplaced => "its authority was replaced",
-            Self::Requested => "it was issued before issuedBefore",
-            Self::Due => "its renewal point has passed",
+            Self::Requested => "it was issued before the time in issuedBefore",
+            Self::Due => "it was due for renewal",
         }
     }
 }
 
-/// Why a renewal that is due does not take place yet.
+/// Why a renewal that is due is on hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum HoldReason {
     /// The policy is suspended.
     Suspended,
     /// No window is open.
     OutsideWindows,
 }
 
-/// What to do with material now.
+/// What to do with a certificate now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Make new material.
+    /// Issue a new certificate.
     Issue(Cause),
-    /// Store the same certificate and key with new surroundings.
+    /// Store the same certificate and key again, with the current trust bundle or broker address.
     Refresh,
-    /// Leave it alone, and look again at this time.
+    /// Keep it, and decide again at this time.
     Keep {
-        /// When to look again.
+        /// When to decide again.
         until: Timestamp,
-        /// What holds a due renewal back.
-        held: Option<Held>,
+        /// Why a renewal that is due is on hold.
+        hold: Option<HoldReason>,
     },
 }
 
-/// When a certificate is renewed, windows aside. `seed` shifts the point by up to a tenth of the lifetime, always
-/// earlier and always by the same amount for one object.
+/// When a certificate is due for renewal, without regard to windows. `seed` moves the time earlier by up to a tenth of the
+/// lifetime, always by the same amount for one object.
 #[must_use]
 pub fn renewal_point(rules: &Rules, issued_at: Timestamp, not_after: Timestamp, seed: u64) -> Timestamp {
-    // A shorter lifetime in the policy takes effect on what was issued under a longer one.
+    // A shorter lifetime in the policy also applies to certificates that were issued with a longer one.
     let lifetime = seconds(not_after.duration_since(issued_at)).min(seconds(rules.lifetime));
     let shift = lifetime / 10 * i64::try_from(seed % 1000).unwrap_or(0) / 1000;
     add(issued_at, lifetime * i64::from(rules.renew_after_percent) / 100 - shift)
 }
 
-/// Decides about one certificate.
+/// Decides about one certificate. `material` is `None` when there is none.
 #[must_use]
 pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, seed: u64, now: Timestamp) -> Decision {
     let Some(material) = material else {
@@ -254,10 +255,10 @@ pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, s
     if margin <= now {
         return Decision::Issue(Cause::Expiring);
     }
-    let ordered = rules.issued_before.is_some_and(|before| before <= now && material.issued_at < before);
+    let requested = rules.issued_before.is_some_and(|before| before <= now && material.issued_at < before);
     let due = if !wanted.authorities.contains(&material.authority) {
         Some(Cause::AuthorityReplaced)
-    } else if ordered {
+    } else if requested {
         Some(Cause::Requested)
     } else if point <= now {
         Some(Cause::Due)
@@ -265,22 +266,22 @@ pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, s
         None
     };
     let opening = schedule::next_opening(&rules.windows, now);
-    let held = match due {
+    let hold = match due {
         None => None,
-        Some(_) if rules.suspend => Some(Held::Suspended),
-        Some(Cause::Due) if opening > now => Some(Held::OutsideWindows),
+        Some(_) if rules.suspend => Some(HoldReason::Suspended),
+        Some(Cause::Due) if opening > now => Some(HoldReason::OutsideWindows),
         Some(cause) => return Decision::Issue(cause),
     };
     if material.surroundings != wanted.surroundings {
         return Decision::Refresh;
     }
-    let until = match held {
+    let until = match hold {
         None => point,
-        Some(Held::Suspended) => margin,
-        Some(Held::OutsideWindows) => opening.min(margin),
+        Some(HoldReason::Suspended) => margin,
+        Some(HoldReason::OutsideWindows) => opening.min(margin),
     };
-    let order = rules.issued_before.filter(|before| *before > now);
-    Decision::Keep { until: order.map_or(until, |order| until.min(order)), held }
+    let request = rules.issued_before.filter(|before| *before > now);
+    Decision::Keep { until: request.map_or(until, |request| until.min(request)), hold }
 }
 
 fn seconds(duration: SignedDuration) -> i64 {
@@ -323,16 +324,16 @@ mod tests {
 
     #[test]
     fn a_fresh_certificate_is_kept_until_its_renewal_point() {
-        let kept = Decision::Keep { until: at(DAY * 66 / 100), held: None };
+        let kept = Decision::Keep { until: at(DAY * 66 / 100), hold: None };
         assert_eq!(decide_at(&Rules::default(), &material(), 60), kept);
         assert_eq!(decide_at(&Rules::default(), &material(), DAY * 66 / 100), Decision::Issue(Cause::Due));
     }
 
     #[test]
-    fn what_is_broken_is_made_anew_whatever_the_policy_says() {
+    fn a_broken_certificate_is_replaced_despite_suspension() {
         let rules = Rules { suspend: true, ..Rules::default() };
         for (spoilt, cause) in [
-            (Material { altered_by: Some("kubectl-edit".into()), ..material() }, Cause::Altered),
+            (Material { altered_by: Some(AlteredBy::Manager("kubectl-edit".into())), ..material() }, Cause::Altered),
             (Material { inputs: "other".into(), ..material() }, Cause::SpecChanged),
             (Material { not_after: at(30), ..material() }, Cause::Expired),
             (Material { issued_at: at(3600), ..material() }, Cause::NotYetValid),
@@ -351,59 +352,73 @@ mod tests {
     }
 
     #[test]
-    fn an_order_renews_what_is_older_once_and_a_future_order_waits() {
+    fn issued_before_renews_an_older_certificate_once() {
         let rules = |before| Rules { issued_before: Some(at(before)), ..Rules::default() };
         assert_eq!(decide_at(&rules(100), &material(), 200), Decision::Issue(Cause::Requested));
         let renewed = Material { issued_at: at(200), not_after: at(200 + DAY), ..material() };
-        assert!(matches!(decide_at(&rules(100), &renewed, 201), Decision::Keep { held: None, .. }));
-        assert_eq!(decide_at(&rules(300), &material(), 200), Decision::Keep { until: at(300), held: None });
+        assert!(matches!(decide_at(&rules(100), &renewed, 201), Decision::Keep { hold: None, .. }));
     }
 
     #[test]
-    fn suspension_stops_orders_and_renewals_but_not_the_safety_margin() {
+    fn issued_before_in_the_future_waits_for_its_time() {
+        let rules = Rules { issued_before: Some(at(300)), ..Rules::default() };
+        assert_eq!(decide_at(&rules, &material(), 200), Decision::Keep { until: at(300), hold: None });
+    }
+
+    #[test]
+    fn suspension_holds_renewals_until_the_safety_margin() {
         let rules = Rules { suspend: true, issued_before: Some(at(10)), ..Rules::default() };
         let margin = DAY * 66 / 100 + DAY * 34 / 100 / 2;
-        let held = Decision::Keep { until: at(margin), held: Some(Held::Suspended) };
+        let held = Decision::Keep { until: at(margin), hold: Some(HoldReason::Suspended) };
         assert_eq!(decide_at(&rules, &material(), 100), held);
         assert_eq!(decide_at(&rules, &material(), margin), Decision::Issue(Cause::Expiring));
     }
 
-    #[test]
-    fn a_window_delays_a_renewal_but_never_past_the_safety_margin_and_never_an_order() {
-        let window = |start: &str| {
-            let spec = RotationWindow { days: vec![], start: start.into(), duration: "1h".into(), time_zone: None };
-            vec![Window::new(&spec).unwrap()]
-        };
-        let due = DAY * 66 / 100;
-        let rules = Rules { windows: window("17:00"), ..Rules::default() };
-        let held = Decision::Keep { until: at(17 * 3600), held: Some(Held::OutsideWindows) };
-        assert_eq!(decide_at(&rules, &material(), due), held);
-        assert_eq!(decide_at(&rules, &material(), 17 * 3600), Decision::Issue(Cause::Due));
-        let far = Rules { windows: window("23:00"), issued_before: None, ..Rules::default() };
-        let margin = due + (DAY - due) / 2;
-        let held = Decision::Keep { until: at(margin), held: Some(Held::OutsideWindows) };
-        assert_eq!(decide_at(&far, &material(), due), held);
-        assert_eq!(decide_at(&far, &material(), margin), Decision::Issue(Cause::Expiring));
-        let ordered = Rules { issued_before: Some(at(10)), ..far };
-        assert_eq!(decide_at(&ordered, &material(), 60), Decision::Issue(Cause::Requested));
+    fn window(start: &str) -> Vec<Window> {
+        let spec = RotationWindow { days: vec![], start: start.into(), duration: "1h".into(), time_zone: None };
+        vec![Window::new(&spec).unwrap()]
     }
 
     #[test]
-    fn a_shorter_lifetime_takes_effect_on_what_is_already_issued() {
+    fn a_window_delays_a_renewal_until_the_safety_margin() {
+        let due = DAY * 66 / 100;
+        let rules = Rules { windows: window("17:00"), ..Rules::default() };
+        let held = Decision::Keep { until: at(17 * 3600), hold: Some(HoldReason::OutsideWindows) };
+        assert_eq!(decide_at(&rules, &material(), due), held);
+        assert_eq!(decide_at(&rules, &material(), 17 * 3600), Decision::Issue(Cause::Due));
+        let far = Rules { windows: window("23:00"), ..Rules::default() };
+        let margin = due + (DAY - due) / 2;
+        let held = Decision::Keep { until: at(margin), hold: Some(HoldReason::OutsideWindows) };
+        assert_eq!(decide_at(&far, &material(), due), held);
+        assert_eq!(decide_at(&far, &material(), margin), Decision::Issue(Cause::Expiring));
+    }
+
+    #[test]
+    fn a_window_does_not_delay_a_requested_renewal() {
+        let rules = Rules { windows: window("23:00"), issued_before: Some(at(10)), ..Rules::default() };
+        assert_eq!(decide_at(&rules, &material(), 60), Decision::Issue(Cause::Requested));
+    }
+
+    #[test]
+    fn a_shorter_lifetime_applies_to_issued_certificates() {
         let rules = Rules { lifetime: SignedDuration::from_hours(1), ..Rules::default() };
         assert_eq!(decide_at(&rules, &material(), 3600), Decision::Issue(Cause::Due));
     }
 
     #[test]
-    fn a_replaced_authority_renews_and_a_changed_bundle_only_refreshes() {
+    fn a_replaced_authority_renews_its_certificates() {
         let foreign = Material { authority: "gone".into(), ..material() };
         assert_eq!(decide_at(&Rules::default(), &foreign, 60), Decision::Issue(Cause::AuthorityReplaced));
+    }
+
+    #[test]
+    fn a_changed_bundle_refreshes_without_a_new_certificate() {
         let stale = Material { surroundings: "old".into(), ..material() };
         assert_eq!(decide_at(&Rules::default(), &stale, 60), Decision::Refresh);
     }
 
     #[test]
-    fn renewals_of_many_objects_spread_over_a_tenth_of_the_lifetime_and_never_come_late() {
+    fn renewals_spread_over_a_tenth_of_the_lifetime() {
         let rules = Rules::default();
         let points: Vec<i64> =
             (0..1000).map(|seed| renewal_point(&rules, at(0), at(DAY), seed * 7919).as_second()).collect();
@@ -412,8 +427,7 @@ mod tests {
         assert!(last - first > DAY / 11, "spread over {} s only", last - first);
     }
 
-    /// Ten years of a clock that ticks every ten minutes: never without a valid certificate, never more renewals than
-    /// the lifetime asks for.
+    /// Ten years in steps of ten minutes: there is always a valid certificate, and no more renewals than the lifetime asks for.
     #[test]
     fn ten_years_pass_without_a_gap() {
         let rules = Rules {
@@ -443,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn the_closest_attachment_is_found() {
+    fn the_most_specific_attachment_is_found() {
         let targets: Vec<RotationTarget> = serde_json::from_value(serde_json::json!([
             {"kind": "ServiceIdentity", "selector": {"matchLabels": {"tier": "edge"}}},
             {"kind": "ServiceIdentity", "name": "orders"},

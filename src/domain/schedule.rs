@@ -1,4 +1,4 @@
-//! Times of the week at which renewals may take place.
+//! Maintenance windows: the times of the week when renewals may take place.
 
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Checks what the API server cannot check.
+    /// Checks the rules that the schema cannot express.
     ///
     /// # Errors
     /// The field that is invalid.
@@ -25,10 +25,10 @@ impl Window {
         let invalid = |message| InvalidField::new("windows", message);
         let zone_name = window.time_zone.as_deref().unwrap_or("UTC");
         let zone = TimeZone::get(zone_name).map_err(|_| {
-            invalid(format!("the time zone {zone_name:?} is not known; use an IANA name such as Europe/Berlin"))
+            invalid(format!("the time zone \"{zone_name}\" is not known; use an IANA name such as Europe/Berlin"))
         })?;
         let start = Time::strptime("%H:%M", &window.start)
-            .map_err(|_| invalid(format!("the start {:?} is not a time; write HH:MM", window.start)))?;
+            .map_err(|_| invalid(format!("the start \"{}\" is not a time; write HH:MM", window.start)))?;
         Ok(Self {
             days: window.days.iter().copied().map(weekday).collect(),
             start,
@@ -37,10 +37,10 @@ impl Window {
         })
     }
 
-    /// The span of the opening that `now` lies in, or else of the next one.
+    /// Start and end of the opening that includes `now`, or else of the next one.
     fn opening(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let today = now.to_zoned(self.zone.clone()).date();
-        // Yesterday's opening may last until today, and the same weekday comes back after seven days.
+        // An opening of yesterday may last until today, and the same weekday returns after seven days.
         (-1..=8)
             .filter_map(|offset| today.checked_add(Span::new().days(offset)).ok())
             .filter(|date| self.days.is_empty() || self.days.contains(&date.weekday()))
@@ -51,13 +51,13 @@ impl Window {
     }
 }
 
-/// When renewals may take place next: `now` if a window is open or there is none.
+/// When renewals may take place next: `now` if a window is open or there are no windows.
 #[must_use]
 pub fn next_opening(windows: &[Window], now: Timestamp) -> Timestamp {
     windows.iter().filter_map(|window| window.opening(now)).map(|(opens, _)| opens.max(now)).min().unwrap_or(now)
 }
 
-/// The duration in a field of a spec, or else the default.
+/// The duration in a field of a spec, or the default if the field is not set.
 ///
 /// # Errors
 /// When the text is not a duration.
@@ -65,9 +65,9 @@ pub fn duration(field: &str, text: Option<&str>, default: SignedDuration) -> Res
     text.map_or(Ok(default), |text| parse_duration(field, text))
 }
 
-/// Reads a duration as Kubernetes users write it, such as `1h30m`.
+/// Parses a duration in the notation of Go and Kubernetes, such as `1h30m`.
 fn parse_duration(field: &str, text: &str) -> Result<SignedDuration, InvalidField> {
-    let invalid = |_| InvalidField::new(field, format!("{text:?} is not a duration; write one such as 24h or 90m"));
+    let invalid = |_| InvalidField::new(field, format!("\"{text}\" is not a duration; write one such as 24h or 90m"));
     text.parse().map_err(invalid)
 }
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_over_midnight_is_still_open_after_it() {
+    fn a_window_over_midnight_stays_open() {
         let windows = [window(&[Day::Mon], "23:00", "3h", "UTC")];
         let tuesday = at("2026-11-24T01:30:00Z");
         assert_eq!(next_opening(&windows, tuesday), tuesday);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_of_several_windows_counts_and_without_any_it_is_now() {
+    fn the_earliest_window_counts_and_none_means_now() {
         let now = at("2026-11-24T12:00:00Z");
         let windows = [window(&[Day::Fri], "02:00", "1h", "UTC"), window(&[Day::Wed], "02:00", "1h", "UTC")];
         assert_eq!(next_opening(&windows, now), at("2026-11-25T02:00:00Z"));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_time_zone_is_refused_by_name() {
+    fn an_unknown_time_zone_is_named_in_the_error() {
         let refused = Window::new(&RotationWindow {
             days: vec![],
             start: "02:00".into(),

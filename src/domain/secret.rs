@@ -1,4 +1,4 @@
-//! Secret texts: keys and passwords. What holds one cannot be printed or compared by accident.
+//! Secret texts: keys and passwords. They cannot be printed, compared or serialized by accident.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serializer};
 
 /// A private key, a shared secret or a password, as text. It is wiped from memory when it is dropped. It has no `PartialEq`,
-/// since `==` takes a time that depends on the content, no `Display`, and no `Serialize`: who must store it says so with
-/// [`serialize_exposed`].
+/// since the time that `==` takes depends on the content, no `Display`, and no `Serialize`: a field that is stored in a Secret
+/// uses [`serialize_exposed`].
 #[derive(Clone)]
 pub struct SecretText(SecretString);
 
 impl SecretText {
-    /// Takes over a text.
+    /// A secret from this text.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for storing it, signing with it, or connecting with it.
+    /// The text, to store it, sign with it or connect with it.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for SecretText {
     }
 }
 
-/// Writes the secret as a plain string, for `#[serde(serialize_with)]` on a field of what is stored in a Secret.
+/// Serializes a secret as a plain string, for `#[serde(serialize_with)]` on a field that is stored in a Secret.
 ///
 /// # Errors
 /// Those of the serializer.

@@ -1,4 +1,4 @@
-//! Label selectors as the API server understands them.
+//! Label selectors, with the semantics of the API server.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
-/// Whether `labels` satisfy `selector`. An empty selector matches everything; an operator that is not known matches
-/// nothing.
+/// Whether labels match a selector. An empty selector matches all objects, an unknown operator none.
 #[must_use]
 pub fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
     let exact = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));

@@ -1,4 +1,4 @@
-//! A signing authority and the certificates it issues, after the X.509-SVID standard.
+//! A signing authority and the certificates that it issues (SPIFFE X509-SVID).
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
@@ -17,7 +17,7 @@ use crate::domain::identity::{SpiffeId, Subject, digest};
 use crate::domain::rotation::BACKDATE;
 use crate::domain::secret::SecretText;
 
-/// An authority that can sign, with the roots that verify what it signs.
+/// An authority that can sign, with the roots that verify the certificates that it issues.
 pub struct SigningAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: Certificate,
@@ -26,13 +26,13 @@ pub struct SigningAuthority {
     roots: Vec<Certificate>,
     /// The trust bundle, in PEM.
     pub bundle_pem: String,
-    /// Digest of the bundle.
+    /// Digest of the trust bundle.
     pub bundle_hash: String,
-    /// Fingerprints of all authorities whose certificates the bundle verifies.
+    /// Fingerprints of the authorities whose certificates the trust bundle verifies.
     pub trusted: Vec<String>,
 }
 
-/// What a certificate is to say.
+/// The content of a certificate that is to be issued.
 #[derive(Clone, Debug)]
 pub struct LeafRequest {
     /// Its only URI name.
@@ -43,29 +43,29 @@ pub struct LeafRequest {
     pub dns_names: Vec<String>,
     /// Kind of its key.
     pub key_algorithm: KeyAlgorithm,
-    /// How long it is to be valid.
+    /// How long it is valid.
     pub lifetime: SignedDuration,
 }
 
-/// An issued certificate with its key.
+/// An issued certificate with its private key.
 #[derive(Clone, Debug)]
 pub struct Leaf {
-    /// The certificate, then the intermediates.
+    /// The certificate, then the intermediates, in PEM.
     pub chain_pem: String,
     /// Its private key.
     pub key: SecretText,
     /// The certificate itself.
     pub certificate: Certificate,
-    /// When it was issued, before back-dating.
+    /// When it was issued. Its `notBefore` is [`BACKDATE`] earlier.
     pub issued_at: Timestamp,
 }
 
 impl SigningAuthority {
-    /// Puts an authority together and checks that it can sign: the key fits, the certificate is an authority's, it is
+    /// Checks that an authority can sign: the key belongs to the certificate, the certificate is that of an authority, it is
     /// valid now, and it chains to one of the roots.
     ///
     /// # Errors
-    /// Says which of these does not hold.
+    /// The check that failed.
     pub fn new(
         chain: Vec<Certificate>,
         key: &SecretText,
@@ -73,24 +73,27 @@ impl SigningAuthority {
         now: Timestamp,
     ) -> Result<Self, IssuerError> {
         let key_pair = read_key(key)?;
-        let invalid = |why: String| IssuerError::Invalid(why);
+        let invalid = IssuerError::Invalid;
         let certificate = chain.first().cloned().ok_or_else(|| invalid("tls.crt: holds no certificate".into()))?;
         if !certificate.is_authority {
             return Err(invalid(
-                "tls.crt: the first certificate is not an authority's (it needs basicConstraints CA:TRUE and the key \
-                 usage keyCertSign); issue an intermediate instead of a leaf"
+                "tls.crt: the first certificate is not that of an authority (basicConstraints CA:TRUE and the key usage \
+                 keyCertSign); issue an intermediate instead of a leaf"
                     .into(),
             ));
         }
         if public_key(&key_pair) != certificate.public_key {
-            return Err(invalid("tls.key: the private key does not belong to the certificate in tls.crt".into()));
+            return Err(invalid("tls.key: the private key does not belong to the certificate in tls.crt; store a key and a certificate that match".into()));
         }
         check_validity(&certificate, "tls.crt", now)?;
         if let Some(wrong) = roots.iter().find(|root| !root.is_authority) {
-            return Err(invalid(format!("ca.crt: the certificate {} is not an authority's", wrong.fingerprint())));
+            return Err(invalid(format!(
+                "ca.crt: the certificate {} is not that of an authority",
+                wrong.fingerprint()
+            )));
         }
         let issuer = Issuer::from_ca_cert_der(&certificate.der, key_pair)?;
-        // A root that signs directly is the bundle itself; clients do not expect it in the chain.
+        // A root that issues directly is part of the trust bundle; clients do not expect it in the chain.
         let sent = chain.iter().filter(|link| !link.is_self_issued);
         let intermediates: Vec<_> = sent.map(|link| link.der.clone()).collect();
         let bundle_pem: String = roots.iter().map(|root| pem::encode(&root.der)).collect();
@@ -104,10 +107,10 @@ impl SigningAuthority {
             trusted: vec![certificate.fingerprint()],
             certificate,
         };
-        // The authority proves itself on a certificate that is thrown away.
+        // A certificate is issued and discarded, to show that the authority can sign.
         authority.issue(
             &LeafRequest {
-                spiffe_id: SpiffeId::new("probe.invalid", "probe", "probe").map_err(IssuerError::Invalid)?,
+                spiffe_id: SpiffeId::new("probe.invalid", "probe", "probe")?,
                 subject: Subject::new("probe.invalid", "probe", "probe"),
                 dns_names: Vec::new(),
                 key_algorithm: KeyAlgorithm::Ecdsa,
@@ -130,24 +133,24 @@ impl SigningAuthority {
         self.roots.first().map(Certificate::fingerprint).unwrap_or_default()
     }
 
-    /// End of the signing certificate.
+    /// When the signing certificate expires.
     #[must_use]
     pub fn not_after(&self) -> Timestamp {
         self.certificate.not_after
     }
 
-    /// How many roots the bundle holds.
+    /// How many roots the trust bundle has.
     #[must_use]
     pub fn root_count(&self) -> usize {
         self.roots.len()
     }
 
-    /// Issues a certificate and verifies it before handing it out.
+    /// Issues a certificate, and verifies it.
     ///
     /// # Errors
-    /// When the authority ends within half a minute, or the result does not verify.
+    /// When the authority expires within 30 seconds, or the certificate does not verify.
     pub fn issue(&self, request: &LeafRequest, now: Timestamp) -> Result<Leaf, IssuerError> {
-        // The chain ends with its first link, so a certificate ends no later than any of them.
+        // A chain is valid until its first certificate expires, so a leaf expires no later than its authority.
         let ends = now.saturating_add(request.lifetime).unwrap_or(now).min(self.certificate.not_after);
         if ends <= now.saturating_add(SignedDuration::from_secs(30)).unwrap_or(now) {
             return Err(IssuerError::Expiring(self.certificate.not_after));
@@ -179,9 +182,9 @@ impl SigningAuthority {
         })
     }
 
-    /// Verifies key, chain and validity the way a TLS server of the ecosystem would.
+    /// Verifies key, chain and validity as a TLS server does.
     fn verify(&self, leaf: &Certificate, key: &KeyPair, now: Timestamp) -> Result<(), IssuerError> {
-        let failed = |why: String| IssuerError::Invalid(format!("the chain does not verify: {why}"));
+        let failed = |cause: String| IssuerError::Invalid(format!("the issued certificate does not verify: {cause}"));
         if public_key(key) != leaf.public_key {
             return Err(failed("the key does not belong to the certificate".into()));
         }
@@ -198,7 +201,9 @@ impl SigningAuthority {
         let seconds = u64::try_from(now.as_second()).unwrap_or(0);
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
         verifier.verify_client_cert(&leaf.der, &self.intermediates, time).map_err(|error| {
-            failed(format!("{error}; ca.crt must hold the root that tls.crt chains to, and tls.crt every link between"))
+            failed(format!(
+                "{error}; ca.crt must hold the root that tls.crt chains to, and tls.crt every intermediate between them"
+            ))
         })?;
         Ok(())
     }
@@ -207,11 +212,14 @@ impl SigningAuthority {
 /// Checks that a certificate is valid now.
 pub(super) fn check_validity(certificate: &Certificate, what: &str, now: Timestamp) -> Result<(), IssuerError> {
     if certificate.not_after <= now {
-        return Err(IssuerError::Invalid(format!("{what}: the certificate expired at {}", certificate.not_after)));
+        return Err(IssuerError::Invalid(format!(
+            "{what}: the certificate expired at {}; replace it",
+            certificate.not_after
+        )));
     }
     if certificate.not_before > now {
         return Err(IssuerError::Invalid(format!(
-            "{what}: the certificate is not valid before {}",
+            "{what}: the certificate is not valid before {}; check the clocks",
             certificate.not_before
         )));
     }
@@ -220,10 +228,10 @@ pub(super) fn check_validity(certificate: &Certificate, what: &str, now: Timesta
 
 /// Reads a private key in PKCS#8, SEC 1 or PKCS#1 PEM.
 fn read_key(key: &SecretText) -> Result<KeyPair, IssuerError> {
-    // The library's own message may quote what it read.
+    // The message of the library may quote the key.
     KeyPair::from_pem(key.expose()).map_err(|_| {
         IssuerError::Invalid(
-            "tls.key: not a private key in PEM (PKCS#8) of a supported kind (ECDSA, Ed25519, RSA)".into(),
+            "tls.key: not a private key in PEM (PKCS#8) of a supported algorithm (ECDSA, Ed25519, RSA)".into(),
         )
     })
 }
@@ -233,7 +241,7 @@ fn public_key(key: &KeyPair) -> Vec<u8> {
     key.subject_public_key_info()
 }
 
-/// Makes a key pair.
+/// Generates a key pair.
 pub(super) fn generate_key(algorithm: KeyAlgorithm) -> Result<KeyPair, IssuerError> {
     Ok(match algorithm {
         KeyAlgorithm::Ecdsa => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
@@ -242,13 +250,14 @@ pub(super) fn generate_key(algorithm: KeyAlgorithm) -> Result<KeyPair, IssuerErr
     })
 }
 
-/// The same key in the first version of PKCS#8 (RFC 8410 section 7): the library writes the second, which has the public
-/// key in it and which OpenSSL does not read.
+/// The same key in version 1 of PKCS#8 (RFC 8410 section 7). The library writes version 2, which includes the public key and
+/// which OpenSSL does not read.
 fn plain_ed25519(key: &KeyPair) -> Result<KeyPair, IssuerError> {
     const BEFORE_KEY: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
     let der = Zeroizing::new(key.serialize_der());
     let private = der.get(16..48).filter(|_| der[5..16] == BEFORE_KEY[5..]);
-    let private = private.ok_or_else(|| IssuerError::Invalid("the new Ed25519 key has an unknown form".into()))?;
+    let private =
+        private.ok_or_else(|| IssuerError::Invalid("the generated Ed25519 key has an unknown form".into()))?;
     let plain = Zeroizing::new([&BEFORE_KEY[..], private].concat());
     Ok(KeyPair::try_from(plain.as_slice())?)
 }
@@ -284,5 +293,5 @@ fn distinguished_name(subject: &Subject) -> DistinguishedName {
 
 fn offset(time: Timestamp) -> Result<time::OffsetDateTime, IssuerError> {
     time::OffsetDateTime::from_unix_timestamp(time.as_second())
-        .map_err(|_| IssuerError::Invalid(format!("the time {time} cannot stand in a certificate")))
+        .map_err(|_| IssuerError::Invalid(format!("the time {time} is out of range for a certificate")))
 }

@@ -1,4 +1,4 @@
-//! The issuer `ca`: an intermediate that the platform team brings in a Secret.
+//! The issuer `ca`: an intermediate that the platform team provides in a Secret.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::authority::SigningAuthority;
 use super::pem;
 use crate::domain::secret::SecretText;
 
-/// Reads an authority from the data of a Secret, and adds more roots to its bundle.
+/// Reads an authority from the data of a Secret, and adds more roots to its trust bundle.
 ///
 /// # Errors
-/// Says which key of the Secret is missing or wrong, and why.
+/// The entry of the Secret that is missing or invalid, with the cause.
 pub fn load(
     data: &BTreeMap<String, ByteString>,
     additional_roots: &[String],
@@ -21,12 +21,12 @@ pub fn load(
 ) -> Result<SigningAuthority, IssuerError> {
     let entry = |key: &str| {
         data.get(key).map(|value| value.0.as_slice()).ok_or_else(|| {
-            IssuerError::Invalid(format!("the key {key} is missing; the Secret needs tls.crt, tls.key and ca.crt"))
+            IssuerError::Invalid(format!("the entry {key} is missing; the Secret needs tls.crt, tls.key and ca.crt"))
         })
     };
     let chain = pem::certificates(entry("tls.crt")?, "tls.crt")?;
     let key = String::from_utf8(entry("tls.key")?.to_vec())
-        .map_err(|_| IssuerError::Invalid("tls.key: not a text in PEM".into()))?;
+        .map_err(|_| IssuerError::Invalid("tls.key: not PEM text".into()))?;
     let mut roots = pem::certificates(entry("ca.crt")?, "ca.crt")?;
     for (index, text) in additional_roots.iter().enumerate() {
         let what = format!("spec.bundle.additionalRoots[{index}]");

@@ -1,4 +1,4 @@
-//! Authorities: where certificates come from. Keys live here and in Secrets, nowhere else.
+//! Authorities, and the certificates that they issue. Private keys are kept here and in Secrets only.
 
 pub mod authority;
 pub mod ca;
@@ -7,16 +7,21 @@ pub mod self_signed;
 
 use thiserror::Error;
 
-/// Why an authority or a certificate cannot be made or used.
+use crate::domain::identity::NameTooLong;
+
+/// Why an authority or a certificate cannot be created or used.
 #[derive(Debug, Error)]
 pub enum IssuerError {
-    /// A certificate or key cannot be read, or does not fit what it is for. The text says which and why.
+    /// A certificate or key cannot be read, or cannot be used for its purpose. The text says which one and why.
     #[error("{0}")]
     Invalid(String),
-    /// The authority ends too soon to sign anything.
-    #[error("the authority is valid until {0} only, too short to issue from; renew the authority")]
+    /// The authority expires too soon to issue anything.
+    #[error("the authority expires at {0}, too soon to issue certificates; renew the authority")]
     Expiring(jiff::Timestamp),
-    /// The library refused.
-    #[error("cannot make the certificate: {0}")]
+    /// The SPIFFE ID would be too long.
+    #[error(transparent)]
+    Name(#[from] NameTooLong),
+    /// The certificate library returned an error.
+    #[error("cannot create the certificate: {0}")]
     Certificate(#[from] rcgen::Error),
 }

@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{Error, PemObject};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::IssuerError;
 use crate::domain::identity::hex;
 
-/// One certificate with what is looked at most.
+/// A certificate with its most used fields.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     /// The encoded certificate.
@@ -18,9 +18,10 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// End of its validity.
     pub not_after: Timestamp,
-    /// Whether it says of itself that it may sign certificates.
+    /// Whether it may sign certificates: `CA:TRUE`, and the key usage `keyCertSign` unless it has no key usage
+    /// (RFC 5280 section 4.2.1).
     pub is_authority: bool,
-    /// Public key (SubjectPublicKeyInfo, DER).
+    /// Its public key (`SubjectPublicKeyInfo`, DER).
     pub public_key: Vec<u8>,
     /// Serial number, in hexadecimal.
     pub serial_number: String,
@@ -37,7 +38,7 @@ impl Certificate {
         let invalid = |what: &str| IssuerError::Invalid(format!("not an X.509 certificate: {what}"));
         let (rest, parsed) = X509Certificate::from_der(&der).map_err(|error| invalid(&error.to_string()))?;
         if !rest.is_empty() {
-            return Err(invalid("more bytes follow"));
+            return Err(invalid("bytes follow the certificate"));
         }
         let time = |seconds| Timestamp::from_second(seconds).map_err(|_| invalid("a date is out of range"));
         let signs = parsed.key_usage().ok().flatten().is_none_or(|usage| usage.value.key_cert_sign());
@@ -61,21 +62,32 @@ impl Certificate {
     }
 }
 
-/// Reads all certificates of a PEM text; `what` names it in errors.
+/// Reads all certificates of a PEM text; `what` is its name in errors.
 ///
 /// # Errors
-/// When the text holds none, more than 64, or one that cannot be read.
+/// When the text holds no certificate, more than 64, or one that cannot be read.
 pub fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, IssuerError> {
-    let invalid = |why: &str| IssuerError::Invalid(format!("{what}: {why}"));
+    let invalid = |cause: &str| IssuerError::Invalid(format!("{what}: {cause}"));
     let mut found = Vec::new();
     for der in CertificateDer::pem_slice_iter(pem) {
-        let der = der.map_err(|error| invalid(&format!("not PEM: {error:?}")))?;
+        let der = der.map_err(|error| invalid(describe(&error)))?;
         found.push(Certificate::parse(der).map_err(|error| invalid(&error.to_string()))?);
         if found.len() > 64 {
             return Err(invalid("holds more than 64 certificates"));
         }
     }
     if found.is_empty() { Err(invalid("holds no certificate in PEM")) } else { Ok(found) }
+}
+
+/// The defect of a PEM text. Unlike the message of the library, it quotes nothing of the text, which may be a key.
+fn describe(error: &Error) -> &'static str {
+    match error {
+        Error::MissingSectionEnd { .. } => "not PEM: a section has no END line",
+        Error::IllegalSectionStart { .. } => "not PEM: a BEGIN line is malformed",
+        Error::Base64Decode(_) => "not PEM: a section is not valid Base64",
+        Error::SectionTooLarge => "not PEM: a section is too large",
+        _ => "not PEM: it cannot be read",
+    }
 }
 
 /// Writes a certificate as PEM with line feeds.
@@ -85,4 +97,23 @@ pub fn encode(der: &CertificateDer<'_>) -> String {
         &::pem::Pem::new("CERTIFICATE", der.as_ref()),
         ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_quotes_nothing_that_was_read() {
+        for (text, says) in [
+            ("-----BEGIN CERTIFICATE-----\nc2VjcmV0\n", "no END line"),
+            ("-----BEGIN secret\n", "BEGIN line"),
+            ("-----BEGIN CERTIFICATE-----\nsecret!\n-----END CERTIFICATE-----\n", "Base64"),
+            ("secret", "holds no certificate"),
+        ] {
+            let error = certificates(text.as_bytes(), "tls.crt").unwrap_err().to_string();
+            assert!(error.starts_with("tls.crt: ") && error.contains(says), "{error}");
+            assert!(!error.contains("secret") && !error.contains("c2Vj"), "{error}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The embedded issuer: a root that signs intermediates only, and intermediates that sign certificates.
+//! The embedded issuer: a root that issues intermediates only, and intermediates that issue certificates.
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{Issuer, KeyPair};
@@ -14,11 +14,11 @@ use crate::domain::secret::SecretText;
 const ROOT_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 3650);
 /// How long an intermediate is valid.
 const INTERMEDIATE_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 365);
-/// Before its end by this much an intermediate gets a successor, so that no certificate of up to half a year is cut
-/// short. The root stays the same, so a successor changes no bundle.
+/// How long before it expires an intermediate gets a successor: long enough that a certificate of half a year is never cut
+/// short. The root stays the same, so a successor does not change the trust bundle.
 const SUCCESSOR_MARGIN: SignedDuration = SignedDuration::from_hours(24 * 185);
 
-/// A certificate of an authority with its key, ready to be stored.
+/// The certificate of an authority with its private key, ready to be stored.
 pub struct AuthorityMaterial {
     /// The certificate, in PEM.
     pub certificate_pem: String,
@@ -28,20 +28,20 @@ pub struct AuthorityMaterial {
     pub certificate: Certificate,
 }
 
-/// Makes a root.
+/// Creates a root.
 ///
 /// # Errors
-/// When the library refuses.
+/// The error of the certificate library.
 pub fn make_root(domain: &str, algorithm: KeyAlgorithm, now: Timestamp) -> Result<AuthorityMaterial, IssuerError> {
     let key = generate_key(algorithm)?;
     let params = authority_params(domain, "Credence root 1", 1, validity(now, ROOT_LIFETIME))?;
     material(&params.self_signed(&key)?, &key)
 }
 
-/// Makes the intermediate of a generation.
+/// Creates an intermediate; `generation` is part of its name.
 ///
 /// # Errors
-/// When the root cannot be read, has expired, or the library refuses.
+/// When the root cannot be read or has expired, or the certificate library returns an error.
 pub fn make_intermediate(
     domain: &str,
     generation: u32,
@@ -52,7 +52,7 @@ pub fn make_intermediate(
 ) -> Result<AuthorityMaterial, IssuerError> {
     super::authority::check_validity(root, "the root", now)?;
     let root_key = KeyPair::from_pem(root_key.expose())
-        .map_err(|_| IssuerError::Invalid("the key of the root cannot be read".into()))?;
+        .map_err(|_| IssuerError::Invalid("the private key of the root cannot be read".into()))?;
     let issuer = Issuer::from_ca_cert_der(&root.der, root_key)?;
     let key = generate_key(algorithm)?;
     let (starts, ends) = validity(now, INTERMEDIATE_LIFETIME);
@@ -61,7 +61,7 @@ pub fn make_intermediate(
     material(&params.signed_by(&key, &issuer)?, &key)
 }
 
-/// When an intermediate gets its successor.
+/// When an intermediate that expires at this time gets a successor.
 #[must_use]
 pub fn successor_due(not_after: Timestamp) -> Timestamp {
     not_after.saturating_sub(SUCCESSOR_MARGIN).unwrap_or(not_after)
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_key_issues_certificates_that_verify() {
+    fn every_key_algorithm_issues_valid_certificates() {
         for algorithm in [KeyAlgorithm::Ecdsa, KeyAlgorithm::Ed25519, KeyAlgorithm::Rsa] {
             let leaf = authority(algorithm).issue(&request(algorithm, SignedDuration::from_hours(1)), now()).unwrap();
             assert_eq!(leaf.chain_pem.matches("BEGIN CERTIFICATE").count(), 2, "leaf and intermediate, no root");
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_never_outlives_its_authority() {
+    fn a_certificate_expires_no_later_than_its_authority() {
         let authority = authority(KeyAlgorithm::Ecdsa);
         let year = SignedDuration::from_hours(24 * 397);
         let leaf = authority.issue(&request(KeyAlgorithm::Ecdsa, year), now()).unwrap();

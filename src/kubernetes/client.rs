@@ -1,4 +1,4 @@
-//! The client that all controllers write with: counted, named in the API server's audit log, and fenced by the lease.
+//! The client of the API server: its requests are counted, carry the name of the replica, and are fenced by the lease.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::USER_AGENT;
+use http::header::{InvalidHeaderValue, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response};
 use kube::client::{Body, ClientBuilder};
 use thiserror::Error;
@@ -17,52 +17,74 @@ use tower::{BoxError, Service};
 use crate::domain::fence::Fence;
 use crate::metrics::Metrics;
 
-/// How long an answer may take. A watch is not an answer: it ends by itself.
-const ANSWER: Duration = Duration::from_secs(30);
-/// How many requests are under way at once, watches aside: more would only wait in the API server, each with a
+/// How long the headers of an answer may take. For a watch they come at once; its events have no timeout.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many requests are in flight at the same time, watches not counted. More would only wait in the API server, each with a
 /// connection of its own.
-const AT_ONCE: usize = 64;
+const MAX_REQUESTS: usize = 64;
 
-/// Why a write was not sent.
+/// A write was not sent, because this process does not hold the lease.
 #[derive(Debug, Error)]
-#[error("this process does not hold the lease, so it writes nothing")]
+#[error("this process does not hold the lease; writes are fenced off")]
 pub struct NotLeading;
 
-/// A client that counts its requests and, with a fence, sends writes only while it holds. `identity` tells processes
-/// apart in the API server's audit log.
+/// The API server did not answer in time.
+#[derive(Debug, Error)]
+#[error("the API server did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
+struct NoAnswer;
+
+/// Why there is no client.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The name of this process cannot be sent.
+    #[error("the identity {identity} does not fit into an HTTP header; use ASCII characters only")]
+    Identity {
+        /// The name of this process.
+        identity: String,
+        /// Why it is not valid.
+        source: InvalidHeaderValue,
+    },
+    /// The configuration names something that cannot be used, such as a file that does not exist.
+    #[error("the configuration for the API server cannot be used")]
+    Config(#[source] Box<kube::Error>),
+}
+
+/// A client that counts its requests and, with a fence, sends writes only while the fence holds. `identity` is the name of this
+/// replica in the audit log of the API server.
 ///
 /// # Errors
-/// When the configuration does not make a client.
+/// [`ClientError`].
 pub fn client(
     config: kube::Config,
     identity: &str,
     fence: Option<Fence>,
     metrics: Arc<Metrics>,
-) -> Result<kube::Client, String> {
+) -> Result<kube::Client, ClientError> {
     let agent = format!("credence/{} ({identity})", env!("CARGO_PKG_VERSION"));
-    let agent = HeaderValue::from_str(&agent).map_err(|error| format!("the identity {identity}: {error}"))?;
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let layer = tower::layer::layer_fn(|inner| Gatekeeper {
+    let agent = HeaderValue::from_str(&agent)
+        .map_err(|source| ClientError::Identity { identity: identity.to_owned(), source })?;
+    let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
+    let layer = tower::layer::layer_fn(|inner| Fenced {
         inner,
-        turns: turns.clone(),
+        permits: permits.clone(),
         agent: agent.clone(),
         fence: fence.clone(),
         metrics: metrics.clone(),
     });
-    let builder = ClientBuilder::try_from(config).map_err(|error| error.to_string())?;
+    let builder = ClientBuilder::try_from(config).map_err(|error| ClientError::Config(Box::new(error)))?;
     Ok(builder.with_layer(&layer).build())
 }
 
 #[derive(Clone)]
-struct Gatekeeper<S> {
+struct Fenced<S> {
     inner: S,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     agent: HeaderValue,
     fence: Option<Fence>,
     metrics: Arc<Metrics>,
 }
 
-impl<S, B> Service<Request<Body>> for Gatekeeper<S>
+impl<S, B> Service<Request<Body>> for Fenced<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
@@ -82,31 +104,30 @@ where
         let verb = if watches { "WATCH" } else { verb(request.method()) };
         let resource = resource(request.uri().path());
         let (metrics, fence) = (self.metrics.clone(), self.fence.clone().filter(|_| !reads));
-        let turns = (!watches).then(|| self.turns.clone());
+        let permits = (!watches).then(|| self.permits.clone());
         let answer = self.inner.call(request);
         Box::pin(async move {
-            // Nothing is sent before the answer is first asked for.
-            let turn = match &turns {
-                Some(turns) => turns.acquire().await.ok(),
+            // The request is sent when the future of the answer is first polled, so not before the permit is there.
+            let permit = match &permits {
+                Some(permits) => permits.acquire().await.ok(),
                 None => None,
             };
-
             let answer = async {
                 match fence {
                     None => answer.await,
                     Some(fence) => fence.guard(answer).await.unwrap_or_else(|| Err(NotLeading.into())),
                 }
             };
-            let answer = timeout(ANSWER, answer).await.unwrap_or_else(|_| Err("no answer in time".into()));
+            let answer = timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err(NoAnswer.into()));
             let code = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
-            drop(turn);
+            drop(permit);
             metrics.requested(verb, resource, code);
             answer
         })
     }
 }
 
-/// The methods that the client uses; what else there is has one name, as labels must be few.
+/// The method as a metric label. Methods that the client does not use share one label.
 fn verb(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -118,7 +139,7 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
-/// The resource in a path of the Kubernetes API, with its subresource: `/api/v1/...` or `/apis/<group>/v1/...`.
+/// The resource and subresource of a path of the Kubernetes API: `/api/v1/...` or `/apis/<group>/v1/...`.
 fn resource(path: &str) -> String {
     let mut parts = path.trim_matches('/').split('/');
     let skipped = match parts.next() {
@@ -142,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_counted_by_its_resource() {
+    fn a_request_is_counted_by_its_resource() {
         for (path, wanted) in [
             ("/api/v1/namespaces/shop/secrets/orders-mtls", "secrets"),
             ("/api/v1/namespaces/shop", "namespaces"),

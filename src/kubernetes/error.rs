@@ -1,19 +1,20 @@
-//! Errors of reconciling, and the class that decides everything else about them.
+//! Errors of a reconcile. The class of an error decides how it is retried, logged and counted.
 
 use thiserror::Error;
 
+use super::guard::SchemaError;
 use crate::api::Reason;
 use crate::domain::refusal::Refusal;
 use crate::issuers::IssuerError;
 
-/// What an error asks for.
+/// How an error is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// It may pass: retry, with backoff.
+    /// It may be temporary: retry with backoff.
     Retry,
-    /// A person has to change something; retrying only makes sure that the change is noticed.
+    /// A person has to change something. Retries notice the change.
     NeedsUser,
-    /// It should never happen.
+    /// A defect of Credence.
     Bug,
 }
 
@@ -35,12 +36,12 @@ pub enum Error {
     /// A request to the API server failed.
     #[error("cannot {doing}: {source}")]
     Api {
-        /// The operation, with the object's name.
+        /// The operation with the name of the object: `update Secret shop/orders-mtls`.
         doing: String,
-        /// The answer of the API server, or the failure of the connection.
+        /// The answer of the API server, or the error of the connection.
         source: Box<kube::Error>,
     },
-    /// An object of the target name belongs to somebody else.
+    /// An object of that name exists and belongs to another owner.
     #[error("{kind} {name} exists and is not managed by this object; delete or rename it, or rename this object")]
     NotOwned {
         /// Kind of the object.
@@ -48,23 +49,23 @@ pub enum Error {
         /// Its namespace and name.
         name: String,
     },
-    /// An object that this one depends on cannot be read.
+    /// An object that this one depends on does not match its schema.
     #[error(
-        "the {kind} {name} does not fit its schema ({why}); nothing that depends on it is changed until it is corrected"
+        "the {kind} {name} does not match its schema ({error}); correct it. Until then, objects that depend on it stay as they are"
     )]
     Unreadable {
         /// Kind of the object.
         kind: String,
         /// Its namespace and name.
         name: String,
-        /// What is wrong with it.
-        why: String,
+        /// What does not match.
+        error: SchemaError,
     },
-    /// An authority could not issue.
+    /// An authority cannot issue.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
-    /// Something that the types should rule out.
-    #[error("this is a defect of Credence, please report it: {0}")]
+    /// A state that should be impossible.
+    #[error("defect of Credence; report it with this message: {0}")]
     Bug(String),
 }
 
@@ -75,7 +76,7 @@ impl Error {
         move |source| Self::Api { doing, source: Box::new(source) }
     }
 
-    /// What the error asks for.
+    /// How the error is handled.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
@@ -91,20 +92,20 @@ impl Error {
 }
 
 impl Error {
-    /// The refusal for a condition, when somebody has to change something.
+    /// The refusal for a condition, if a person has to change something.
     ///
     /// # Errors
-    /// Every other error, as it is.
+    /// Any other error, unchanged.
     pub fn into_refusal(self) -> Result<Refusal, Self> {
         match (&self, self.class()) {
             (Self::NotOwned { .. }, _) => Ok(Refusal::new(Reason::NotOwned, self.to_string())),
-            // An authority that cannot sign, a quota or an admission rule that refuses an object.
+            // Such as an authority that cannot sign, or a quota or an admission rule that refuses an object.
             (_, Class::NeedsUser) => Ok(Refusal::new(Reason::IssueFailed, self.to_string())),
             _ => Err(self),
         }
     }
 
-    /// A short name of it, for metrics.
+    /// The short name of the error, as a metric label and in the log.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Events: said once when something changes, never on a plain reconcile.
+//! Events: published once when something changes, never by a reconcile without a change.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
@@ -11,23 +11,23 @@ use crate::api::{Conditions, Reason};
 pub struct Events(Recorder);
 
 impl Events {
-    /// Events appear as coming from `credence`.
+    /// The events name the controller `credence`.
     #[must_use]
     pub fn new(client: kube::Client) -> Self {
         Self(Recorder::new(client, Reporter { controller: "credence".into(), instance: None }))
     }
 
-    /// Says that something was done, and what made it necessary.
+    /// Publishes what was done, and why.
     pub async fn normal<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, action: &str, note: String) {
         self.publish(object, EventType::Normal, reason, action, note).await;
     }
 
-    /// Says that something is wrong.
+    /// Publishes a problem.
     pub async fn warning<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, action: &str, note: String) {
         self.publish(object, EventType::Warning, reason, action, note).await;
     }
 
-    /// Says when `Ready` turns bad, or is bad for another reason than before.
+    /// Publishes a warning when `Ready` becomes `False`, or `False` for another reason than before.
     pub async fn transition<K: Resource<DynamicType = ()>>(
         &self,
         object: &K,
@@ -41,8 +41,8 @@ impl Events {
         }
     }
 
-    /// Events of one object that agree in type, reason and action are counted as one by the recorder, whatever they
-    /// say; so what happens for different causes has different actions.
+    /// The recorder merges events of one object with the same type, reason and action, whatever their notes are. So events with
+    /// different causes have different actions.
     async fn publish<K: Resource<DynamicType = ()>>(
         &self,
         object: &K,
@@ -58,9 +58,9 @@ impl Events {
             action: action.to_owned(),
             secondary: None,
         };
-        // An event is a courtesy; status says the same, so a lost one is only logged.
+        // The status has the same information, so a lost event is only logged.
         if let Err(error) = self.0.publish(&event, &object.object_ref(&())).await {
-            tracing::debug!(%error, "an event could not be published");
+            tracing::debug!(reason = reason.as_str(), %error, "failed to publish an event");
         }
     }
 }

@@ -1,41 +1,55 @@
-//! Objects as the API server gives them. One that cannot be read is a matter of that object and not of the watch, however
-//! it is broken: a parser that gives up in the middle of an object would lose the rest of the list with it.
+//! Objects as the API server returns them. An object that does not match its schema must not stop the watch: if the parser failed
+//! in the middle of an object, the rest of the list would be lost.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+use thiserror::Error;
 
-/// How many levels of an object are read. The parser of the client gives up at 128, lists and events included, while the
-/// API server takes thousands where a schema leaves the fields open.
-pub const DEEPEST: usize = 64;
+/// How many levels of an object are read. The JSON parser of the client fails at 128, levels of lists and events included, while
+/// the API server accepts thousands where a schema allows any fields.
+pub const MAX_DEPTH: usize = 64;
 
-/// An object, or what is known of it when it cannot be read.
+/// An object, or its metadata when it does not match its schema.
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(pub Result<K, Unreadable>);
 
-/// An object that cannot be read.
+/// An object that does not match its schema.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// Why not.
-    pub why: String,
-    /// What it is.
+    /// What does not match.
+    pub error: SchemaError,
+    /// The metadata of the object.
     pub metadata: ObjectMeta,
+}
+
+/// What in an object does not match its schema, in the words of the parser. Clones share the text.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct SchemaError(Arc<str>);
+
+impl SchemaError {
+    /// From the error of a parser.
+    pub(super) fn new(error: &impl fmt::Display) -> Self {
+        Self(error.to_string().into())
+    }
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let object = Level(DEEPEST).deserialize(deserializer)?;
+        let object = Level(MAX_DEPTH).deserialize(deserializer)?;
         match K::deserialize(&object) {
             Ok(read) => Ok(Self(Ok(read))),
             Err(error) => {
-                let why = error.to_string();
+                let error = SchemaError::new(&error);
                 let metadata = ObjectMeta::deserialize(&object["metadata"]).map_err(D::Error::custom)?;
-                Ok(Self(Err(Unreadable { why, metadata })))
+                Ok(Self(Err(Unreadable { error, metadata })))
             }
         }
     }
@@ -70,7 +84,7 @@ impl<K: Resource> Resource for Guarded<K> {
     }
 }
 
-/// Reads a value down to some level, and takes what is below for null: skipping needs no stack.
+/// Reads a value down to some level. Deeper values are skipped, which needs no stack, and become null.
 #[derive(Clone, Copy)]
 struct Level(usize);
 
@@ -153,16 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn one_object_that_cannot_be_read_spoils_no_other() {
+    fn an_unreadable_object_does_not_affect_others() {
         let deep = object("deep", &nested(5000));
-        assert!(serde_json::from_str::<DynamicObject>(&deep).is_err(), "or this would show nothing");
+        assert!(serde_json::from_str::<DynamicObject>(&deep).is_err(), "otherwise this test shows nothing");
         let objects = [object("wrong", "7"), deep.clone(), object("right", r#"{"a":"b"}"#)].join(",");
         let list = format!(r#"{{"apiVersion":"v1","kind":"ConfigMapList","metadata":{{}},"items":[{objects}]}}"#);
         let list: ObjectList<Guarded<ConfigMap>> = serde_json::from_str(&list).unwrap();
         let names: Vec<_> = list.items.iter().map(|it| it.meta().name.as_deref().unwrap()).collect();
         assert_eq!(names, ["wrong", "deep", "right"]);
         assert!(list.items[0].0.is_err());
-        assert!(list.items[1].0.is_err(), "that is no ConfigMap");
+        assert!(list.items[1].0.is_err(), "its data is not that of a ConfigMap");
         assert_eq!(list.items[2].0.as_ref().unwrap().data.as_ref().unwrap()["a"], "b");
         let event = format!(r#"{{"type":"ADDED","object":{deep}}}"#);
         let event: WatchEvent<Guarded<ConfigMap>> = serde_json::from_str(&event).unwrap();
@@ -170,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_is_cut_off_and_nothing_else() {
+    fn only_levels_that_are_too_deep_are_cut_off() {
         let deep = serde_json::from_str::<Guarded<DynamicObject>>(&object("deep", &nested(5000))).unwrap();
         assert_eq!(deep.0.unwrap().data["data"].to_string(), nested(62).replace("\"x\"", r#"{"a":null}"#));
         let text = object("x", &format!(r#"[{},1,-1,1.5,true,null,"\n"]"#, nested(60)));

@@ -1,8 +1,8 @@
-//! The cache of the Secrets and ConfigMaps that the operator writes, filled by the watch and by the answers to its own
-//! writes. Pure: `now` is a parameter.
+//! The cache of managed objects: the Secrets and ConfigMaps that the operator writes. It is filled by the watch and by the
+//! answers to the operator's own writes. Pure: `now` is a parameter.
 //!
-//! Only metadata is kept. Facts about the content stand in annotations, and the field ownership that the API server
-//! records shows whether anybody else has written the content since.
+//! Only metadata is cached. Annotations hold the facts about the content, and the field ownership that the API server records
+//! shows whether another writer changed the content.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,26 +10,27 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::ownership::untouched;
+use super::ownership::unaltered;
 use super::status::version;
 use crate::api::KindName;
 use crate::contract::component::{COMPONENT, Component, FOR};
+use crate::domain::altered::AlteredBy;
 use crate::domain::contention::Contention;
 use crate::domain::name::{Name, ObjectRef};
 
-/// Facts about the content of an object that stand in its annotations.
+/// Facts about the content of a managed object, stored in its annotations.
 pub trait Facts: Clone + Send + Sync + 'static {
-    /// The components that have such facts. The watch selects these and no others.
+    /// The components with these facts. The watch selects them.
     const COMPONENTS: &'static [Component];
 
-    /// Reads the facts; `None` when they are incomplete, which counts as altered.
+    /// Reads the facts; `None` when they are incomplete. The object then counts as altered.
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self>;
 
     /// The entries of `data` that an object of this component has.
     fn entries(component: Component) -> &'static [&'static str];
 }
 
-/// The record of one written object.
+/// The cached metadata of one managed object.
 #[derive(Clone, Debug)]
 pub struct Record<F> {
     version: u64,
@@ -37,28 +38,37 @@ pub struct Record<F> {
     pub uid: String,
     /// UID of the object that controls it; `None` when none does.
     pub owner: Option<String>,
-    /// The object that it was written for: the one that controls it, or the one in its annotation [`FOR`].
+    /// The object that it was written for: its controller, or the object in its annotation [`FOR`].
     written_for: Option<ObjectRef>,
-    /// What it is for; `None` for a component that this version does not write.
+    /// Its component; `None` if this version does not write such objects.
     pub component: Option<Component>,
-    /// The facts about its content, or the field manager that changed it.
-    pub facts: Result<F, String>,
+    /// The facts about its content, or the writer that altered it.
+    pub facts: Result<F, AlteredBy>,
 }
 
-/// How long it is remembered that somebody else deleted an object; its owner is woken at once.
-const REMEMBERED: Duration = Duration::from_secs(600);
+/// How long the deletion of an object is remembered. The object that it was written for is reconciled at once.
+const DELETION_MEMORY: Duration = Duration::from_secs(600);
 
-/// The cache of all written objects of one kind.
+/// An object that was repaired a short while ago.
+#[derive(Clone, Debug)]
+pub(super) struct Repaired {
+    /// Its repairs.
+    pub(super) contention: Contention,
+    /// The writer that altered it last; `None` if it was deleted.
+    pub(super) altered_by: Option<AlteredBy>,
+}
+
+/// The cache of all managed objects of one kind.
 pub(super) struct Known<F> {
-    /// In the order of namespace and name, so that looking up what an identity owns does not scan the cluster.
+    /// Ordered by namespace and name, so that the objects of an identity are found without a scan.
     records: BTreeMap<Name, Arc<Record<F>>>,
-    /// The objects that were repaired lately, and who had changed them.
-    contentions: HashMap<Name, (Contention, String)>,
-    /// The objects that somebody else deleted, and when.
-    lost: HashMap<Name, Instant>,
-    /// UIDs of deleted objects, and when the watch reported them: the answer to a write of ours may arrive later.
-    gone: HashMap<String, Instant>,
-    /// During a list: the objects written since it began, which the list may not show.
+    /// The objects that were repaired a short while ago.
+    repaired: HashMap<Name, Repaired>,
+    /// The objects that another writer deleted, and when.
+    deleted: HashMap<Name, Instant>,
+    /// The UIDs of deleted objects, and when the watch reported the deletion. The answer to an earlier write may arrive later.
+    deleted_uids: HashMap<String, Instant>,
+    /// During a list: the objects written since it began, which the list may not contain.
     written: Option<HashSet<Name>>,
 }
 
@@ -66,9 +76,9 @@ impl<F> Default for Known<F> {
     fn default() -> Self {
         Self {
             records: BTreeMap::new(),
-            contentions: HashMap::new(),
-            lost: HashMap::new(),
-            gone: HashMap::new(),
+            repaired: HashMap::new(),
+            deleted: HashMap::new(),
+            deleted_uids: HashMap::new(),
             written: None,
         }
     }
@@ -79,13 +89,13 @@ impl<F: Facts> Known<F> {
         self.records.get(name).cloned()
     }
 
-    pub(super) fn was_lost(&self, name: &Name) -> bool {
-        self.lost.contains_key(name)
+    pub(super) fn was_deleted(&self, name: &Name) -> bool {
+        self.deleted.contains_key(name)
     }
 
-    /// The repairs of an object, and who had changed it.
-    pub(super) fn contention(&self, name: &Name) -> Option<&(Contention, String)> {
-        self.contentions.get(name)
+    /// The repairs of an object, and the writer that altered it.
+    pub(super) fn contention(&self, name: &Name) -> Option<&Repaired> {
+        self.repaired.get(name)
     }
 
     pub(super) fn owned_by(&self, owner: Option<&str>) -> Vec<(Name, Arc<Record<F>>)> {
@@ -93,7 +103,7 @@ impl<F: Facts> Known<F> {
         owned.map(|(name, record)| (name.clone(), record.clone())).collect()
     }
 
-    /// The objects of a namespace whose names begin like this one.
+    /// The objects of a namespace whose names begin with that of `prefix`.
     pub(super) fn with_prefix(&self, prefix: &Name, owner: &str) -> Vec<(Arc<str>, Arc<Record<F>>)> {
         self.records
             .range(prefix.clone()..)
@@ -103,22 +113,22 @@ impl<F: Facts> Known<F> {
             .collect()
     }
 
-    /// Notes that an object was repaired after `who` had changed or deleted it.
-    pub(super) fn repaired(&mut self, name: Name, who: &str, now: Instant) {
-        self.contentions.retain(|_, (contention, _)| !contention.is_over(now));
-        let contention = match self.contentions.get(&name) {
-            Some((contention, _)) => contention.repaired(now),
+    /// Notes that an object was repaired after another writer had changed it, or deleted it (`None`).
+    pub(super) fn repaired(&mut self, name: Name, altered_by: Option<AlteredBy>, now: Instant) {
+        self.repaired.retain(|_, repaired| !repaired.contention.is_over(now));
+        let contention = match self.repaired.get(&name) {
+            Some(repaired) => repaired.contention.repaired(now),
             None => Contention::new(now),
         };
-        self.contentions.insert(name, (contention, who.to_owned()));
+        self.repaired.insert(name, Repaired { contention, altered_by });
     }
 
-    /// A list begins.
+    /// Notes that a list begins.
     pub(super) fn begin_list(&mut self) {
         self.written = Some(HashSet::new());
     }
 
-    /// Drops the objects that the list did not show, and returns for whom they were written.
+    /// Removes the objects that the list did not contain, and returns the objects that they were written for.
     pub(super) fn conclude_list(&mut self, seen: &HashSet<Name>, now: Instant) -> Vec<ObjectRef> {
         let written = self.written.take().unwrap_or_default();
         let is_gone = |name: &Name| !seen.contains(name) && !written.contains(name);
@@ -126,35 +136,35 @@ impl<F: Facts> Known<F> {
         gone.into_iter()
             .filter_map(|name| {
                 let record = self.records.remove(&name)?;
-                self.lost.insert(name, now);
+                self.deleted.insert(name, now);
                 record.written_for.clone()
             })
             .collect()
     }
 
-    /// Takes over the answer to a write of our own.
+    /// Applies the answer to our own write.
     pub(super) fn wrote(&mut self, metadata: &ObjectMeta) {
         self.note(metadata);
-        if self.gone.contains_key(metadata.uid.as_deref().unwrap_or_default()) {
+        if self.deleted_uids.contains_key(metadata.uid.as_deref().unwrap_or_default()) {
             return;
         }
-        self.lost.remove(&key(metadata));
+        self.deleted.remove(&key(metadata));
         if let Some(written) = self.written.as_mut() {
             written.insert(key(metadata));
         }
     }
 
-    /// We have deleted an object.
+    /// Removes an object that we deleted.
     pub(super) fn remove(&mut self, name: &Name) {
         self.records.remove(name);
     }
 
-    /// Takes over an object as it is now. Returns for whom it was written, unless the record is as new: the watch may
-    /// still be behind our own write.
+    /// Applies the current metadata of an object, and returns the object that it was written for. `None` if the cache is as
+    /// new: the watch may be behind our own write.
     pub(super) fn note(&mut self, metadata: &ObjectMeta) -> Option<ObjectRef> {
         let (name, fresh) = (key(metadata), record(metadata));
         let is_old = self.records.get(&name).is_some_and(|known| known.version >= fresh.version);
-        if is_old || self.gone.contains_key(&fresh.uid) {
+        if is_old || self.deleted_uids.contains_key(&fresh.uid) {
             return None;
         }
         let written_for = fresh.written_for.clone();
@@ -162,17 +172,17 @@ impl<F: Facts> Known<F> {
         written_for
     }
 
-    /// Forgets a deleted object, and returns for whom it was written.
+    /// Removes an object that was deleted, and returns the object that it was written for.
     pub(super) fn forget(&mut self, metadata: &ObjectMeta, now: Instant) -> Option<ObjectRef> {
         let name = key(metadata);
-        let gone = metadata.uid.clone().unwrap_or_default();
-        self.gone.retain(|_, at| now.duration_since(*at) < REMEMBERED);
-        self.lost.retain(|_, at| now.duration_since(*at) < REMEMBERED);
-        if self.records.get(&name).is_some_and(|known| known.uid == gone) {
+        let uid = metadata.uid.clone().unwrap_or_default();
+        self.deleted_uids.retain(|_, at| now.duration_since(*at) < DELETION_MEMORY);
+        self.deleted.retain(|_, at| now.duration_since(*at) < DELETION_MEMORY);
+        if self.records.get(&name).is_some_and(|known| known.uid == uid) {
             self.records.remove(&name);
-            self.lost.insert(name, now);
+            self.deleted.insert(name, now);
         }
-        self.gone.insert(gone, now);
+        self.deleted_uids.insert(uid, now);
         written_for(metadata)
     }
 }
@@ -182,12 +192,12 @@ pub(super) fn key(metadata: &ObjectMeta) -> Name {
     Name::new(metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or_default())
 }
 
-/// The object that controls another.
+/// The controller of an object (`ownerReferences` with `controller: true`).
 pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
-/// The object that another was written for.
+/// The object that a managed object was written for.
 fn written_for(metadata: &ObjectMeta) -> Option<ObjectRef> {
     let Some(owner) = owner(metadata) else {
         return ObjectRef::parse(metadata.annotations.as_ref()?.get(FOR)?);
@@ -205,14 +215,14 @@ pub(super) fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
     let component = label.and_then(|label| Component::parse(label));
     let managers = metadata.managed_fields.as_deref().unwrap_or_default();
     let entries = component.map(F::entries).unwrap_or_default();
-    let facts = || F::read(annotations).ok_or_else(|| "a writer that removed its annotations".to_owned());
+    let facts = || F::read(annotations).ok_or(AlteredBy::Annotations);
     let written = annotations.keys().filter(|name| name.starts_with("credence.dev/")).map(String::as_str);
     Record {
         version: version(metadata),
         uid: metadata.uid.clone().unwrap_or_default(),
         owner: owner(metadata).map(|owner| owner.uid.clone()),
         written_for: written_for(metadata),
-        facts: untouched(managers, entries, written).and_then(|()| facts()),
+        facts: unaltered(managers, entries, written).and_then(|()| facts()),
         component,
     }
 }
@@ -252,32 +262,32 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_arrives_after_the_deletion_restores_nothing() {
+    fn an_answer_after_the_deletion_restores_nothing() {
         let (mut known, now) = (Known::<Nothing>::default(), Instant::now());
         known.forget(&metadata("1", "8"), now);
         known.wrote(&metadata("1", "7"));
-        assert!(known.get(&name()).is_none(), "the watch knew better");
+        assert!(known.get(&name()).is_none(), "the watch reported the deletion");
         known.wrote(&metadata("2", "9"));
-        assert_eq!(known.get(&name()).unwrap().uid, "2", "a namesake is another object");
+        assert_eq!(known.get(&name()).unwrap().uid, "2", "another UID is another object");
     }
 
     #[test]
-    fn what_was_written_during_a_list_is_not_lost_with_it() {
+    fn an_object_written_during_a_list_stays() {
         let (mut known, now) = (Known::<Nothing>::default(), Instant::now());
         known.begin_list();
         known.wrote(&metadata("1", "5"));
-        assert!(known.conclude_list(&HashSet::new(), now).is_empty(), "the list is from before the write");
-        assert!(known.get(&name()).is_some() && !known.was_lost(&name()));
+        assert!(known.conclude_list(&HashSet::new(), now).is_empty(), "the list is older than the write");
+        assert!(known.get(&name()).is_some() && !known.was_deleted(&name()));
         known.begin_list();
         assert_eq!(known.conclude_list(&HashSet::new(), now).len(), 1);
-        assert!(known.get(&name()).is_none() && known.was_lost(&name()));
+        assert!(known.get(&name()).is_none() && known.was_deleted(&name()));
     }
 
     #[test]
-    fn only_what_is_newer_is_news() {
+    fn only_a_newer_version_is_a_change() {
         let mut known = Known::<Nothing>::default();
         known.wrote(&metadata("1", "5"));
-        assert_eq!(known.note(&metadata("1", "5")), None, "our own write comes back");
+        assert_eq!(known.note(&metadata("1", "5")), None, "the event of our own write");
         assert_eq!(known.note(&metadata("1", "4")), None, "the watch is behind");
         assert!(known.note(&metadata("1", "6")).is_some());
     }

@@ -1,7 +1,7 @@
-//! Leadership by a Lease: of several operators one works, and one that has lost its lease writes nothing more.
+//! Leader election with a Lease: one replica works, the others stand by, and a replica that loses the lease stops writing.
 //!
-//! The protocol is that of client-go: whoever waits measures by its own clock for how long a holder has not renewed,
-//! so clocks need not agree and may jump.
+//! The protocol is that of client-go. A standby replica measures with its own clock how long the lease was not renewed, so the
+//! clocks of the replicas may differ.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
+use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
 use super::error::has_code;
@@ -17,39 +18,58 @@ use crate::domain::fence::Fence;
 /// Name of the Lease in the operator's namespace.
 const NAME: &str = "credence";
 
+/// Why the lease could be neither read nor written.
+#[derive(Debug, Error)]
+enum LeaseError {
+    #[error("the API server did not answer in time")]
+    Timeout,
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+}
+
+/// Who holds the lease.
+enum Holder {
+    /// This process.
+    Own,
+    /// Another process, by its name.
+    Other(String),
+}
+
 /// A candidate for leadership.
 pub struct Candidate {
     api: Api<Lease>,
-    /// Who this is. A process that was started again under the same name takes its own lease up at once.
+    /// The name of this replica. A process that restarts under the same name takes its lease over at once.
     identity: String,
     duration: Duration,
     fence: Fence,
-    /// The version of the lease of somebody else that was seen last, and since when.
+    /// The last observed version of the lease of another replica, and when it was first observed.
     seen: Option<(String, Instant)>,
 }
 
 impl Candidate {
-    /// A candidate. `identity` must be no other running process's, as a Pod's name is. `client` must not be fenced.
+    /// A candidate. `identity` must be unique among running processes, as the name of a pod is. `client` must not be fenced.
     #[must_use]
     pub fn new(client: kube::Client, namespace: &str, identity: String, duration: Duration, fence: Fence) -> Self {
         Self { api: Api::namespaced(client, namespace), identity, duration, fence, seen: None }
     }
 
-    /// Waits until this process leads.
+    /// Waits until this replica holds the lease.
     pub async fn lead(&mut self) {
-        let mut told = None;
+        let mut logged = None;
         loop {
             match self.attempt().await {
-                Ok(None) => {
+                Ok(Holder::Own) => {
                     tracing::info!(identity = self.identity, "leading");
                     return;
                 }
-                Ok(Some(holder)) if told.as_ref() != Some(&holder) => {
+                Ok(Holder::Other(holder)) if logged.as_ref() != Some(&holder) => {
                     tracing::info!(identity = self.identity, holder, "standing by");
-                    told = Some(holder);
+                    logged = Some(holder);
                 }
-                Ok(Some(_)) => {}
-                Err(error) => tracing::warn!(error, "the lease cannot be read or written; it is tried again"),
+                Ok(Holder::Other(_)) => {}
+                Err(error) => {
+                    tracing::warn!(identity = self.identity, %error, "failed to read or write the lease; retrying");
+                }
             }
             sleep(self.pause()).await;
         }
@@ -60,18 +80,20 @@ impl Candidate {
         while self.fence.holds() {
             sleep(self.pause()).await;
             match self.attempt().await {
-                Ok(None) => {}
-                Ok(Some(holder)) => {
-                    tracing::error!(holder, "the lease was taken by another");
+                Ok(Holder::Own) => {}
+                Ok(Holder::Other(holder)) => {
+                    tracing::error!(identity = self.identity, holder, "another replica took the lease");
                     self.fence.fall();
                 }
-                Err(error) => tracing::warn!(error, "the lease could not be renewed; it is tried again"),
+                Err(error) => {
+                    tracing::warn!(identity = self.identity, %error, "failed to renew the lease; retrying");
+                }
             }
         }
-        tracing::error!(identity = self.identity, "the lease is lost; nothing more is written");
+        tracing::error!(identity = self.identity, "lost leadership; writes are fenced off");
     }
 
-    /// Gives the lease up, so that the next one need not wait for its end.
+    /// Releases the lease, so that another replica need not wait until it expires.
     pub async fn release(&mut self) {
         self.fence.fall();
         let release = async {
@@ -84,7 +106,11 @@ impl Candidate {
             self.api.replace(NAME, &PostParams::default(), &lease).await.map(|_| ())
         };
         if let Ok(Err(error)) = timeout(self.pause(), release).await {
-            tracing::warn!(%error, "the lease could not be given up; it ends by itself");
+            tracing::warn!(
+                identity = self.identity,
+                %error,
+                "failed to release the lease; another replica takes over when it expires"
+            );
         }
     }
 
@@ -92,19 +118,19 @@ impl Candidate {
         self.duration / 5
     }
 
-    /// Takes or renews the lease, and says who else holds it.
-    async fn attempt(&mut self) -> Result<Option<String>, String> {
+    /// Takes or renews the lease if no other process holds it.
+    async fn attempt(&mut self) -> Result<Holder, LeaseError> {
         let asked = Instant::now();
         let result = timeout(self.duration / 3, self.claim(asked)).await;
-        let holder = result.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
-        if holder.is_none() {
-            // Others count from when they saw the renewal, which is later than when it was asked for.
+        let holder = result.map_err(|_| LeaseError::Timeout)??;
+        if matches!(holder, Holder::Own) {
+            // Other replicas count from when they observe the renewal, which is later than when it was requested.
             self.fence.extend(asked + self.duration * 9 / 10);
         }
         Ok(holder)
     }
 
-    async fn claim(&mut self, now: Instant) -> Result<Option<String>, kube::Error> {
+    async fn claim(&mut self, now: Instant) -> Result<Holder, kube::Error> {
         let found = self.api.get_opt(NAME).await?;
         let before = found.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
         let holder = before.holder_identity.clone().filter(|holder| !holder.is_empty());
@@ -118,7 +144,7 @@ impl Candidate {
             self.seen = Some((version, since));
             let lasts = u64::try_from(before.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
             if now.duration_since(since) < Duration::from_secs(lasts) {
-                return Ok(Some(holder.clone()));
+                return Ok(Holder::Other(holder.clone()));
             }
         }
         let written = match &found {
@@ -129,8 +155,8 @@ impl Candidate {
             }
         };
         match written {
-            Ok(_) => Ok(None),
-            Err(error) if has_code(&error, 409) => Ok(Some("another, just now".to_owned())),
+            Ok(_) => Ok(Holder::Own),
+            Err(error) if has_code(&error, 409) => Ok(Holder::Other("a replica that wrote it just now".to_owned())),
             Err(error) => Err(error),
         }
     }

@@ -1,20 +1,20 @@
-//! What all controllers share: watches, ownership of written objects, status, events, errors, and the loop that runs
-//! a controller. It knows no kind. A controller that does one of these by itself is a defect.
+//! What all controllers share: watches, stores, queues, ownership of managed objects, status, events, errors, and the loop that
+//! runs a controller. It knows no kind. A controller must not implement any of these itself.
 
 pub mod client;
-pub mod error;
-pub mod events;
-pub mod guard;
+pub(crate) mod error;
+pub(crate) mod events;
+pub(crate) mod guard;
 pub mod health;
-pub mod known;
+pub(crate) mod known;
 pub mod lease;
-pub mod owned;
+pub(crate) mod owned;
 mod ownership;
-pub mod queue;
-pub mod run;
-pub mod status;
-pub mod store;
-pub mod watch;
+pub(crate) mod queue;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod store;
+pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +25,7 @@ use crate::contract::component::{COMPONENT, Component, MANAGED_BY};
 
 /// Field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "credence";
+
 /// Metadata of an object that `owner` controls.
 pub fn owned_metadata<K: Resource<DynamicType = ()>>(
     owner: &K,
@@ -46,7 +47,7 @@ pub fn owned_metadata<K: Resource<DynamicType = ()>>(
     }
 }
 
-/// Namespace and name of an object, for messages: `namespace/name`, or the name alone for objects of the cluster.
+/// The name of an object in messages: `namespace/name`, or the name alone for cluster-scoped objects.
 pub fn display_name<K: Resource>(object: &K) -> String {
     let name = object.meta().name.as_deref().unwrap_or_default();
     object.meta().namespace.as_deref().map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"))

@@ -1,5 +1,5 @@
-//! Secrets and ConfigMaps that the operator writes: how they are watched, and written without ever touching what belongs
-//! to others. The cache of them is `known.rs`.
+//! Managed objects: the Secrets and ConfigMaps that the operator writes. Watches them, and writes them without ever changing an
+//! object of another owner. Their cache is `known.rs`.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -19,11 +19,21 @@ use serde::de::DeserializeOwned;
 
 use super::FIELD_MANAGER;
 use super::error::{Error, has_code};
-use super::known::{Facts, Known, Record, key, owner, record};
+use super::known::{Facts, Known, Record, Repaired, key, owner, record};
 use crate::contract::component::selector;
+use crate::domain::altered::AlteredBy;
 use crate::domain::name::{Name, ObjectRef};
 
-/// All written objects of one kind.
+/// An object that another writer changes or deletes again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contended {
+    /// Subject, cause and next step, for people.
+    pub message: String,
+    /// How long to wait: until the next repair, or until the contention counts as over.
+    pub wait: Duration,
+}
+
+/// All managed objects of one kind.
 pub struct Owned<K, F> {
     client: Client,
     known: RwLock<Known<F>>,
@@ -35,7 +45,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug + Send,
     F: Facts,
 {
-    /// The cache is empty before [`Self::follow`] has listed.
+    /// The cache is empty until [`Self::follow`] has listed the objects.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client, known: RwLock::default(), kind: PhantomData }
@@ -55,8 +65,8 @@ where
         self.known.write()
     }
 
-    /// Follows the metadata watch. `listed` is called after each complete list, `changed` with the object that another was
-    /// written for, whenever that one changed.
+    /// Follows the metadata watch. Calls `listed` after each complete list. When a managed object changed, calls `changed` with
+    /// the object that it was written for.
     pub async fn follow(
         &self,
         events: impl Stream<Item = Event<PartialObjectMeta<K>>> + Send,
@@ -65,7 +75,7 @@ where
     ) {
         pin_mut!(events);
         let mut seen: HashSet<Name> = HashSet::new();
-        let mut touched: Vec<ObjectRef> = Vec::new();
+        let mut affected: Vec<ObjectRef> = Vec::new();
         while let Some(event) = events.next().await {
             match event {
                 Event::Apply(object) => {
@@ -78,76 +88,79 @@ where
                 }
                 Event::Init => {
                     seen.clear();
-                    touched.clear();
+                    affected.clear();
                     self.write_known().begin_list();
                 }
                 Event::InitApply(object) => {
-                    touched.extend(self.write_known().note(&object.metadata));
+                    affected.extend(self.write_known().note(&object.metadata));
                     seen.insert(key(&object.metadata));
                 }
                 Event::InitDone => {
-                    touched.extend(self.write_known().conclude_list(&seen, Instant::now()));
+                    affected.extend(self.write_known().conclude_list(&seen, Instant::now()));
                     listed();
-                    // These changed while the watch was interrupted.
-                    touched.drain(..).for_each(&mut changed);
+                    // Their managed objects changed while the watch was interrupted.
+                    affected.drain(..).for_each(&mut changed);
                 }
             }
         }
     }
 
-    /// The record of an object.
+    /// The cached metadata of an object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Record<F>>> {
         self.read_known().get(&Name::new(Some(namespace), name))
     }
 
-    /// Whether somebody else deleted the object a short while ago.
-    pub fn was_lost(&self, namespace: &str, name: &str) -> bool {
-        self.read_known().was_lost(&Name::new(Some(namespace), name))
+    /// Whether another writer deleted the object a short while ago.
+    pub fn was_deleted(&self, namespace: &str, name: &str) -> bool {
+        self.read_known().was_deleted(&Name::new(Some(namespace), name))
     }
 
-    /// Why an object must not be repaired yet, and for how long: it was repaired a short while ago.
-    pub fn held_back(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
+    /// Set if an object must not be repaired yet, because it was repaired a short while ago.
+    pub fn held_back(&self, namespace: &str, name: &str, now: Instant) -> Option<Contended> {
         let known = self.read_known();
-        let (contention, who) = known.contention(&Name::new(Some(namespace), name))?;
-        let pause = contention.repair_at().saturating_duration_since(now);
-        (!contention.is_over(now) && !pause.is_zero()).then(|| (Self::describe_contention(namespace, name, who), pause))
+        let repaired = known.contention(&Name::new(Some(namespace), name))?;
+        let wait = repaired.contention.repair_at().saturating_duration_since(now);
+        let is_held_back = !repaired.contention.is_over(now) && !wait.is_zero();
+        is_held_back.then(|| Self::describe_contention(namespace, name, repaired, wait))
     }
 
-    /// Whether somebody keeps changing an object: in words, and after how long without a change that counts as over.
-    pub fn contended(&self, namespace: &str, name: &str, now: Instant) -> Option<(String, Duration)> {
+    /// Set if another writer changes or deletes an object again and again, until it has stopped for a while.
+    pub fn contended(&self, namespace: &str, name: &str, now: Instant) -> Option<Contended> {
         let known = self.read_known();
-        let (contention, who) = known.contention(&Name::new(Some(namespace), name))?;
-        let calm_in = contention.contended_until()?.saturating_duration_since(now);
-        (!calm_in.is_zero()).then(|| (Self::describe_contention(namespace, name, who), calm_in))
+        let repaired = known.contention(&Name::new(Some(namespace), name))?;
+        let wait = repaired.contention.contended_until()?.saturating_duration_since(now);
+        (!wait.is_zero()).then(|| Self::describe_contention(namespace, name, repaired, wait))
     }
 
-    fn describe_contention(namespace: &str, name: &str, who: &str) -> String {
-        format!(
-            "the {} {namespace}/{name} is repeatedly changed or deleted by {who}; it is repaired at most once a minute. \
-             Find that writer and stop it",
+    fn describe_contention(namespace: &str, name: &str, repaired: &Repaired, wait: Duration) -> Contended {
+        let writer = repaired.altered_by.as_ref().map_or_else(|| "another writer".to_owned(), ToString::to_string);
+        let message = format!(
+            "the {} {namespace}/{name} is repeatedly changed or deleted by {writer}, and Credence repairs it at most once a \
+             minute; find that writer and stop it",
             K::kind(&())
-        )
+        );
+        Contended { message, wait }
     }
 
-    /// Notes that an object was repaired after somebody else had changed or deleted it.
-    pub fn repaired(&self, namespace: &str, name: &str, who: Option<&str>, now: Instant) {
-        self.write_known().repaired(Name::new(Some(namespace), name), who.unwrap_or("another writer"), now);
+    /// Notes that an object was repaired after another writer had changed it, or deleted it (`None`).
+    pub fn repaired(&self, namespace: &str, name: &str, altered_by: Option<&AlteredBy>, now: Instant) {
+        self.write_known().repaired(Name::new(Some(namespace), name), altered_by.cloned(), now);
     }
 
-    /// All objects that an owner controls, or that no object controls.
+    /// All objects with this controller (a UID), or without one.
     pub fn owned_by(&self, owner: Option<&str>) -> Vec<(Name, Arc<Record<F>>)> {
         self.read_known().owned_by(owner)
     }
 
-    /// The objects of one namespace whose names begin with `prefix` and that an owner controls, with their names.
+    /// The objects of one namespace with this controller whose names begin with `prefix`.
     pub fn owned_with_prefix(&self, namespace: &str, prefix: &str, owner: &str) -> Vec<(Arc<str>, Arc<Record<F>>)> {
         self.read_known().with_prefix(&Name::new(Some(namespace), prefix), owner)
     }
 
-    /// Creates or updates an object. An object of somebody else is left alone.
+    /// Creates or updates an object. An object of another owner is not changed.
     ///
     /// # Errors
-    /// [`Error::NotOwned`] for an object of somebody else, otherwise what the API server said.
+    /// [`Error::NotOwned`] for an object of another owner, otherwise the error of the API server.
     pub async fn put(&self, object: &K) -> Result<(), Error> {
         let Name { namespace, name } = key(object.meta());
         let owner = owner(object.meta()).map(|owner| owner.uid.clone());
@@ -162,7 +175,7 @@ where
                         self.write_known().wrote(created.meta());
                         return Ok(());
                     }
-                    // It exists without our label: ours only if the owner says so.
+                    // It exists without our labels, and is ours only if its controller is the same.
                     Err(error) if has_code(&error, 409) => {
                         let found = api.get_metadata(&name).await.map_err(Error::api(doing("look up")))?;
                         Arc::new(record(&found.metadata))
@@ -175,7 +188,7 @@ where
             return Err(Error::NotOwned { kind: K::kind(&()).into_owned(), name: format!("{namespace}/{name}") });
         }
         let mut object = object.clone();
-        // With its UID the write can only reach the object that was looked at.
+        // With the UID, the write fails if the object was replaced in the meantime.
         object.meta_mut().uid = Some(known.uid.clone());
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let answer = api.patch(&name, &params, &Patch::Apply(&object)).await.map_err(Error::api(doing("update")))?;
@@ -183,10 +196,10 @@ where
         Ok(())
     }
 
-    /// Deletes an object that `owner` controls, or that no object controls; any other is left alone.
+    /// Deletes an object with this controller (a UID), or without one. Any other object is not deleted.
     ///
     /// # Errors
-    /// When the API server refuses; an object that is gone is not an error.
+    /// The error of the API server. An object that does not exist is not an error.
     pub async fn delete(&self, namespace: &str, name: &str, owner: Option<&str>) -> Result<(), Error> {
         let found = self.get(namespace, name).filter(|record| record.owner.as_deref() == owner);
         let Some(record) = found else { return Ok(()) };
@@ -206,10 +219,10 @@ where
         }
     }
 
-    /// Reads an object whole.
+    /// Reads an object with its data from the API server.
     ///
     /// # Errors
-    /// When the API server refuses.
+    /// The error of the API server.
     pub async fn read(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         api.get_opt(name).await.map_err(Error::api(format!("read {} {namespace}/{name}", K::kind(&()))))

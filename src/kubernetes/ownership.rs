@@ -1,19 +1,20 @@
-//! Whether what we wrote is still ours, as the field ownership that the API server keeps tells it. Pure.
+//! Whether another writer changed a managed object, according to the field ownership that the API server records. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
 use super::FIELD_MANAGER;
+use crate::domain::altered::AlteredBy;
 
-/// Checks that every entry of `data` and every annotation that we wrote is still ours: who changes one takes it over.
-/// What others write beside them is their business.
+/// Checks that we still own every entry of `data` and every annotation that we wrote: a writer that changes a field becomes its
+/// owner. Fields that others add are not checked.
 ///
 /// # Errors
-/// Who has taken one.
-pub fn untouched<'a>(
+/// The writer that changed one.
+pub fn unaltered<'a>(
     managers: &[ManagedFieldsEntry],
     data: &[&str],
     annotations: impl Iterator<Item = &'a str>,
-) -> Result<(), String> {
+) -> Result<(), AlteredBy> {
     let paths: Vec<[String; 3]> = data
         .iter()
         .map(|name| ["f:data".to_owned(), format!("f:{name}"), String::new()])
@@ -25,10 +26,10 @@ pub fn untouched<'a>(
         parts.try_fold(fields, |fields, part| fields.map(|fields| fields.get(part))).flatten().is_some()
     };
     let is_ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
-    let taken = paths.iter().find(|path| !managers.iter().filter(is_ours).any(|entry| has(entry, path)));
-    let Some(path) = taken else { return Ok(()) };
-    let taker = managers.iter().filter(|entry| !is_ours(entry)).find(|entry| has(entry, path));
-    Err(taker.and_then(|entry| entry.manager.clone()).unwrap_or_else(|| "somebody who removed a part of it".to_owned()))
+    let lost = paths.iter().find(|path| !managers.iter().filter(is_ours).any(|entry| has(entry, path)));
+    let Some(path) = lost else { return Ok(()) };
+    let owner = managers.iter().filter(|entry| !is_ours(entry)).find(|entry| has(entry, path));
+    Err(owner.and_then(|entry| entry.manager.clone()).map_or(AlteredBy::RemovedField, AlteredBy::Manager))
 }
 
 #[cfg(test)]
@@ -42,9 +43,9 @@ mod tests {
     }
 
     #[test]
-    fn what_others_write_beside_our_content_is_their_business() {
+    fn only_changes_of_our_own_fields_count() {
         let check = |entries: &[ManagedFieldsEntry]| {
-            untouched(entries, &["tls.crt", "tls.key"], std::iter::once("credence.dev/issued-at"))
+            unaltered(entries, &["tls.crt", "tls.key"], std::iter::once("credence.dev/issued-at"))
         };
         let annotation = json!({"f:annotations": {"f:credence.dev/issued-at": {}}});
         let ours =
@@ -54,10 +55,10 @@ mod tests {
         assert_eq!(check(&[ours.clone(), label, more]), Ok(()));
         let left = entry("credence", json!({"f:data": {"f:tls.key": {}}, "f:metadata": annotation}));
         let taken = entry("kubectl-edit", json!({"f:data": {"f:tls.crt": {}}}));
-        assert_eq!(check(&[left, taken]), Err("kubectl-edit".to_owned()));
+        assert_eq!(check(&[left, taken]), Err(AlteredBy::Manager("kubectl-edit".to_owned())));
         let left = entry("credence", json!({"f:data": {"f:tls.crt": {}, "f:tls.key": {}}}));
         let taken = entry("kubectl-annotate", json!({"f:metadata": annotation}));
-        assert_eq!(check(&[left, taken]), Err("kubectl-annotate".to_owned()));
-        assert!(check(&[]).is_err(), "without a record of ownership the content proves nothing");
+        assert_eq!(check(&[left, taken]), Err(AlteredBy::Manager("kubectl-annotate".to_owned())));
+        assert_eq!(check(&[]), Err(AlteredBy::RemovedField), "without recorded ownership the content is not trusted");
     }
 }

@@ -1,26 +1,26 @@
-//! The queue of a controller: every object waits at most once and is worked on by one worker at a time. Objects that
-//! depend on one thing that may hang form a group with workers of its own, and within a group namespaces take turns. So
-//! neither a broker that hangs nor a namespace with a thousand broken objects delays any other.
+//! The queue of a controller: every object is in it at most once, and at most one worker processes it. Objects that depend on
+//! something that may hang, such as a broker, form a group with its own workers. Within a group, namespaces take turns. So neither
+//! a broker that hangs nor a namespace with a thousand broken objects delays others.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Where an object waits.
+/// The place of an object in the queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lane {
-    /// The thing that may delay it, such as a broker; no other group waits for this one.
+    /// What may delay the object, such as the name of a broker. Groups do not wait for each other.
     pub group: String,
-    /// Who takes turns within the group, usually namespaces.
+    /// The lane within the group, usually the namespace. Lanes take turns.
     pub turn: String,
 }
 
 #[derive(Debug)]
 enum Position {
-    /// Waiting for a worker since this time.
+    /// It has been waiting for a worker since this time.
     Waiting(Instant),
-    /// With a worker of this group. `again` is when it is to be looked at once more.
+    /// A worker of this group processes it. `again` is when it is to be processed once more.
     Running { group: String, again: Option<Instant> },
 }
 
@@ -28,7 +28,7 @@ enum Position {
 struct Group<K> {
     running: usize,
     lanes: HashMap<String, VecDeque<K>>,
-    /// Lanes in the order of their turns, empty ones left out.
+    /// The lanes that are not empty, in the order of their turns.
     turns: VecDeque<String>,
 }
 
@@ -38,7 +38,7 @@ struct Alarm {
     number: u64,
 }
 
-/// The queue. Time is a parameter; nothing here sleeps.
+/// The queue. The time is a parameter; nothing here sleeps.
 #[derive(Debug)]
 pub struct Queue<K> {
     workers: usize,
@@ -46,14 +46,14 @@ pub struct Queue<K> {
     groups: HashMap<String, Group<K>>,
     running: usize,
     alarms: BinaryHeap<Reverse<Alarm>>,
-    /// The object of each alarm. An alarm without an object was overtaken by an earlier one.
+    /// The object of each alarm. An alarm without an object was replaced by an earlier one.
     sleeping: HashMap<u64, K>,
     alarm_of: HashMap<K, (u64, Instant)>,
     last_alarm: u64,
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
-    /// An empty queue. In each group `workers` objects are worked on at once.
+    /// An empty queue. Each group has this number of workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self {
@@ -68,8 +68,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Queues an object: it is handed out when its turn comes, but not before `at`.
-    pub fn ask(&mut self, key: K, lane: impl FnOnce(&K) -> Lane, at: Instant, now: Instant) {
+    /// Queues an object. It is handed out when its turn comes, but not before `at`.
+    pub fn push(&mut self, key: K, lane: impl FnOnce(&K) -> Lane, at: Instant, now: Instant) {
         match self.positions.get_mut(&key) {
             Some(Position::Waiting(_)) => {}
             Some(Position::Running { again, .. }) => *again = Some(again.map_or(at, |before| before.min(at))),
@@ -86,8 +86,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Hands out the next object, and how long it has waited.
-    pub fn next(&mut self, lane: impl Fn(&K) -> Lane, now: Instant) -> Option<(K, Duration)> {
+    /// Hands out the next object, with the time that it has waited.
+    pub fn pop(&mut self, lane: impl Fn(&K) -> Lane, now: Instant) -> Option<(K, Duration)> {
         while let Some(Reverse(alarm)) = self.alarms.peek()
             && alarm.at <= now
         {
@@ -119,7 +119,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         Some((key, now.duration_since(since)))
     }
 
-    /// Takes an object back from a worker. It is queued again if that was asked for meanwhile, otherwise at `then`.
+    /// Notes that a worker has finished with an object. If the object was queued in the meantime, it is queued for that time,
+    /// otherwise for `then`.
     pub fn done(&mut self, key: &K, then: Option<Instant>, lane: impl FnOnce(&K) -> Lane, now: Instant) {
         let Some(Position::Running { group: name, again }) = self.positions.remove(key) else { return };
         self.running -= 1;
@@ -130,11 +131,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             }
         }
         if let Some(at) = again.or(then) {
-            self.ask(key.clone(), lane, at, now);
+            self.push(key.clone(), lane, at, now);
         }
     }
 
-    /// When [`Self::next`] may have an object that it does not have now.
+    /// When [`Self::pop`] may hand out an object that is not ready now.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
         self.alarms.peek().map(|Reverse(alarm)| alarm.at)
@@ -146,7 +147,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.positions.len() - self.running
     }
 
-    /// How long the oldest of them has waited.
+    /// How long the oldest object has waited for a worker.
     #[must_use]
     pub fn oldest(&self, now: Instant) -> Duration {
         let fronts = self.groups.values().flat_map(|group| group.lanes.values()).filter_map(VecDeque::front);
@@ -178,7 +179,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         if let Some((number, _)) = self.alarm_of.remove(key) {
             self.sleeping.remove(&number);
         }
-        // Overtaken alarms must not outnumber the others.
+        // The heap must not consist mostly of replaced alarms.
         if self.alarms.len() > 64 && self.alarms.len() > 2 * self.sleeping.len() {
             self.alarms.retain(|Reverse(alarm)| self.sleeping.contains_key(&alarm.number));
         }
@@ -195,40 +196,40 @@ mod tests {
     }
 
     fn take(queue: &mut Queue<&'static str>, now: Instant) -> Vec<&'static str> {
-        std::iter::from_fn(|| queue.next(lane, now).map(|(key, _)| key)).collect()
+        std::iter::from_fn(|| queue.pop(lane, now).map(|(key, _)| key)).collect()
     }
 
     #[test]
     fn namespaces_take_turns() {
         let (mut queue, now) = (Queue::new(10), Instant::now());
         for key in [":many/1", ":many/2", ":many/3", ":few/1", ":many/1"] {
-            queue.ask(key, lane, now, now);
+            queue.push(key, lane, now, now);
         }
-        assert_eq!(queue.depth(), 4, "asking twice makes no difference");
+        assert_eq!(queue.depth(), 4, "queueing an object twice makes no difference");
         assert_eq!(take(&mut queue, now), [":many/1", ":few/1", ":many/2", ":many/3"]);
     }
 
     #[test]
-    fn a_group_that_hangs_leaves_workers_to_other_groups() {
+    fn a_group_that_hangs_delays_no_other_group() {
         let (mut queue, now) = (Queue::new(2), Instant::now());
         for key in ["hangs:a/1", "hangs:b/1", "hangs:c/1"] {
-            queue.ask(key, lane, now, now);
+            queue.push(key, lane, now, now);
         }
         assert_eq!(take(&mut queue, now), ["hangs:a/1", "hangs:b/1"]);
-        queue.ask("other:a/1", lane, now, now);
+        queue.push("other:a/1", lane, now, now);
         assert_eq!(take(&mut queue, now), ["other:a/1"]);
         queue.done(&"hangs:a/1", None, lane, now);
         assert_eq!(take(&mut queue, now), ["hangs:c/1"]);
     }
 
     #[test]
-    fn an_object_queued_while_with_a_worker_is_handed_out_once_more() {
+    fn an_object_queued_while_processed_is_processed_again() {
         let (mut queue, now) = (Queue::new(2), Instant::now());
-        queue.ask(":a/1", lane, now, now);
+        queue.push(":a/1", lane, now, now);
         assert_eq!(take(&mut queue, now), [":a/1"]);
-        queue.ask(":a/1", lane, now, now);
-        queue.ask(":a/1", lane, now, now);
-        assert_eq!(take(&mut queue, now), [""; 0], "never two workers on one object");
+        queue.push(":a/1", lane, now, now);
+        queue.push(":a/1", lane, now, now);
+        assert_eq!(take(&mut queue, now), [""; 0], "no two workers process one object");
         queue.done(&":a/1", Some(now + Duration::from_secs(60)), lane, now);
         assert_eq!(take(&mut queue, now), [":a/1"]);
         queue.done(&":a/1", None, lane, now);
@@ -240,24 +241,24 @@ mod tests {
         let (mut queue, now) = (Queue::new(2), Instant::now());
         let then = now + Duration::from_secs(60);
         for key in [":a/1", ":a/2"] {
-            queue.ask(key, lane, now, now);
+            queue.push(key, lane, now, now);
             assert_eq!(take(&mut queue, now), [key]);
             queue.done(&key, Some(then), lane, now);
         }
         assert_eq!((queue.depth(), queue.wake_at()), (0, Some(then)));
-        queue.ask(":a/2", lane, now, now);
+        queue.push(":a/2", lane, now, now);
         assert_eq!(take(&mut queue, now), [":a/2"]);
         queue.done(&":a/2", None, lane, now);
-        assert_eq!(take(&mut queue, then), [":a/1"], "an alarm that was overtaken does not go off");
+        assert_eq!(take(&mut queue, then), [":a/1"], "a replaced alarm has no effect");
     }
 
     #[test]
-    fn the_oldest_is_known_and_alarms_do_not_accumulate() {
+    fn alarms_do_not_accumulate() {
         let (mut queue, start) = (Queue::new(1), Instant::now());
-        queue.ask(":a/1", lane, start, start);
+        queue.push(":a/1", lane, start, start);
         assert_eq!(queue.oldest(start + Duration::from_secs(3)), Duration::from_secs(3));
         for _ in 0..1000 {
-            queue.ask(":a/1", lane, start, start);
+            queue.push(":a/1", lane, start, start);
             assert_eq!(take(&mut queue, start).len(), 1);
             queue.done(&":a/1", Some(start + Duration::from_secs(600)), lane, start);
         }
@@ -269,12 +270,12 @@ mod tests {
     fn an_object_queued_for_later_is_handed_out_once() {
         let (mut queue, now) = (Queue::new(1), Instant::now());
         let (soon, later) = (now + Duration::from_millis(500), now + Duration::from_secs(9));
-        queue.ask(":a/1", lane, later, now);
-        queue.ask(":a/1", lane, soon, now);
-        queue.ask(":a/1", lane, later, now);
+        queue.push(":a/1", lane, later, now);
+        queue.push(":a/1", lane, soon, now);
+        queue.push(":a/1", lane, later, now);
         assert_eq!(take(&mut queue, now), [""; 0]);
         assert_eq!(take(&mut queue, soon), [":a/1"]);
-        queue.ask(":a/1", lane, later, soon);
+        queue.push(":a/1", lane, later, soon);
         queue.done(&":a/1", None, lane, soon);
         assert_eq!((take(&mut queue, soon), queue.wake_at()), (vec![], Some(later)));
     }

@@ -1,5 +1,5 @@
-//! The loop of a controller: names wait in a queue, reconciles run concurrently, each object has its own backoff, and
-//! there is one place that reports outcomes.
+//! The loop of a controller: names wait in a queue, reconciles run concurrently, every object has its own backoff, and outcomes
+//! are reported in one place.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,6 +18,7 @@ use tokio::time::sleep_until;
 use tracing::{Instrument, info_span};
 
 use super::error::{Class, Error};
+use super::guard::SchemaError;
 use super::queue::{Lane, Queue};
 use super::store::Store;
 use crate::api::Conditions;
@@ -33,13 +34,13 @@ struct Shared {
     wake: Notify,
 }
 
-/// Asks a controller to look at an object again. Asking twice costs nothing.
+/// Queues objects for a controller. Queueing an object twice has no further effect.
 #[derive(Clone)]
 pub struct Trigger(Arc<Shared>);
 
 impl Trigger {
-    /// A trigger whose controller works on `workers` objects of each group at once. An object waits for `debounce`, so that
-    /// many reasons to look at it lead to one reconcile.
+    /// A trigger for a controller with this number of workers for each group. An object waits for `debounce`, so that several
+    /// changes within that time lead to one reconcile.
     #[must_use]
     pub fn new(workers: usize, debounce: Duration, lane: impl Fn(&Name) -> Lane + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
@@ -50,10 +51,10 @@ impl Trigger {
         }))
     }
 
-    /// Asks for an object.
+    /// Queues an object.
     pub fn fire(&self, name: &Name) {
         let now = Instant::now();
-        self.queue().ask(name.clone(), &self.0.lane, now + self.0.debounce, now);
+        self.queue().push(name.clone(), &self.0.lane, now + self.0.debounce, now);
         self.0.wake.notify_one();
     }
 
@@ -69,32 +70,32 @@ impl Trigger {
     }
 }
 
-/// When an object wants to be looked at next, if nothing changes before.
+/// After which time an object is reconciled again if nothing changes before; `None` for never.
 pub type Next = Option<Duration>;
 
 /// The outcome of a reconcile.
 #[derive(Clone, Copy, Debug)]
 pub struct Done {
-    /// When the object is to be looked at next.
+    /// After which time the object is reconciled again.
     pub next: Next,
     reason: &'static str,
 }
 
 impl Done {
-    /// The object is as its conditions say.
+    /// The conditions of the object are the outcome.
     #[must_use]
     pub fn with(conditions: &Conditions, next: Next) -> Self {
         Self { next, reason: conditions.verdict().map_or("", |(reason, _)| reason.as_str()) }
     }
 
-    /// The object is deleted, or will be, and nothing is left to do.
+    /// The object was deleted, or will be, and nothing is left to do.
     #[must_use]
     pub fn gone() -> Self {
         Self { next: None, reason: "Deleted" }
     }
 }
 
-/// Runs a controller until `stop` turns true and the work in hand is done.
+/// Runs a controller until `stop` becomes true and the running reconciles have ended.
 pub async fn run<K, F>(
     name: &'static str,
     store: Store<K>,
@@ -111,7 +112,7 @@ pub async fn run<K, F>(
     loop {
         let wake_at = {
             let mut queue = trigger.queue();
-            while let Some((key, _)) = queue.next(&trigger.0.lane, Instant::now()) {
+            while let Some((key, _)) = queue.pop(&trigger.0.lane, Instant::now()) {
                 let found = store.find(&key).map(|object| object.map(Arc::new));
                 let work = found.as_ref().and_then(|object| object.as_ref().ok()).map(|object| {
                     let generation = object.meta().generation;
@@ -143,7 +144,7 @@ pub async fn run<K, F>(
             () = trigger.0.wake.notified() => {}
             () = alarm => {}
             Some(ended) = running.join_next() => {
-                // It cannot panic, and nobody aborts it.
+                // A task neither panics nor is it aborted.
                 let Ok((key, found, outcome, took)) = ended else { continue };
                 let next = reports.report(&key, found.as_ref(), outcome, took);
                 let now = Instant::now();
@@ -155,7 +156,7 @@ pub async fn run<K, F>(
     while running.join_next().await.is_some() {}
 }
 
-/// Reports outcomes, and counts how often each object has failed in a row.
+/// Reports outcomes, and counts the consecutive failures of each object.
 struct Reports {
     name: &'static str,
     metrics: Arc<Metrics>,
@@ -163,11 +164,11 @@ struct Reports {
 }
 
 impl Reports {
-    /// Reports one outcome, and returns when the object is to be looked at next.
+    /// Reports one outcome, and returns after which time the object is reconciled again.
     fn report<K: Resource>(
         &mut self,
         key: &Name,
-        found: Option<&Result<Arc<K>, String>>,
+        found: Option<&Result<Arc<K>, SchemaError>>,
         outcome: Option<Result<Done, Error>>,
         took: Duration,
     ) -> Next {
@@ -193,12 +194,12 @@ impl Reports {
                 }
                 Some(delay)
             }
-            (Some(Err(invalid)), _) => {
+            (Some(Err(error)), _) => {
                 tracing::error!(
                     controller,
                     namespace = &*key.namespace,
                     name = &*key.name,
-                    error = invalid,
+                    %error,
                     "object does not match its schema; ignoring it until it is corrected"
                 );
                 self.metrics.reconciled(controller, "invalid", "Schema", took);
@@ -213,7 +214,8 @@ impl Reports {
     }
 }
 
-/// Half a second doubled up to a minute, and shifted by the object so that many do not come back at once.
+/// The pause after a failure: half a second (five if a person has to act), doubled up to a minute, and longer by up to a quarter
+/// depending on the object, so that many objects do not retry at the same time.
 fn backoff(class: Class, failures: u32, seed: u64) -> Duration {
     let base = match class {
         Class::Retry => 500,
@@ -223,10 +225,10 @@ fn backoff(class: Class, failures: u32, seed: u64) -> Duration {
     Duration::from_millis(delay + delay * (seed % 100) / 400)
 }
 
-/// A number that stays with an object: it spreads what would otherwise happen to all objects at once.
+/// A stable number for an object. It spreads events that would otherwise happen to all objects at the same time.
 pub fn seed<K: Resource>(object: &K) -> u64 {
     let uid = object.meta().uid.as_deref().unwrap_or_default();
-    // FNV-1a: stable between versions of the compiler, unlike the standard hasher.
+    // FNV-1a: stable across compiler versions, unlike the standard hasher.
     uid.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
@@ -235,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn backoff_grows_to_a_bound() {
+    fn backoff_grows_up_to_a_limit() {
         let delays: Vec<u128> = (0..20).map(|count| backoff(Class::Retry, count, 0).as_millis()).collect();
         assert_eq!(&delays[..3], [500, 1000, 2000]);
         assert_eq!(delays[19], 60_000);

@@ -1,4 +1,4 @@
-//! Status: written by server-side apply, and only when it changed.
+//! Status: written by server-side apply, only when it changed.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -17,8 +17,8 @@ use super::{FIELD_MANAGER, display_name, uid};
 
 /// Writes the status of one kind.
 ///
-/// The watch lags behind our own writes. What was written last is kept until the watch has caught up, so that a
-/// reconcile in between neither repeats a write nor loses a transition time.
+/// The watch is behind our own writes. The status that was written last is kept until the watch has caught up, so that a
+/// reconcile in between neither repeats the write nor loses a transition time.
 pub struct StatusWriter<S> {
     written: Mutex<HashMap<String, (u64, S)>>,
 }
@@ -30,7 +30,7 @@ impl<S> Default for StatusWriter<S> {
 }
 
 impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
-    /// The status as it stands: from the object, or newer from our own last write.
+    /// The current status: that of the object, or a newer one from our own last write.
     pub fn current<K: Resource>(&self, object: &K, status: Option<&S>) -> S {
         let mut written = self.written.lock();
         let uid = uid(object);
@@ -43,10 +43,10 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
         }
     }
 
-    /// Writes `wanted` if it differs from `current`. Says whether the object was still there.
+    /// Writes `wanted` if it differs from `current`. Returns whether the object still exists.
     ///
     /// # Errors
-    /// When the API server refuses; an object that is gone is not an error.
+    /// The error of the API server. An object that does not exist is not an error.
     pub async fn write<K>(&self, client: &Client, object: &K, current: &S, wanted: &S) -> Result<bool, Error>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
@@ -57,7 +57,7 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
         let patch = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
-            // The UID keeps a status from landing on a namesake that was created since.
+            // With the UID, the write fails if an object of the same name was created since.
             "metadata": {"uid": uid(object)},
             "status": wanted,
         });
@@ -78,7 +78,7 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
     }
 }
 
-/// An API whose answers do not have to fit our own types, and may be of any depth.
+/// An API whose answers need not fit our types, and may have any depth.
 fn dynamic_api<K: Resource<DynamicType = ()>>(
     client: &Client,
     namespace: Option<&str>,
@@ -90,10 +90,10 @@ fn dynamic_api<K: Resource<DynamicType = ()>>(
     }
 }
 
-/// Adds or removes our finalizer. `present` says what is wanted. Says whether the object was still there.
+/// Adds our finalizer if `present`, otherwise removes it. Returns whether the object still exists.
 ///
 /// # Errors
-/// When the API server refuses; an object that is gone is not an error.
+/// The error of the API server. An object that does not exist is not an error.
 pub async fn set_finalizer<K: Resource<DynamicType = ()>>(
     client: &Client,
     object: &K,
@@ -109,7 +109,7 @@ pub async fn set_finalizer<K: Resource<DynamicType = ()>>(
     } else {
         finalizers.retain(|known| known != finalizer);
     }
-    // The version makes sure that nobody else's finalizer is lost.
+    // With the version, a concurrent change of the finalizers makes the write fail instead of being lost.
     let patch = json!({"metadata": {
         "resourceVersion": object.meta().resource_version,
         "uid": uid(object),
@@ -124,7 +124,7 @@ pub async fn set_finalizer<K: Resource<DynamicType = ()>>(
     }
 }
 
-/// Whether our finalizer is on the object.
+/// Whether the object has our finalizer.
 pub fn has_finalizer<K: Resource>(object: &K, finalizer: &str) -> bool {
     object.meta().finalizers.iter().flatten().any(|known| known == finalizer)
 }

@@ -1,9 +1,8 @@
-//! The objects of one kind, kept up to date by a watch. An object is stored before its change is reported, so whoever
-//! receives the change can look the object up.
+//! The cached objects of one kind, kept up to date by a watch. An object is stored before its change is reported, so that the
+//! receiver of the change finds it.
 //!
-//! Objects are kept packed: as JSON, compressed against the fullest object of their kind that was seen so far, since
-//! objects of one kind are alike. A thousand of them take less than a megabyte, and unpacking one takes some
-//! microseconds.
+//! Objects are packed: JSON, compressed with the largest object of their kind so far as the dictionary, since objects of one
+//! kind are alike. A thousand objects take less than a megabyte, and unpacking one takes some microseconds.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -21,48 +20,48 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::error::Error;
-use super::guard::Guarded;
+use super::guard::{Guarded, SchemaError};
 use crate::domain::name::Name;
 
-/// A change of one object. An object that cannot be read is absent here.
+/// A change of one object. An object that does not match its schema counts as absent.
 #[derive(Debug)]
 pub struct Change<K> {
     /// Its name.
     pub name: Name,
-    /// The object before the change.
+    /// The object before the change; absent when it was created.
     pub before: Option<K>,
     /// The object after the change; absent when it was deleted.
     pub after: Option<K>,
 }
 
 impl<K> Change<K> {
-    /// Whether some facts about the object are other than before. The facts of an absent object are `None`.
+    /// Whether these facts about the object changed. The facts of an absent object are `None`.
     pub fn differs<'a, F: PartialEq>(&'a self, facts: impl Fn(&'a K) -> F) -> bool {
         self.before.as_ref().map(&facts) != self.after.as_ref().map(&facts)
     }
 }
 
-/// An object as a watch delivers it: it may not fit its schema.
+/// An object as a watch delivers it.
 pub trait Watched: Send {
-    /// The object when it does.
+    /// The object, when it matches its schema.
     type Object: Resource<DynamicType = ()> + Serialize + DeserializeOwned;
 
-    /// The name of the object, and the object itself or why it cannot be read.
-    fn read(self) -> (Name, Result<Self::Object, String>);
+    /// The name of the object, and the object or what does not match its schema.
+    fn read(self) -> (Name, Result<Self::Object, SchemaError>);
 }
 
 impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send> Watched for Guarded<K> {
     type Object = K;
 
-    fn read(self) -> (Name, Result<K, String>) {
-        (Name::of(&self), self.0.map_err(|unreadable| unreadable.why))
+    fn read(self) -> (Name, Result<K, SchemaError>) {
+        (Name::of(&self), self.0.map_err(|unreadable| unreadable.error))
     }
 }
 
 impl<K: Resource<DynamicType = ()> + Send> Watched for PartialObjectMeta<K> {
     type Object = Self;
 
-    fn read(self) -> (Name, Result<Self, String>) {
+    fn read(self) -> (Name, Result<Self, SchemaError>) {
         (Name::of(&self), Ok(self))
     }
 }
@@ -71,26 +70,26 @@ impl<K: Resource<DynamicType = ()> + Send> Watched for PartialObjectMeta<K> {
 enum Entry {
     Packed {
         bytes: Arc<[u8]>,
-        /// What it was compressed against.
+        /// The dictionary that it was compressed with.
         dictionary: Arc<[u8]>,
     },
-    /// Why it cannot be read.
-    Invalid(Arc<str>),
+    /// What does not match the schema.
+    Invalid(SchemaError),
 }
 
 impl Entry {
-    fn json(&self) -> Result<Vec<u8>, String> {
+    fn json(&self) -> Result<Vec<u8>, SchemaError> {
         match self {
             Self::Packed { bytes, dictionary } => {
-                decompress_size_prepended_with_dict(bytes, dictionary).map_err(|error| error.to_string())
+                decompress_size_prepended_with_dict(bytes, dictionary).map_err(|error| SchemaError::new(&error))
             }
-            Self::Invalid(error) => Err(error.to_string()),
+            Self::Invalid(error) => Err(error.clone()),
         }
     }
 }
 
-/// LZ4 looks back no further.
-const LARGEST_DICTIONARY: usize = 64 << 10;
+/// The largest dictionary that LZ4 uses, in bytes.
+const MAX_DICTIONARY: usize = 64 << 10;
 
 type Entries = BTreeMap<Name, Entry>;
 
@@ -100,7 +99,7 @@ struct Shared {
     listed: watch::Sender<bool>,
 }
 
-/// All objects of one kind. Cheap to clone; all clones are one.
+/// All objects of one kind. Clones share one state.
 pub struct Store<K> {
     shared: Arc<Shared>,
     kind: PhantomData<fn() -> K>,
@@ -132,40 +131,40 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         self.shared.entries.write()
     }
 
-    /// Waits until everything that exists has been listed once.
+    /// Waits until all objects were listed once.
     pub async fn wait_until_listed(&self) {
-        // The sender is in here.
+        // It cannot fail: the sender is part of `self`.
         let _ = self.shared.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
-    /// An object, or why it cannot be read; `None` when it does not exist.
+    /// An object, or what does not match its schema; `None` when it does not exist.
     #[must_use]
-    pub fn find(&self, name: &Name) -> Option<Result<K, String>> {
+    pub fn find(&self, name: &Name) -> Option<Result<K, SchemaError>> {
         let entry = self.entries().get(name).cloned()?;
         Some(Self::unpack(&entry))
     }
 
-    /// An object that others depend on: what cannot be read must not count as absent.
+    /// An object that another one depends on: one that does not match its schema must not count as absent.
     ///
     /// # Errors
     /// [`Error::Unreadable`].
     pub fn look_up(&self, namespace: Option<&str>, name: &str) -> Result<Option<K>, Error> {
         let name = Name::new(namespace, name);
-        self.find(&name).transpose().map_err(|why| Error::Unreadable {
+        self.find(&name).transpose().map_err(|error| Error::Unreadable {
             kind: K::kind(&()).into_owned(),
             name: name.to_string(),
-            why,
+            error,
         })
     }
 
-    /// An object that exists and can be read.
+    /// An object, if it exists and matches its schema.
     #[must_use]
     pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<K> {
         self.find(&Name::new(namespace, name))?.ok()
     }
 
-    /// All objects, or those of one namespace. One at a time is unpacked.
-    pub fn iter(&self, namespace: Option<&str>) -> impl Iterator<Item = (Name, Result<K, String>)> + '_ {
+    /// All objects, or those of one namespace. They are unpacked one by one.
+    pub fn iter(&self, namespace: Option<&str>) -> impl Iterator<Item = (Name, Result<K, SchemaError>)> + '_ {
         let entries = self.entries();
         let begin = Name::new(namespace, "");
         let found: Vec<(Name, Entry)> = entries
@@ -176,7 +175,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         found.into_iter().map(|(name, entry)| (name, Self::unpack(&entry)))
     }
 
-    /// All objects that can be read, or those of one namespace.
+    /// All objects that match their schema, or those of one namespace.
     pub fn valid(&self, namespace: Option<&str>) -> impl Iterator<Item = K> + '_ {
         self.iter(namespace).filter_map(|(_, object)| object.ok())
     }
@@ -189,36 +188,36 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         names.take_while(|name| namespace.is_none_or(|namespace| *name.namespace == *namespace)).cloned().collect()
     }
 
-    /// What to compress an object against: the fullest object seen so far. The first ones have no status yet, and one
-    /// that is a quarter longer takes their place.
+    /// The dictionary for an object: the largest object so far. An object that is a quarter larger replaces it, because the
+    /// first objects have no status yet.
     fn dictionary(&self, json: &[u8]) -> Arc<[u8]> {
         let mut dictionary = self.shared.dictionary.write();
-        if json.len() > dictionary.len() * 5 / 4 && json.len() < LARGEST_DICTIONARY {
+        if json.len() > dictionary.len() * 5 / 4 && json.len() < MAX_DICTIONARY {
             *dictionary = json.into();
         }
         dictionary.clone()
     }
 
-    fn pack(&self, object: &mut Result<K, String>) -> Entry {
-        let packed = object.as_mut().map_err(|why| why.clone()).and_then(|object| {
-            forget_bookkeeping(object);
-            serde_json::to_vec(object).map_err(|error| error.to_string())
+    fn pack(&self, object: &mut Result<K, SchemaError>) -> Entry {
+        let packed = object.as_mut().map_err(|error| error.clone()).and_then(|object| {
+            drop_bookkeeping(object);
+            serde_json::to_vec(object).map_err(|error| SchemaError::new(&error))
         });
         match packed {
             Ok(json) => {
                 let dictionary = self.dictionary(&json);
                 Entry::Packed { bytes: compress_prepend_size_with_dict(&json, &dictionary).into(), dictionary }
             }
-            Err(error) => Entry::Invalid(error.into()),
+            Err(error) => Entry::Invalid(error),
         }
     }
 
-    fn unpack(entry: &Entry) -> Result<K, String> {
-        serde_json::from_slice(&entry.json()?).map_err(|error| error.to_string())
+    fn unpack(entry: &Entry) -> Result<K, SchemaError> {
+        serde_json::from_slice(&entry.json()?).map_err(|error| SchemaError::new(&error))
     }
 
-    /// Follows a watch until it ends, which it does not by itself, and calls `changed` for every object that was created,
-    /// changed or deleted.
+    /// Follows a watch, and calls `changed` for every object that was created, changed or deleted. It returns only when the
+    /// stream ends, which a watch does not do by itself.
     pub async fn follow<W>(self, events: impl Stream<Item = Event<W>> + Send, mut changed: impl FnMut(Change<K>) + Send)
     where
         W: Watched<Object = K>,
@@ -258,7 +257,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         }
     }
 
-    /// The names of all objects that a list has shown to be other than before.
+    /// The names of all objects that differ from those before a list.
     fn differences(&self, before: &Entries) -> Vec<Name> {
         let entries = self.entries();
         let gone = before.keys().filter(|name| !entries.contains_key(*name));
@@ -268,8 +267,8 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
     }
 }
 
-/// Drops what no decision looks at and what makes up most of an object in memory.
-fn forget_bookkeeping<K: Resource>(object: &mut K) {
+/// Drops metadata that no decision uses and that is large.
+fn drop_bookkeeping<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
     if let Some(annotations) = object.meta_mut().annotations.as_mut() {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
@@ -294,13 +293,13 @@ mod tests {
     }
 
     async fn follow(store: &Store<ConfigMap>, events: Vec<Event<Guarded<ConfigMap>>>) -> Vec<String> {
-        let mut told = Vec::new();
-        store.clone().follow(stream::iter(events), |change| told.push(change.name.to_string())).await;
-        told
+        let mut changed = Vec::new();
+        store.clone().follow(stream::iter(events), |change| changed.push(change.name.to_string())).await;
+        changed
     }
 
     #[tokio::test]
-    async fn a_list_tells_of_what_is_other_than_before_and_of_nothing_else() {
+    async fn a_list_reports_exactly_what_changed() {
         let store = Store::default();
         let listed = |objects: Vec<Guarded<ConfigMap>>| {
             let objects = objects.into_iter().map(Event::InitApply);
@@ -329,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn alike_objects_are_kept_small() {
+    async fn similar_objects_take_little_memory() {
         let store = Store::default();
         follow(&store, vec![Event::Apply(config_map("a", "x", 1)), Event::Apply(config_map("a", "y", 2))]).await;
         let Some(Entry::Packed { bytes: packed, .. }) = store.entries().get(&Name::new(Some("a"), "y")).cloned() else {

@@ -1,4 +1,4 @@
-//! How watches are requested, and how they are started again after an interruption.
+//! How watches are requested, and how they are retried after an interruption.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,41 +11,43 @@ use kube::runtime::watcher::{self, Error, Event, ExponentialBackoff};
 
 use super::health::Health;
 
-/// For how long the API server keeps one watch open. A connection that died in silence is noticed little later.
-const TIMEOUT: u32 = 60;
-/// How long a watch that broke waits before it is started again, at first and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// After how long without a break the pauses begin anew.
-const RESET: Duration = Duration::from_secs(30);
+/// How long the API server keeps one watch open, in seconds. A connection that was lost without notice is detected soon after.
+const WATCH_SECONDS: u32 = 60;
+/// The first pause after an interruption.
+const MIN_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause after an interruption.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// After how long without an interruption the pauses begin again with the first one.
+const RESET_AFTER: Duration = Duration::from_secs(30);
 
-/// How every watch is requested.
+/// The parameters of every watch.
 #[must_use]
 pub fn config() -> watcher::Config {
-    watcher::Config::default().timeout(TIMEOUT)
+    watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// Where interruptions of watches are reported.
+/// Receives the interruptions of watches.
 #[derive(Clone)]
 pub struct Interruptions {
-    /// Counts them, by part.
+    /// Counts them, by the part of the process.
     pub count: Arc<dyn Fn(&'static str) + Send + Sync>,
-    /// Reports the ones that last.
+    /// Reports those that last.
     pub health: Arc<Health>,
 }
 
 impl Interruptions {
-    /// The events of a watch without its errors: these are reported, and the watch is started again.
+    /// The events of a watch without its errors: an error is reported, and the watch is retried.
     pub fn retry_forever<T: Send, E: Stream<Item = Result<Event<T>, Error>> + Send>(
         self,
         part: &'static str,
         events: E,
     ) -> impl Stream<Item = Event<T>> + Send + use<T, E> {
         let pauses = ExponentialBuilder::default()
-            .with_min_delay(PAUSES.0)
-            .with_max_delay(PAUSES.1)
+            .with_min_delay(MIN_PAUSE)
+            .with_max_delay(MAX_PAUSE)
             .with_jitter()
             .without_max_times();
-        let pauses = ResetTimerBackoff::new(ExponentialBackoff::from(pauses), RESET);
+        let pauses = ResetTimerBackoff::new(ExponentialBackoff::from(pauses), RESET_AFTER);
         events.backoff(pauses).filter_map(move |event| {
             let event = match event {
                 Ok(event) => Some(event),

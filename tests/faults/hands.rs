@@ -95,9 +95,9 @@ async fn what_is_changed_or_deleted_by_hand_is_put_back_and_said_once() {
 
     tokio::time::sleep(Duration::from_secs(8)).await;
     let told = notes(&bed, "ServiceIdentity", Some(&namespace), "changed", "Renewed").await;
-    assert_eq!(told, ["renewed changed-mtls because somebody had changed the Secret"]);
+    assert_eq!(told, ["renewed changed-mtls because another writer changed the Secret"]);
     let told = notes(&bed, "ServiceIdentity", Some(&namespace), "deleted", "Renewed").await;
-    assert_eq!(told, ["renewed deleted-mtls because somebody had deleted the Secret"]);
+    assert_eq!(told, ["renewed deleted-mtls because another writer deleted the Secret"]);
     let told = notes(&bed, "TrustDomain", None, &domain, "DriftRepaired").await.join("; ");
     assert!(told.contains("changed by scribbler") && told.contains("(deleted)"), "{told}");
     assert_eq!(told.matches("put back").count(), 2, "{told}");

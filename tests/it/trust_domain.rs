@@ -107,8 +107,10 @@ async fn an_authority_that_cannot_sign_is_refused_and_heals() {
     let stamped = openssl(&["version"]).split_whitespace().nth(1).unwrap() >= "3.4";
     let name = unique("refused");
     bed.apply(brought(&name, &name)).await.unwrap();
-    let mut cases =
-        vec![("intermediate", "other", "does not belong to the certificate"), ("leaf", "leaf", "not an authority's")];
+    let mut cases = vec![
+        ("intermediate", "other", "does not belong to the certificate"),
+        ("leaf", "leaf", "not that of an authority"),
+    ];
     if stamped {
         authority.issue("expired", Some("root"), &past, true);
     } else {

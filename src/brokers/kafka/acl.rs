@@ -1,4 +1,5 @@
-//! ACLs in Kafka's numbers (`AclOperation`, `ResourceType`, `PatternType`, `AclPermissionType` of Kafka's clients).
+//! ACLs in the numeric codes of Kafka's protocol (`AclOperation`, `ResourceType`, `PatternType` and `AclPermissionType` of
+//! Kafka's Java clients).
 
 use kafka_protocol::messages::DescribeAclsRequest;
 use kafka_protocol::messages::create_acls_request::AclCreation;
@@ -9,9 +10,9 @@ use kafka_protocol::protocol::StrBytes;
 use crate::api::{AppliedBinding, BindingOperation, BindingPattern, BindingResource};
 use crate::brokers::Holdings;
 
-/// `ANY` of resource, pattern, operation and permission in filters.
+/// The code `ANY` of resource, pattern, operation and permission in filters.
 pub const ANY: i8 = 1;
-/// `ALTER` of operations.
+/// The code of the operation `ALTER`.
 pub const ALTER: i8 = 7;
 const ALLOW: i8 = 3;
 const EVERY_HOST: &str = "*";
@@ -41,7 +42,7 @@ fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
 
-/// The entry of a request that creates a binding.
+/// The entry for a binding in a request that creates ACLs.
 pub fn creation(binding: &AppliedBinding) -> AclCreation {
     AclCreation::default()
         .with_resource_type(resource_code(binding.resource))
@@ -53,7 +54,7 @@ pub fn creation(binding: &AppliedBinding) -> AclCreation {
         .with_permission_type(ALLOW)
 }
 
-/// A filter that matches a binding and nothing else.
+/// A filter that matches exactly this binding, for deletion.
 pub fn exact_filter(binding: &AppliedBinding) -> DeleteAclsFilter {
     DeleteAclsFilter::default()
         .with_resource_type_filter(resource_code(binding.resource))
@@ -65,7 +66,7 @@ pub fn exact_filter(binding: &AppliedBinding) -> DeleteAclsFilter {
         .with_permission_type(ALLOW)
 }
 
-/// A query for a binding and nothing else.
+/// A query that matches exactly this binding.
 pub fn exact_query(binding: &AppliedBinding) -> DescribeAclsRequest {
     DescribeAclsRequest::default()
         .with_resource_type_filter(resource_code(binding.resource))
@@ -77,7 +78,7 @@ pub fn exact_query(binding: &AppliedBinding) -> DescribeAclsRequest {
         .with_permission_type(ALLOW)
 }
 
-/// Sorts what the broker lists into bindings that a policy could have made, and everything else in words.
+/// Adds the listed ACLs to the holdings: as a binding if a policy could have created it, otherwise as a description.
 pub fn collect(resources: &[DescribeAclsResource], holdings: &mut Holdings) {
     for resource in resources {
         for acl in &resource.acls {
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_binding_survives_the_way_to_the_broker_and_back() {
+    fn a_binding_is_read_back_as_it_was_written() {
         for (pattern, code) in [(BindingPattern::Literal, 3), (BindingPattern::Prefixed, 4)] {
             let sent = AppliedBinding {
                 principal: "User:CN=orders".into(),
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_policy_could_have_made_is_told_in_words() {
+    fn an_acl_that_no_policy_could_create_is_described() {
         let denied = DescribeAclsResource::default()
             .with_resource_type(4)
             .with_resource_name(text("kafka-cluster"))

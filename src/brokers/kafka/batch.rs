@@ -1,4 +1,4 @@
-//! Records, and the request that brings many of them to the partitions of one topic. Pure.
+//! Records, and the request that produces many of them to the partitions of one topic. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use kafka_protocol::records::{
     RecordEncodeOptions, TimestampType,
 };
 
-/// `acks=all`: an answer comes when every replica in sync has the records.
+/// `acks=all`: the broker answers when every in-sync replica has the records.
 const ALL: i16 = -1;
-/// The last version of the request that names its topic; later ones know it by an ID.
+/// The last version of the request that names its topic; later ones use the ID of the topic (KIP-516).
 pub const WITH_NAMES: i16 = 12;
 
-/// A record as it is before it belongs to a batch.
+/// A record that belongs to no batch yet.
 #[must_use]
 pub fn record(key: Bytes, headers: impl IntoIterator<Item = (String, Bytes)>, value: Bytes, at: Timestamp) -> Record {
     let header = |(name, value)| (StrBytes::from_string(name), Some(value));
@@ -39,21 +39,21 @@ pub fn record(key: Bytes, headers: impl IntoIterator<Item = (String, Bytes)>, va
     }
 }
 
-/// How many bytes a record takes, about.
+/// The approximate size of a record in bytes.
 pub fn size(record: &Record) -> usize {
     let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
     let headers: usize = record.headers.iter().map(|(name, value)| name.len() + length(value) + 8).sum();
     length(&record.key) + length(&record.value) + headers + 32
 }
 
-/// Asks for records to be written, for each partition in one batch, in which they are numbered. `patience` is how long
-/// the leaders may wait for the other replicas, in milliseconds.
+/// A request to produce records, with one batch for each partition. It sets the offsets and sequence numbers of the records.
+/// `timeout_ms` is how long the leaders may wait for the other replicas, in milliseconds.
 ///
 /// # Errors
-/// When a record cannot be written down.
+/// When a record cannot be encoded.
 pub fn request<'a>(
     topic: &TopicName,
-    patience: i32,
+    timeout_ms: i32,
     batches: impl Iterator<Item = (i32, Vec<&'a mut Record>)>,
 ) -> Result<ProduceRequest, ResponseError> {
     let mut partitions = Vec::new();
@@ -62,13 +62,13 @@ pub fn request<'a>(
         partitions.push(data.with_records(Some(encode(records).ok_or(ResponseError::InvalidRecord)?)));
     }
     let data = TopicProduceData::default().with_name(topic.clone()).with_partition_data(partitions);
-    Ok(ProduceRequest::default().with_acks(ALL).with_timeout_ms(patience).with_topic_data(vec![data]))
+    Ok(ProduceRequest::default().with_acks(ALL).with_timeout_ms(timeout_ms).with_topic_data(vec![data]))
 }
 
 fn encode(mut records: Vec<&mut Record>) -> Option<Bytes> {
     for (offset, record) in (0_i32..).zip(&mut records) {
         record.offset = offset.into();
-        // Sequence numbers that follow the offsets are what makes it one batch; there is no producer that they are of.
+        // The encoder starts a new batch where sequence numbers do not follow each other. No producer ID goes with them.
         record.sequence = NO_SEQUENCE.wrapping_add(offset);
     }
     let mut encoded = BytesMut::new();
@@ -77,7 +77,7 @@ fn encode(mut records: Vec<&mut Record>) -> Option<Bytes> {
     Some(encoded.freeze())
 }
 
-/// What became of each partition's batch: `None` when it was written.
+/// The result of the batch of each partition: `None` when it was written.
 pub fn results(answer: &ProduceResponse) -> BTreeMap<i32, Option<ResponseError>> {
     let partitions = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
     partitions.map(|it| (it.index, ResponseError::try_from_code(it.error_code))).collect()
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_records_of_a_partition_are_one_batch_in_their_order() {
+    fn records_of_a_partition_are_one_batch_in_order() {
         let make = |key: &'static str| {
             let headers = [("one".to_owned(), Bytes::from_static(b"1")), ("two".to_owned(), Bytes::new())];
             record(Bytes::from_static(key.as_bytes()), headers, Bytes::from_static(b"body"), Timestamp::UNIX_EPOCH)
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(read[1].headers, records[1].headers);
         assert!(
             size(&records[0]) >= partitions[1].records.as_ref().unwrap().len() - 61,
-            "but for the batch's own head"
+            "except for the header of the batch"
         );
     }
 }

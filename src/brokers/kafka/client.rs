@@ -1,5 +1,5 @@
-//! What a Kafka client is given: a `client.properties` that the Java tools take as it is, and the entries of the
-//! Service Binding specification.
+//! The content of the Secret of a broker account: a `client.properties` for Kafka's Java tools, and the entries of the Service
+//! Binding specification for Kubernetes.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use k8s_openapi::ByteString;
 use crate::domain::identity::digest;
 use crate::domain::secret::SecretText;
 
-/// What a client needs besides its own certificate.
+/// Addresses and authorities that a client needs besides its own certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAccess {
-    /// Servers to start from.
+    /// Servers to connect to first, each as `host:port`.
     pub bootstrap_servers: Vec<String>,
-    /// Authorities of the brokers' certificates, in PEM.
+    /// The roots that the certificates of the brokers are verified with, in PEM.
     pub ca_pem: String,
 }
 
@@ -33,7 +33,7 @@ impl ClientAccess {
         "client.properties",
     ];
 
-    /// Changes when anything in here does.
+    /// A digest of all fields.
     #[must_use]
     pub fn digest(&self) -> String {
         digest(self.bootstrap_servers.iter().map(String::as_str).chain([self.ca_pem.as_str()]))
@@ -64,7 +64,7 @@ impl ClientAccess {
         .collect()
     }
 
-    /// PEM stores inside of the file (KIP-651), so that it works wherever it is mounted.
+    /// The file holds the PEM texts itself (KIP-651), so it works at any mount path.
     fn client_properties(&self, chain_pem: &str, key: &SecretText) -> SecretText {
         let lines = [
             ("bootstrap.servers", self.bootstrap_servers.join(",")),
@@ -79,7 +79,7 @@ impl ClientAccess {
     }
 }
 
-/// A PEM text as a value of a Java properties file, where `\n` stands for a line feed.
+/// A PEM text as the value of a Java properties file: `\n` is a line feed.
 fn one_line(pem: &str) -> String {
     pem.trim_end().lines().collect::<Vec<_>>().join("\\n")
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn client_properties_hold_each_pem_in_one_line() {
+    fn client_properties_have_each_pem_in_one_line() {
         let access = ClientAccess { bootstrap_servers: vec!["a:1".into(), "b:2".into()], ca_pem: "CA\nROOT\n".into() };
         let data = access.secret_data("User:CN=x", "LEAF\nCHAIN\n", &SecretText::new("KEY\n".into()));
         let text = String::from_utf8(data["client.properties"].0.clone()).unwrap();

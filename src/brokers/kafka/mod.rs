@@ -1,8 +1,9 @@
-//! Kafka: ACLs over the admin protocol, accounts by mutual TLS, and records for a topic.
+//! Kafka: ACLs over the admin protocol (KIP-140), authentication by mutual TLS, and a producer.
 
 mod acl;
 mod batch;
 mod client;
+mod error;
 mod producer;
 mod topology;
 mod wire;
@@ -27,15 +28,16 @@ use crate::issuers::pem;
 
 pub use batch::record;
 pub use client::ClientAccess;
+pub use error::{CredentialError, error_name};
 pub use producer::{ProduceError, Producer};
 pub use wire::OnRequest;
 
-/// How many ACLs go into one request.
-const CHUNK: usize = 1000;
-/// How long an addition may take to show up in the broker's list.
+/// How many ACLs a request has at most.
+const MAX_ACLS: usize = 1000;
+/// How long a new ACL may take to appear in the list of the broker.
 const PROPAGATION: Duration = Duration::from_secs(5);
 
-/// What it takes to administer a cluster.
+/// Addresses and credentials for the administration of a cluster.
 #[derive(Clone)]
 pub struct KafkaConfig {
     servers: Vec<String>,
@@ -48,15 +50,21 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// Checks the texts of the admin Secret.
+    /// Checks the entries of the admin Secret: `tls.crt`, `tls.key` and `ca.crt`, in PEM.
     ///
     /// # Errors
-    /// Says which of them cannot be used.
-    pub fn new(servers: &[String], chain: &[u8], key: &[u8], ca: &[u8], on_request: OnRequest) -> Result<Self, String> {
-        let certificates = pem::certificates(chain, "tls.crt").map_err(|error| error.to_string())?;
+    /// The entry that cannot be used.
+    pub fn new(
+        servers: &[String],
+        chain: &[u8],
+        key: &[u8],
+        ca: &[u8],
+        on_request: OnRequest,
+    ) -> Result<Self, CredentialError> {
+        let certificates = pem::certificates(chain, "tls.crt")?;
         let not_after = certificates.iter().map(|certificate| certificate.not_after).min().unwrap_or_default();
-        let text = |bytes: &[u8], what: &str| {
-            String::from_utf8(bytes.to_vec()).map_err(|_| format!("{what} is not a text in PEM"))
+        let text = |bytes: &[u8], entry: &'static str| {
+            String::from_utf8(bytes.to_vec()).map_err(|_| CredentialError::NotText { entry })
         };
         let (chain, ca_pem) = (text(chain, "tls.crt")?, text(ca, "ca.crt")?);
         let key = SecretText::new(text(key, "tls.key")?);
@@ -66,27 +74,27 @@ impl KafkaConfig {
         Ok(Self { servers: servers.to_vec(), tls, ca_pem, digest, on_request, not_after })
     }
 
-    /// Changes when anything in here does.
+    /// A digest of all fields.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Authorities of the brokers' certificates, in PEM.
+    /// The roots that the certificates of the brokers are verified with, in PEM.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 }
 
-/// Logs in with a client's credential: connects, and waits for an answer.
+/// Authenticates with the credential of a client: connects, and waits for an answer.
 ///
 /// # Errors
-/// Why the broker did not let it in.
+/// Why the broker cannot be reached, or refused the client.
 pub async fn login(access: &ClientAccess, chain_pem: &str, key: &SecretText) -> Result<(), BrokerFailure> {
     let tls = wire::tls(chain_pem, key, &access.ca_pem)
-        .map_err(|message| BrokerFailure { reason: Reason::LoginRefused, message })?;
-    let remedy = "its trust store must hold the roots of the trust domain";
+        .map_err(|error| BrokerFailure { reason: Reason::LoginRefused, message: error.to_string() })?;
+    let remedy = "the trust store of Kafka must hold the roots of the trust domain";
     Connection::open(&access.bootstrap_servers, &tls, remedy).await.map(|_| ())
 }
 
@@ -99,12 +107,13 @@ impl Admin for KafkaAdmin {
     type Config = KafkaConfig;
 
     async fn connect(config: &KafkaConfig) -> Result<Self, BrokerFailure> {
-        let remedy = "it is the operator's own: the admin Secret must hold one that Kafka trusts and that is valid";
+        let remedy =
+            "the certificate is the operator's own; put one that is valid and that Kafka trusts into the admin Secret";
         let connection = Connection::open(&config.servers, &config.tls, remedy).await?;
-        Ok(Self { connection: connection.counted(config.on_request.clone()) })
+        Ok(Self { connection: connection.with_observer(config.on_request.clone()) })
     }
 
-    /// Asks for the operations that the principal may do on the cluster, as well (KIP-430).
+    /// Includes the operations that the principal may perform on the cluster (KIP-430).
     async fn facts(&mut self) -> Result<ClusterFacts, BrokerFailure> {
         let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
         let answer = self.connection.call(&request).await?;
@@ -131,18 +140,18 @@ impl Admin for KafkaAdmin {
     async fn add(&mut self, bindings: &Bindings) -> Result<Failures, BrokerFailure> {
         let bindings: Vec<&AppliedBinding> = bindings.iter().collect();
         let mut failures = Failures::new();
-        for chunk in bindings.chunks(CHUNK) {
+        for chunk in bindings.chunks(MAX_ACLS) {
             let creations = chunk.iter().map(|binding| acl::creation(binding)).collect();
             let answer = self.connection.call(&CreateAclsRequest::default().with_creations(creations)).await?;
             let results = answer.results.iter().map(|result| (result.error_code, result.error_message.as_ref()));
             collect_failures(chunk, results, "create ACLs", &mut failures)?;
         }
-        let made: Vec<_> = bindings.into_iter().filter(|binding| !failures.contains_key(*binding)).collect();
-        if let Some(last) = made.last()
+        let created: Vec<_> = bindings.into_iter().filter(|binding| !failures.contains_key(*binding)).collect();
+        if let Some(last) = created.last()
             && !self.appears(last).await?
         {
-            let message = "the broker accepted it but does not list it; it is tried again";
-            failures.extend(made.into_iter().map(|binding| (binding.clone(), message.to_owned())));
+            let message = "Kafka accepted the ACL and does not list it yet; retrying";
+            failures.extend(created.into_iter().map(|binding| (binding.clone(), message.to_owned())));
         }
         Ok(failures)
     }
@@ -150,7 +159,7 @@ impl Admin for KafkaAdmin {
     async fn remove(&mut self, bindings: &Bindings) -> Result<Failures, BrokerFailure> {
         let bindings: Vec<&AppliedBinding> = bindings.iter().collect();
         let mut failures = Failures::new();
-        for chunk in bindings.chunks(CHUNK) {
+        for chunk in bindings.chunks(MAX_ACLS) {
             let filters = chunk.iter().map(|binding| acl::exact_filter(binding)).collect();
             let answer = self.connection.call(&DeleteAclsRequest::default().with_filters(filters)).await?;
             let results = answer.filter_results.iter().map(|result| {
@@ -174,9 +183,9 @@ impl KafkaAdmin {
         Ok(holdings)
     }
 
-    /// Waits until the broker lists the last binding that was made. The controller answers before the brokers have
-    /// taken up a change; they take changes up in the order of the metadata log (KIP-500), so with the last one all
-    /// are in force.
+    /// Waits until the broker lists the last binding that was created. Kafka's controller answers before the brokers have
+    /// applied a change. They apply changes in the order of the metadata log (KIP-500), so with the last one all others are
+    /// active.
     async fn appears(&mut self, last: &AppliedBinding) -> Result<bool, BrokerFailure> {
         let deadline = Instant::now() + PROPAGATION;
         let mut pause = Duration::from_millis(2);
@@ -191,7 +200,7 @@ impl KafkaAdmin {
     }
 }
 
-/// Assigns the results of a request to its items.
+/// Collects the failures of a request whose results are in the order of its items.
 fn collect_failures<'a>(
     chunk: &[&AppliedBinding],
     results: impl ExactSizeIterator<Item = (i16, Option<&'a StrBytes>)>,
@@ -199,7 +208,11 @@ fn collect_failures<'a>(
     failures: &mut Failures,
 ) -> Result<(), BrokerFailure> {
     if results.len() != chunk.len() {
-        let message = format!("Kafka gave {} results for {} items when asked to {doing}", results.len(), chunk.len());
+        let message = format!(
+            "Kafka gave {} results for {} items in answer to the request to {doing}",
+            results.len(),
+            chunk.len()
+        );
         return Err(BrokerFailure { reason: Reason::BrokerUnreachable, message });
     }
     for (binding, (code, message)) in chunk.iter().zip(results) {
@@ -219,9 +232,9 @@ fn check(code: i16, message: Option<&StrBytes>, doing: &str) -> Result<(), Broke
 }
 
 fn describe_error(code: i16, message: Option<&StrBytes>) -> String {
-    let name = ResponseError::try_from_code(code).map_or_else(|| format!("error {code}"), |error| format!("{error:?}"));
+    let name = ResponseError::try_from_code(code).map_or_else(|| format!("error {code}"), error_name);
     let hint = if code == ResponseError::ClusterAuthorizationFailed.code() {
-        "; the operator's principal needs Alter and Describe on the cluster"
+        "; grant the operator's principal Alter and Describe on the cluster"
     } else {
         ""
     };

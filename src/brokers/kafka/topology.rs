@@ -1,4 +1,4 @@
-//! Where the partitions of a topic are, and to which of them a key belongs. Pure.
+//! Which server leads each partition of a topic, and the partition of a key. Pure.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -7,21 +7,21 @@ use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
 /// The partitions of a topic.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// The server that leads each partition, if there is one now.
+    /// The server that leads each partition; `None` while a leader is elected.
     leaders: Vec<Option<String>>,
 }
 
-/// Asks where a topic is. A topic that there is not is not made by asking.
-pub fn question(topic: &TopicName) -> MetadataRequest {
+/// A request for the metadata of a topic. It does not create the topic.
+pub fn metadata_request(topic: &TopicName) -> MetadataRequest {
     let topic = MetadataRequestTopic::default().with_name(Some(topic.clone()));
     MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false)
 }
 
 impl Topology {
-    /// Reads the answer to [`question`].
+    /// Reads the answer to [`metadata_request`].
     ///
     /// # Errors
-    /// What the broker says of the topic.
+    /// The error of the topic, as the broker reports it.
     pub fn read(answer: &MetadataResponse) -> Result<Self, ResponseError> {
         let topic = answer.topics.first().ok_or(ResponseError::UnknownTopicOrPartition)?;
         if let Some(error) = ResponseError::try_from_code(topic.error_code) {
@@ -38,9 +38,9 @@ impl Topology {
         if leaders.is_empty() { Err(ResponseError::LeaderNotAvailable) } else { Ok(Self { leaders }) }
     }
 
-    /// The partition of a key, and the server that leads it. It is the one that Kafka's own clients choose, so that
-    /// records of several producers with one key are in one partition.
-    pub fn place(&self, key: &[u8]) -> (i32, Option<&str>) {
+    /// The partition of a key, and the server that leads it. Kafka's own clients choose the same partition, so records with
+    /// one key are in one partition, whatever client produced them.
+    pub fn partition_of(&self, key: &[u8]) -> (i32, Option<&str>) {
         let hash = usize::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or_default();
         let index = hash % self.leaders.len();
         (i32::try_from(index).unwrap_or_default(), self.leaders[index].as_deref())
@@ -56,7 +56,7 @@ fn address(host: &str, port: i32) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// `MurmurHash2` with the seed of Kafka's clients (`Utils.murmur2`).
+/// `MurmurHash2` with the seed of Kafka's Java clients (`Utils.murmur2`).
 fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_that_of_kafkas_own_clients() {
+    fn the_hash_equals_that_of_kafkas_clients() {
         for (text, hash) in [
             ("21", -973_932_308),
             ("foobar", -790_332_482),
@@ -111,23 +111,23 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_one_partition_and_its_leader() {
+    fn a_key_has_one_partition_with_its_leader() {
         let topology = Topology::read(&answer(&[(2, 9), (0, 1), (1, 2)], 0)).unwrap();
         assert_eq!(topology.leaders, [Some("one:9092".into()), Some("[fd00::2]:9092".into()), None]);
         assert!(topology.is_led_by("one:9092") && !topology.is_led_by("two:9092"));
         for key in ["abc", "foobar", "21"] {
             let partition = (murmur2(key.as_bytes()) & 0x7fff_ffff) % 3;
             let leader = topology.leaders[partition as usize].as_deref();
-            assert_eq!(topology.place(key.as_bytes()), (partition.cast_signed(), leader), "{key}");
+            assert_eq!(topology.partition_of(key.as_bytes()), (partition.cast_signed(), leader), "{key}");
         }
     }
 
     #[test]
-    fn what_the_broker_says_of_the_topic_is_told() {
-        let said = |partitions, error| Topology::read(&answer(partitions, error)).unwrap_err();
-        assert_eq!(said(&[], 3), ResponseError::UnknownTopicOrPartition);
-        assert_eq!(said(&[(0, 1)], 29), ResponseError::TopicAuthorizationFailed);
-        assert_eq!(said(&[], 0), ResponseError::LeaderNotAvailable);
+    fn an_error_of_the_topic_is_returned() {
+        let error_of = |partitions, error| Topology::read(&answer(partitions, error)).unwrap_err();
+        assert_eq!(error_of(&[], 3), ResponseError::UnknownTopicOrPartition);
+        assert_eq!(error_of(&[(0, 1)], 29), ResponseError::TopicAuthorizationFailed);
+        assert_eq!(error_of(&[], 0), ResponseError::LeaderNotAvailable);
         let nothing = Topology::read(&MetadataResponse::default());
         assert_eq!(nothing.unwrap_err(), ResponseError::UnknownTopicOrPartition);
     }

@@ -1,4 +1,4 @@
-//! One connection to a Kafka broker: mutual TLS, and requests whose versions were negotiated (KIP-35).
+//! One connection to a Kafka broker: mutual TLS, and requests in negotiated versions (KIP-35).
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use rustls::client::Resumption;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,16 +18,17 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::error::{CredentialError, request_name};
 use crate::api::Reason;
 use crate::brokers::BrokerFailure;
 use crate::domain::secret::SecretText;
 
-/// How long connecting and the handshake may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long one answer may take, unless something else is said.
-const ANSWER: Duration = Duration::from_secs(15);
-/// The largest answer that is read: far more than a list of 100,000 ACLs.
-const LARGEST_ANSWER: usize = 64 << 20;
+/// How long connecting and the TLS handshake may take together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may take by default.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest answer that is read, in bytes: much more than a list of 100,000 ACLs.
+const MAX_ANSWER: usize = 64 << 20;
 
 /// Called for every request to the broker, with its name and whether it was answered.
 pub type OnRequest = Arc<dyn Fn(&str, bool) + Send + Sync>;
@@ -38,48 +39,50 @@ pub struct Connection {
     server: String,
     next_id: i32,
     versions: HashMap<i16, (i16, i16)>,
-    answer_within: Duration,
+    answer_timeout: Duration,
     on_request: Option<OnRequest>,
 }
 
-/// Builds the TLS side of a client from PEM texts.
+/// The TLS configuration of a client, from PEM texts.
 ///
 /// # Errors
-/// Says which of the three texts cannot be used.
-pub fn tls(chain_pem: &str, key: &SecretText, ca_pem: &str) -> Result<Arc<ClientConfig>, String> {
-    let read = |pem: &str, what: &str| -> Result<Vec<CertificateDer<'static>>, String> {
+/// The text that cannot be used.
+pub fn tls(chain_pem: &str, key: &SecretText, ca_pem: &str) -> Result<Arc<ClientConfig>, CredentialError> {
+    let read = |pem: &str, entry: &'static str| -> Result<Vec<CertificateDer<'static>>, CredentialError> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
         match found {
             Ok(found) if !found.is_empty() => Ok(found),
-            _ => Err(format!("{what} holds no certificate in PEM")),
+            _ => Err(CredentialError::NoCertificate { entry }),
         }
     };
     let mut roots = RootCertStore::empty();
     for root in read(ca_pem, "ca.crt")? {
-        roots.add(root).map_err(|error| format!("ca.crt: {error}"))?;
+        roots.add(root).map_err(CredentialError::Root)?;
     }
-    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-        .map_err(|_| "tls.key holds no private key in PEM".to_owned())?;
+    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|_| CredentialError::NoKey)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .map_err(CredentialError::Tls)?
         .with_root_certificates(roots)
         .with_client_auth_cert(read(chain_pem, "tls.crt")?, key)
-        .map_err(|error| format!("tls.crt and tls.key do not fit together: {error}"))?;
-    // A broker that resumes a session does not look at the certificate again, expired or not.
+        .map_err(CredentialError::KeyMismatch)?;
+    // A broker that resumes a TLS session does not verify the certificate again, even when it has expired.
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
 impl Connection {
-    /// Connects to the first server that answers. `remedy` is what helps when the certificate is refused. The round trip
-    /// at the end matters: with TLS 1.3 a refused client certificate only shows at the first read.
+    /// Connects to the first server that answers. `remedy` is the next step in the message when the certificate is refused.
+    /// The request at the end is needed: with TLS 1.3, the refusal of a client certificate arrives with the first read.
     ///
     /// # Errors
-    /// What the last of the servers said.
+    /// The failure of the last server.
     pub async fn open(servers: &[String], config: &Arc<ClientConfig>, remedy: &str) -> Result<Self, BrokerFailure> {
-        let mut last = unreachable("", "no server is configured");
+        let mut last = BrokerFailure {
+            reason: Reason::BrokerUnreachable,
+            message: "bootstrapServers is empty; name at least one server".to_owned(),
+        };
         for server in servers {
             match Self::open_one(server, config).await {
                 Ok(connection) => return Ok(connection),
@@ -98,16 +101,22 @@ impl Connection {
             .map_err(|_| unreachable(server, "the host is neither a DNS name nor an IP address"))?;
         let handshake = async {
             let socket = TcpStream::connect(server).await.map_err(|error| unreachable(server, &error.to_string()))?;
-            // Small requests and answers in turn: waiting to fill a packet only delays them.
+            // Requests are small and each waits for its answer: collecting data for a full packet only adds delay.
             socket.set_nodelay(true).map_err(|error| unreachable(server, &error.to_string()))?;
             TlsConnector::from(config.clone()).connect(name, socket).await.map_err(|error| refused(server, &error))
         };
-        let stream = timeout(CONNECT, handshake)
+        let stream = timeout(CONNECT_TIMEOUT, handshake)
             .await
-            .map_err(|_| unreachable(server, &format!("no answer within {} s", CONNECT.as_secs())))??;
+            .map_err(|_| unreachable(server, &format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))??;
         let server = server.to_owned();
-        let mut connection =
-            Self { stream, server, next_id: 0, versions: HashMap::new(), answer_within: ANSWER, on_request: None };
+        let mut connection = Self {
+            stream,
+            server,
+            next_id: 0,
+            versions: HashMap::new(),
+            answer_timeout: ANSWER_TIMEOUT,
+            on_request: None,
+        };
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("credence"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
@@ -117,30 +126,30 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Has every request counted from here on.
-    pub fn counted(self, on_request: OnRequest) -> Self {
+    /// Reports every request from now on.
+    pub fn with_observer(self, on_request: OnRequest) -> Self {
         Self { on_request: Some(on_request), ..self }
     }
 
-    /// Has every answer come within this time from here on.
-    pub fn answering_within(self, answer_within: Duration) -> Self {
-        Self { answer_within, ..self }
+    /// Sets how long every answer may take from now on.
+    pub fn with_answer_timeout(self, answer_timeout: Duration) -> Self {
+        Self { answer_timeout, ..self }
     }
 
-    /// Which of the servers that were given this is.
+    /// The server at the other end, as it was given.
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// Sends a request in the newest version that both sides know, and waits for its answer.
+    /// Sends a request in the newest version that both sides support, and waits for its answer.
     ///
     /// # Errors
-    /// When the connection fails or the broker does not know the request; the connection is of no more use then.
+    /// When the connection fails, or the broker does not support the request. The connection cannot be used any more then.
     pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, BrokerFailure> {
         self.call_up_to(R::VERSIONS.max, request).await
     }
 
-    /// Like [`call`](Self::call), in no version after this one.
+    /// Like [`call`](Self::call), in version `last` or an older one.
     ///
     /// # Errors
     /// As [`call`](Self::call) does.
@@ -151,21 +160,21 @@ impl Connection {
             .filter(|(oldest, version)| version >= oldest && *version >= R::VERSIONS.min)
             .map(|(_, version)| version)
             .ok_or_else(|| {
-                let name = ApiKey::try_from(R::KEY).map_or_else(|()| R::KEY.to_string(), |key| format!("{key:?}"));
+                let name = ApiKey::try_from(R::KEY).map_or("Other", request_name);
                 self.broken(&format!("the broker does not support the request {name}; Kafka 2.8 or newer is needed"))
             })?;
         let answer = self.exchange(request, version).await;
         if let (Some(on_request), Ok(key)) = (&self.on_request, ApiKey::try_from(R::KEY)) {
-            on_request(&format!("{key:?}"), answer.is_ok());
+            on_request(request_name(key), answer.is_ok());
         }
         answer
     }
 
     async fn exchange<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, BrokerFailure> {
-        let within = self.answer_within;
-        timeout(within, self.exchange_now(request, version))
+        let limit = self.answer_timeout;
+        timeout(limit, self.exchange_now(request, version))
             .await
-            .map_err(|_| unreachable(&self.server, &format!("no answer within {} s", within.as_secs())))?
+            .map_err(|_| unreachable(&self.server, &format!("no answer within {} s", limit.as_secs())))?
     }
 
     async fn exchange_now<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, BrokerFailure> {
@@ -179,7 +188,7 @@ impl Connection {
         header
             .encode(&mut body, R::header_version(version))
             .and_then(|()| request.encode(&mut body, version))
-            .map_err(|error| self.broken(&format!("cannot write the request: {error}")))?;
+            .map_err(|error| self.broken(&format!("cannot encode the request: {error}")))?;
         let length = i32::try_from(body.len()).map_err(|_| self.broken("the request is too large"))?;
         let mut frame = BytesMut::with_capacity(body.len() + 4);
         frame.put_i32(length);
@@ -190,56 +199,114 @@ impl Connection {
         self.stream.flush().await.map_err(lost)?;
 
         let size = self.stream.read_i32().await.map_err(lost)?;
-        let size = usize::try_from(size).ok().filter(|size| *size <= LARGEST_ANSWER);
-        let size = size.ok_or_else(|| self.broken("the size of its answer is out of bounds"))?;
+        let size = usize::try_from(size).ok().filter(|size| *size <= MAX_ANSWER);
+        let size = size.ok_or_else(|| self.broken("the size of the answer is out of bounds"))?;
         let mut answer = vec![0; size];
         self.stream.read_exact(&mut answer).await.map_err(lost)?;
         let mut answer = Bytes::from(answer);
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))
-            .map_err(|error| self.broken(&format!("cannot read its answer: {error}")))?;
+            .map_err(|error| self.broken(&format!("cannot decode the answer: {error}")))?;
         if header.correlation_id != self.next_id {
-            return Err(self.broken("its answer belongs to another request"));
+            return Err(self.broken("the answer belongs to another request"));
         }
         let response = R::Response::decode(&mut answer, version)
-            .map_err(|error| self.broken(&format!("cannot read its answer: {error}")))?;
+            .map_err(|error| self.broken(&format!("cannot decode the answer: {error}")))?;
         if answer.has_remaining() {
-            return Err(self.broken("its answer is longer than it should be"));
+            return Err(self.broken("the answer is longer than its content"));
         }
         Ok(response)
     }
 
-    fn broken(&self, why: &str) -> BrokerFailure {
-        BrokerFailure { reason: Reason::BrokerUnreachable, message: format!("Kafka at {}: {why}", self.server) }
+    fn broken(&self, cause: &str) -> BrokerFailure {
+        BrokerFailure { reason: Reason::BrokerUnreachable, message: format!("Kafka at {}: {cause}", self.server) }
     }
 }
 
-fn unreachable(server: &str, why: &str) -> BrokerFailure {
+fn unreachable(server: &str, cause: &str) -> BrokerFailure {
     BrokerFailure {
         reason: Reason::BrokerUnreachable,
-        message: format!("Kafka at {server} cannot be reached: {why}. It is tried again"),
+        message: format!("Kafka at {server} cannot be reached: {cause}; retrying"),
     }
 }
 
-/// Tells a refused certificate from a lost connection: the first needs somebody, the second passes.
+/// Distinguishes a refused certificate, which a person has to correct, from a lost connection, which is retried.
 fn refused(server: &str, error: &std::io::Error) -> BrokerFailure {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::AlertReceived(alert)) => BrokerFailure {
             reason: Reason::LoginRefused,
-            message: format!("Kafka at {server} refused the client certificate ({alert:?})"),
+            message: format!("Kafka at {server} refused the client certificate (TLS alert {})", alert_name(*alert)),
         },
-        Some(rustls::Error::InvalidCertificate(why)) => BrokerFailure {
+        Some(rustls::Error::InvalidCertificate(error)) => BrokerFailure {
             reason: Reason::BrokerRefused,
             message: format!(
-                "the certificate of Kafka at {server} does not verify ({why:?}); ca.crt must hold its authority, and \
-                 the certificate the name that is connected to"
+                "the certificate of Kafka at {server} does not verify: {}; ca.crt must hold the root of its authority, and \
+                 the certificate must be valid for the host in bootstrapServers",
+                describe_certificate_error(error)
             ),
         },
         Some(other) => BrokerFailure {
             reason: Reason::BrokerUnreachable,
-            message: format!("TLS with Kafka at {server} failed: {other}"),
+            message: format!("TLS with Kafka at {server} failed: {other}; retrying"),
         },
-        None if error.kind() == ErrorKind::UnexpectedEof => unreachable(server, "it closed the connection"),
+        None if error.kind() == ErrorKind::UnexpectedEof => unreachable(server, "the server closed the connection"),
         None => unreachable(server, &error.to_string()),
+    }
+}
+
+/// The name of a TLS alert (RFC 8446 section 6), or its number.
+fn alert_name(alert: AlertDescription) -> String {
+    alert.as_str().map_or_else(|| u8::from(alert).to_string(), ToOwned::to_owned)
+}
+
+/// What is wrong with the certificate of a broker.
+fn describe_certificate_error(error: &CertificateError) -> String {
+    let text = match error {
+        CertificateError::UnknownIssuer => "no authority in ca.crt has issued it",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
+        CertificateError::BadSignature => "its signature is wrong",
+        CertificateError::BadEncoding => "it is malformed",
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not issued for servers (extended key usage serverAuth)"
+        }
+        CertificateError::NotValidForName => "it is not valid for this host",
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            return match presented.as_slice() {
+                [] => "it holds no host names (subjectAltName)".to_owned(),
+                names => {
+                    // The library gives each as `DnsName("a.example")` or `IpAddress(10.0.0.1)`.
+                    let plain = |name: &String| {
+                        let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+                        inner.trim_matches(['(', ')', '"']).to_owned()
+                    };
+                    let names: Vec<String> = names.iter().map(plain).collect();
+                    format!("it is not valid for this host, only for {}", names.join(", "))
+                }
+            };
+        }
+        _ => "its chain is not acceptable",
+    };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_of_another_host_names_its_hosts() {
+        let error = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("kafka.example").unwrap(),
+            presented: vec!["DnsName(\"other.example\")".into(), "IpAddress(10.0.0.1)".into()],
+        };
+        let text = describe_certificate_error(&error);
+        assert_eq!(text, "it is not valid for this host, only for other.example, 10.0.0.1");
+    }
+
+    #[test]
+    fn an_alert_has_its_name_or_its_number() {
+        assert_eq!(alert_name(AlertDescription::BadCertificate), "BadCertificate");
+        assert_eq!(alert_name(AlertDescription::Unknown(200)), "200");
     }
 }

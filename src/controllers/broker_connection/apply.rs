@@ -10,6 +10,7 @@ use super::plan::{Plan, describe};
 use super::session::session;
 use crate::api::Reason;
 use crate::brokers::registry::Drift;
+use crate::brokers::session::State;
 use crate::controllers::shared::handle::Conclusion;
 use crate::controllers::shared::signal::Signal;
 use crate::controllers::shared::timing::wait;
@@ -39,9 +40,9 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan<'_>)
             let broker = session(controller, observed, config);
             let mut state = broker.session.state();
             // Status is written once, with the first answer, instead of "connecting" before it.
-            let _ = timeout(FIRST_ANSWER, state.wait_for(|state| state.connection.is_some())).await;
+            let _ = timeout(FIRST_ANSWER, state.wait_for(State::has_result)).await;
             let state = broker.session.state().borrow().clone();
-            drift = broker.reported.news(Drift { found: state.drift_found, repaired: state.drift_repaired });
+            drift = broker.reported.take_unreported(Drift { found: state.drift_found, repaired: state.drift_repaired });
             next = Some(wait(observed.now, config.not_after));
             Ok((config, state))
         }

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::observe::Observed;
 use crate::api::{BindingList, BrokerConnectionStatus, ConditionType, Conditions, Mode, Reason};
 use crate::brokers::kafka::KafkaConfig;
-use crate::brokers::session::State;
+use crate::brokers::session::{ConnectionState, State};
 use crate::domain::refusal::Refusal;
 use crate::domain::text::counted;
 
@@ -75,16 +75,16 @@ fn describe_session(
     status.unmanaged = listed(&state.unmanaged);
     status.missing = listed(&state.missing);
     match &state.connection {
-        None => {
+        ConnectionState::Connecting => {
             let message = format!("connecting to {servers}");
             conditions.unmet(ConditionType::Connected, Reason::BrokerNotReady, message);
             return;
         }
-        Some(Err(failure)) => {
+        ConnectionState::Failed(failure) => {
             conditions.unmet(ConditionType::Connected, failure.reason, failure.message.clone());
             return;
         }
-        Some(Ok(facts)) => {
+        ConnectionState::Connected(facts) => {
             status.cluster_id.clone_from(&facts.cluster_id);
             status.brokers = Some(facts.brokers);
             let message = format!("{servers} answers; brokers in the cluster: {}", facts.brokers);

@@ -33,7 +33,8 @@ pub fn session(controller: &Controller, observed: &Observed, config: &KafkaConfi
     let access =
         ClientAccess { bootstrap_servers: spec.kafka.bootstrap_servers.clone(), ca_pem: config.ca_pem().to_owned() };
     let (resync, fence) = (controller.settings.broker_resync, controller.fence.clone());
-    let session = Session::start::<KafkaAdmin>(config.clone(), enforce, resync, recorded(controller, name), fence);
+    let claims = recorded(controller, name);
+    let session = Session::start::<KafkaAdmin>(name, config.clone(), enforce, resync, claims, fence);
     follow(controller.signals.clone(), name, &session);
     let logins = Arc::new(Semaphore::new(LOGINS));
     let (source, reported) = (config.digest().to_owned(), ReportedDrift::default());

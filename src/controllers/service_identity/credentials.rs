@@ -21,6 +21,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Cause, Decision, Material, renewal_point};
 use crate::domain::secret::SecretText;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::owned::Contended;
 use crate::kubernetes::run::Next;
 use crate::kubernetes::{owned_metadata, uid};
 
@@ -54,10 +55,10 @@ pub async fn settle(controller: &Controller, observed: &Observed, slot: &Slot) -
     let mut issued = carry_out(controller, observed, slot).await?;
     let contended = controller.certificates.contended(observed.namespace(), &slot.secret_name, Instant::now());
     if issued.problem.is_none()
-        && let Some((message, over_in)) = contended
+        && let Some(Contended { message, wait }) = contended
     {
         issued.problem = Some(Refusal::new(Reason::Contended, message));
-        issued.next = issued.next.into_iter().chain([over_in]).min();
+        issued.next = issued.next.into_iter().chain([wait]).min();
     }
     Ok(issued)
 }
@@ -73,8 +74,8 @@ async fn carry_out(controller: &Controller, observed: &Observed, slot: &Slot) ->
             let secret = (observed.namespace(), slot.secret_name.as_str());
             let held_back =
                 cause.is_repair().then(|| controller.certificates.held_back(secret.0, secret.1, Instant::now()));
-            if let Some((message, pause)) = held_back.flatten() {
-                return Ok(Issued::kept(stored.clone(), Some(Refusal::new(Reason::Contended, message)), Some(pause)));
+            if let Some(Contended { message, wait }) = held_back.flatten() {
+                return Ok(Issued::kept(stored.clone(), Some(Refusal::new(Reason::Contended, message)), Some(wait)));
             }
             let (identity, rotation) = (&*observed.identity, &observed.rotation);
             let permits = rotation.rules.max_concurrent;
@@ -104,8 +105,8 @@ async fn issue(controller: &Controller, observed: &Observed, slot: &Slot, cause:
     write(controller, observed, slot, &material, &credential).await?;
     if cause.is_repair() {
         let namespace = observed.namespace();
-        let who = observed.stored_for(slot.broker).as_ref().and_then(|material| material.altered_by.as_deref());
-        controller.certificates.repaired(namespace, &slot.secret_name, who, Instant::now());
+        let altered_by = observed.stored_for(slot.broker).as_ref().and_then(|material| material.altered_by.as_ref());
+        controller.certificates.repaired(namespace, &slot.secret_name, altered_by, Instant::now());
         controller.metrics.kubernetes_repaired("Secret");
     }
     controller.metrics.issued(cause.as_str());

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::credential::Credential;
 use crate::api::Reason;
 use crate::brokers::registry::Broker;
+use crate::brokers::session::ConnectionState;
 use crate::brokers::{BrokerFailure, kafka};
 use crate::controllers::shared::signal::{Signal, Signals};
 use crate::domain::name::Name;
@@ -68,9 +69,9 @@ impl Logins {
     pub fn known(&self, attempt: &Attempt<'_>) -> Option<Answer> {
         let connection = attempt.broker.session.state().borrow().connection.clone();
         match connection {
-            Some(Ok(_)) => {}
-            Some(Err(failure)) => return Some(Err(failure)),
-            None => return Some(Err(not_ready("the broker has not answered yet"))),
+            ConnectionState::Connected(_) => {}
+            ConnectionState::Failed(failure) => return Some(Err(failure)),
+            ConnectionState::Connecting => return Some(Err(not_ready("the broker has not answered yet"))),
         }
         let (key, mut slow) = (attempt.key(), self.slow.lock());
         match slow.remove(&key)? {

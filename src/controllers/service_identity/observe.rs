@@ -9,6 +9,7 @@ use crate::api::{Mtls, RotationTargetKind, ServiceIdentity, ServiceIdentityStatu
 use crate::brokers::registry::Broker;
 use crate::controllers::shared::authorities::ActiveAuthority;
 use crate::controllers::shared::claims::{NameClaim, Scope};
+use crate::domain::altered::AlteredBy;
 use crate::domain::in_effect::{InEffect, in_effect};
 use crate::domain::name::ObjectRef;
 use crate::domain::rotation::{Material, Rules};
@@ -137,7 +138,7 @@ pub fn observe(controller: &Controller, identity: Arc<ServiceIdentity>) -> Resul
 }
 
 /// A Secret whose facts cannot be trusted.
-fn altered(by: String) -> Material {
+fn altered(by: AlteredBy) -> Material {
     Material {
         issued_at: Timestamp::UNIX_EPOCH,
         not_after: Timestamp::UNIX_EPOCH,

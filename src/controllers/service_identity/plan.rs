@@ -135,7 +135,7 @@ fn certificates(observed: &Observed, domain: &TrustDomain) -> Plan {
     let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
     let spiffe_id = match SpiffeId::new(&domain.spec.domain, namespace, identity.service_account()) {
         Ok(id) => id,
-        Err(message) => return Plan::Refuse(Refusal::new(Reason::NameTooLong, message)),
+        Err(error) => return Plan::Refuse(Refusal::new(Reason::NameTooLong, error.to_string())),
     };
     let Some(authority) = &observed.authority else {
         let message = format!(

@@ -12,7 +12,9 @@ use crate::api::Reason;
 use crate::contract::component::Component;
 use crate::controllers::shared::authorities::ActiveAuthority;
 use crate::controllers::shared::material::BundleFacts;
+use crate::domain::altered::AlteredBy;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::owned::Contended;
 use crate::kubernetes::run::Next;
 use crate::kubernetes::{owned_metadata, uid};
 
@@ -35,7 +37,7 @@ pub struct Publication {
 struct Repair<'a> {
     namespace: &'a str,
     /// The field manager that changed it; `None` when it was deleted.
-    alterer: Option<&'a str>,
+    alterer: Option<&'a AlteredBy>,
 }
 
 /// Writes the bundle to every selected namespace, and deletes ours from the others.
@@ -51,13 +53,13 @@ pub async fn publish(controller: &Controller, observed: &Observed, active: &Acti
     for namespace in &observed.selected {
         let stored = observed.published.get(namespace);
         let is_current = stored.is_some_and(|stored| stored.as_ref() == Ok(hash));
-        let alterer = stored.and_then(|stored| stored.as_ref().err()).map(String::as_str);
-        let is_disturbed = alterer.is_some() || (stored.is_none() && bundles.was_lost(namespace, &name));
+        let alterer = stored.and_then(|stored| stored.as_ref().err());
+        let is_disturbed = alterer.is_some() || (stored.is_none() && bundles.was_deleted(namespace, &name));
         let held_back = is_disturbed.then(|| bundles.held_back(namespace, &name, now)).flatten();
         let is_held_back = held_back.is_some();
-        if let Some((message, pause)) = held_back.or_else(|| bundles.contended(namespace, &name, now)) {
+        if let Some(Contended { message, wait }) = held_back.or_else(|| bundles.contended(namespace, &name, now)) {
             lagging.push(message);
-            next = next.into_iter().chain([pause]).min();
+            next = next.into_iter().chain([wait]).min();
         }
         if is_current || is_held_back {
             continue;

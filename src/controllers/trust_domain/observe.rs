@@ -9,6 +9,7 @@ use super::controller::Controller;
 use crate::api::{TrustDomain, TrustDomainStatus};
 use crate::contract::component::Component;
 use crate::controllers::shared::kind::IndexKey;
+use crate::domain::altered::AlteredBy;
 use crate::domain::rotation::Material;
 use crate::domain::selector;
 use crate::kubernetes::uid;
@@ -28,7 +29,7 @@ pub struct Observed {
     /// Namespaces that are to have the bundle.
     pub selected: BTreeSet<String>,
     /// Namespaces that have a bundle of ours: its digest, or the field manager that changed it.
-    pub published: BTreeMap<String, Result<String, String>>,
+    pub published: BTreeMap<String, Result<String, AlteredBy>>,
     /// How many identities refer to this trust domain.
     pub identities: usize,
     pub now: Timestamp,

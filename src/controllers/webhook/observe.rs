@@ -11,6 +11,7 @@ use crate::api::{Kind, WebhookStatus};
 use crate::contract::report::ServedRoute;
 use crate::controllers::shared::claims::{NameClaim, Scope};
 use crate::controllers::shared::webhook::{Webhook, key_secret};
+use crate::domain::altered::AlteredBy;
 use crate::domain::in_effect::in_effect;
 use crate::domain::key_set::{KeyRecord, KeyRotation};
 use crate::domain::name::ObjectRef;
@@ -27,7 +28,7 @@ pub struct Observed<W> {
     /// Whether there is an edge to serve it.
     pub has_edge: bool,
     /// The generated keys, or the field manager that changed them.
-    pub generated: Option<Result<Vec<KeyRecord>, String>>,
+    pub generated: Option<Result<Vec<KeyRecord>, AlteredBy>>,
     /// Whether somebody else has changed or deleted them.
     pub keys_lost: bool,
     /// The fingerprint of the credential for the broker account that it needs, or why there is none.
@@ -72,7 +73,7 @@ pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Obser
         has_edge: edge.is_some(),
         keys_lost: generated
             .as_ref()
-            .map_or_else(|| controller.secrets.was_lost(&namespace, &key_secret), |record| record.facts.is_err()),
+            .map_or_else(|| controller.secrets.was_deleted(&namespace, &key_secret), |record| record.facts.is_err()),
         generated: generated.map(|record| record.facts.clone().map(|facts| facts.keys)),
         account: account::find(controller, &*webhook),
         // A route that somebody else has changed is written again.

@@ -11,6 +11,7 @@ use crate::controllers::shared::webhook::{Webhook, key_secret};
 use crate::domain::key_set::{Decision, KeyRecord};
 use crate::domain::refusal::Refusal;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::owned::Contended;
 use crate::kubernetes::uid;
 
 /// The keys as they are now, and what is wrong with them.
@@ -49,9 +50,9 @@ pub async fn generated<W: Webhook>(
 ) -> Result<Keys, Error> {
     let (namespace, name) = (observed.namespace(), key_secret(&*observed.webhook));
     let (secrets, now) = (&controller.secrets, Instant::now());
-    if let Some((message, pause)) = secrets.held_back(namespace, &name, now).filter(|_| observed.keys_lost) {
+    if let Some(Contended { message, wait }) = secrets.held_back(namespace, &name, now).filter(|_| observed.keys_lost) {
         let problem = Some(Refusal::new(Reason::Contended, message));
-        return Ok(Keys { problem, next: Some(pause), keeps_route: true, ..Keys::default() });
+        return Ok(Keys { problem, next: Some(wait), keeps_route: true, ..Keys::default() });
     }
     let until = wait(observed.now, decision.until);
     let before = observed.generated.as_ref().and_then(|generated| generated.as_ref().ok());
@@ -67,12 +68,12 @@ pub async fn generated<W: Webhook>(
         Keys { records: decision.keys, ..Keys::default() }
     };
     if observed.keys_lost {
-        let who = observed.generated.as_ref().and_then(|generated| generated.as_ref().err());
-        secrets.repaired(namespace, &name, who.map(String::as_str), now);
+        let altered_by = observed.generated.as_ref().and_then(|generated| generated.as_ref().err());
+        secrets.repaired(namespace, &name, altered_by, now);
     }
     let contended = secrets.contended(namespace, &name, now);
-    let over_in = contended.as_ref().map(|(_, over_in)| *over_in);
-    keys.problem = contended.map(|(message, _)| Refusal::new(Reason::Contended, message));
+    let over_in = contended.as_ref().map(|contended| contended.wait);
+    keys.problem = contended.map(|contended| Refusal::new(Reason::Contended, contended.message));
     keys.next = [Some(until), over_in].into_iter().flatten().min();
     Ok(keys)
 }
