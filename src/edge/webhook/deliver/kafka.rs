@@ -10,7 +10,7 @@ use super::delivery::Delivery;
 use super::retry::{Answer, LogThrottle, RetryPolicy};
 use crate::api::{self, KafkaTarget};
 use crate::brokers::BrokerFailure;
-use crate::brokers::kafka::{ClientAccess, ProduceError, Producer, record};
+use crate::brokers::kafka::{ClientAccess, ProduceError, Producer, error_name, record};
 use crate::contract::route::{AccountDocument, WebhookReference};
 use crate::domain::invalid_field::InvalidField;
 use crate::edge::webhook::outcome::Reason;
@@ -123,7 +123,13 @@ impl Kafka {
                 );
             }
             ProduceError::Refused(error) => {
-                tracing::warn!(endpoint, broker, topic, ?error, "the broker did not accept a record");
+                tracing::warn!(
+                    endpoint,
+                    broker,
+                    topic,
+                    error = error_name(*error),
+                    "the broker did not accept a record"
+                );
             }
         }
     }
