@@ -53,7 +53,7 @@ async fn all_ready(bed: &Bed, namespace: &str, count: usize) {
 }
 
 #[tokio::test]
-async fn an_api_server_that_stops_for_longer_than_the_lease_is_waited_for() {
+async fn the_operator_survives_an_outage_of_the_api_server() {
     let bed = Bed::open().await;
     let operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("away").await;
@@ -75,7 +75,7 @@ async fn an_api_server_that_stops_for_longer_than_the_lease_is_waited_for() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_refuses_for_a_while_gets_every_write_once() {
+async fn writes_that_the_api_server_refuses_are_made_once_later() {
     let bed = Bed::open().await;
     let gateway = Gateway::open(&bed).await;
     let operator = Operator::start(&bed, &["--lease-seconds", "60"], &[("KUBECONFIG", &gateway.kubeconfig)]).await;
@@ -96,7 +96,7 @@ async fn an_api_server_that_refuses_for_a_while_gets_every_write_once() {
 }
 
 #[tokio::test]
-async fn a_slow_api_server_that_loses_connections_is_caught_up_with() {
+async fn objects_get_ready_with_a_slow_unreliable_api_server() {
     let bed = Bed::open().await;
     let proxy = Proxy::to(&server(&bed)).await;
     let _operator = Operator::start(&bed, &["--lease-seconds", "60"], &[("KUBECONFIG", &through(&bed, &proxy))]).await;
@@ -111,7 +111,7 @@ async fn a_slow_api_server_that_loses_connections_is_caught_up_with() {
 }
 
 #[tokio::test]
-async fn watches_that_cannot_go_on_list_anew_and_see_what_was_changed_meanwhile() {
+async fn watches_list_again_after_a_compaction_and_miss_nothing() {
     let bed = Bed::open().await;
     let proxy = Proxy::to(&server(&bed)).await;
     let operator = Operator::start(&bed, &["--lease-seconds", "120"], &[("KUBECONFIG", &through(&bed, &proxy))]).await;

@@ -44,7 +44,7 @@ pub fn on(broker: &str, policy: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_broker_that_stops_holds_up_what_needs_it_and_nothing_else() {
+async fn a_stopped_broker_delays_only_objects_that_need_it() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("stopped").await;
@@ -92,7 +92,7 @@ async fn a_broker_that_stops_holds_up_what_needs_it_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_lost_after_the_change_was_made_loses_nothing() {
+async fn a_lost_answer_of_the_broker_leaves_no_wrong_acl() {
     let bed = Bed::open().await;
     // The comparison with the broker must not come in between.
     let _operator = Operator::start(&bed, &["--broker-resync-seconds", "3600"], &[]).await;
@@ -125,7 +125,7 @@ async fn an_answer_that_is_lost_after_the_change_was_made_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_slow_broker_that_loses_connections_is_caught_up_with() {
+async fn objects_get_ready_with_a_slow_unreliable_broker() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("slow").await;
@@ -158,7 +158,7 @@ async fn a_slow_broker_that_loses_connections_is_caught_up_with() {
 }
 
 #[tokio::test]
-async fn an_operator_without_the_right_to_alter_says_so_and_calls_nothing_ready_that_is_not() {
+async fn a_missing_alter_right_is_reported_and_nothing_is_ready() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("rights").await;
@@ -198,7 +198,7 @@ async fn an_operator_without_the_right_to_alter_says_so_and_calls_nothing_ready_
 }
 
 #[tokio::test]
-async fn a_credential_of_the_operator_that_expires_is_named_and_its_successor_taken_up() {
+async fn an_expired_operator_credential_is_reported_and_replaced() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let (namespace, name) = (bed.namespace("expires").await, unique("expires"));

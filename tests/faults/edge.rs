@@ -86,7 +86,7 @@ fn deliveries(target: &Target) -> HashMap<String, usize> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_replicas_that_race_for_a_delivery_accept_it_once() {
+async fn two_replicas_accept_the_same_delivery_once() {
     // One of them takes Redis away.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
@@ -115,7 +115,7 @@ async fn two_replicas_that_race_for_a_delivery_accept_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_redis_is_away_deliveries_are_refused_and_none_is_lost_or_doubled() {
+async fn a_redis_outage_loses_and_repeats_no_delivery() {
     // One of them takes Redis away.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
@@ -162,7 +162,7 @@ async fn while_redis_is_away_deliveries_are_refused_and_none_is_lost_or_doubled(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_turn_under_load_and_no_rightly_signed_delivery_is_refused() {
+async fn key_rotation_under_load_refuses_no_valid_delivery() {
     // One of them takes Redis away.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
@@ -224,7 +224,7 @@ async fn keys_turn_under_load_and_no_rightly_signed_delivery_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_route_is_withdrawn_although_its_endpoint_went_while_nobody_looked() {
+async fn a_route_is_withdrawn_after_an_unobserved_deletion() {
     let bed = Bed::open().await;
     let mut operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("unguarded").await;
@@ -263,7 +263,7 @@ fn shown(bed: &Bed) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_certificate_of_the_edge_is_renewed_and_no_connection_breaks() {
+async fn renewing_the_edge_certificate_breaks_no_connection() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("renewed").await;
@@ -325,7 +325,7 @@ async fn renew_account(bed: &Bed, namespace: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_goes_away_and_a_route_that_changes_lose_no_record() {
+async fn a_broker_outage_and_a_route_change_lose_no_record() {
     // It takes Kafka away.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;

@@ -54,7 +54,7 @@ async fn scribble(bed: &Bed, kind: &str, namespace: &str, name: &str) {
 }
 
 #[tokio::test]
-async fn what_is_changed_or_deleted_by_hand_is_put_back_and_said_once() {
+async fn manual_changes_are_reverted_and_reported_once() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let (namespace, domain) = (bed.namespace("hands").await, unique("hands"));
@@ -108,7 +108,7 @@ async fn what_is_changed_or_deleted_by_hand_is_put_back_and_said_once() {
 }
 
 #[tokio::test]
-async fn a_policy_has_a_finalizer_although_somebody_removed_the_admission_policy() {
+async fn a_policy_gets_its_finalizer_without_the_admission_policy() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("finalizer").await;
@@ -143,7 +143,7 @@ async fn a_policy_has_a_finalizer_although_somebody_removed_the_admission_policy
 }
 
 #[tokio::test]
-async fn two_writers_who_fight_over_a_secret_are_reported_and_cost_few_writes() {
+async fn a_contended_secret_is_reported_and_costs_few_writes() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("fight").await;
@@ -174,7 +174,7 @@ async fn two_writers_who_fight_over_a_secret_are_reported_and_cost_few_writes() 
 }
 
 #[tokio::test]
-async fn who_fights_over_the_keys_of_a_webhook_is_reported_and_does_not_make_them_turn_for_ever() {
+async fn contended_webhook_keys_are_reported_and_rarely_written() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("keyfight").await;
@@ -201,7 +201,7 @@ async fn who_fights_over_the_keys_of_a_webhook_is_reported_and_does_not_make_the
 }
 
 #[tokio::test]
-async fn a_namespace_goes_with_everything_in_it() {
+async fn a_namespace_can_be_deleted_with_everything_in_it() {
     let bed = Bed::open().await;
     let operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("whole").await;

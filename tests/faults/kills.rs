@@ -21,7 +21,7 @@ const POOL: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
-async fn the_operator_is_killed_again_and_again_and_everything_converges() {
+async fn everything_converges_after_repeated_operator_kills() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let kills = number("CREDENCE_KILLS").unwrap_or(5);
     let seed = number("CREDENCE_SEED").unwrap_or_else(|| Timestamp::now().as_millisecond().unsigned_abs());

@@ -49,7 +49,7 @@ async fn admit_refuses_changes_of_immutable_fields() {
 }
 
 #[tokio::test]
-async fn admit_gives_a_policy_its_finalizer_and_keeps_those_of_others() {
+async fn admit_adds_the_finalizer_to_a_policy_and_keeps_others() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("finalizer").await;
     let grants = json!([{"identity": {"name": "absent"}, "actions": ["Publish"]}]);
@@ -78,7 +78,7 @@ fn broker_spec() -> Value {
 }
 
 #[tokio::test]
-async fn admit_refuses_gateway_trust_without_an_end_or_beside_a_certificate() {
+async fn admit_refuses_gateway_trust_without_expiry_or_with_mtls() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("gateway").await;
     let service = identity(&namespace, "legacy", &[]);
@@ -93,7 +93,7 @@ async fn admit_refuses_gateway_trust_without_an_end_or_beside_a_certificate() {
 }
 
 #[tokio::test]
-async fn admit_refuses_consumers_without_a_group_and_groups_without_a_consumer() {
+async fn admit_refuses_consume_and_consumer_group_without_each_other() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("groups").await;
     let grant = |actions: Value, group: Option<&str>| {
@@ -112,7 +112,7 @@ async fn admit_refuses_consumers_without_a_group_and_groups_without_a_consumer()
 }
 
 #[tokio::test]
-async fn admit_refuses_names_that_would_not_fit_what_is_made_of_them() {
+async fn admit_refuses_names_that_are_too_long_or_too_general() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("names").await;
     refused(&bed, identity(&namespace, &"a".repeat(64), &[]), "at most 63 characters").await;
@@ -126,7 +126,7 @@ async fn admit_refuses_names_that_would_not_fit_what_is_made_of_them() {
 }
 
 #[tokio::test]
-async fn admit_refuses_rotation_that_makes_no_sense() {
+async fn admit_refuses_invalid_rotation_settings() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("rotation").await;
     let base = json!({"targets": [{"kind": "ServiceIdentity"}]});
@@ -147,7 +147,7 @@ async fn admit_refuses_rotation_that_makes_no_sense() {
 }
 
 #[tokio::test]
-async fn admit_keeps_specs_as_they_were_written() {
+async fn admit_stores_specs_without_rewriting_them() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("verbatim").await;
     let spec = json!({
@@ -161,7 +161,7 @@ async fn admit_keeps_specs_as_they_were_written() {
 }
 
 #[tokio::test]
-async fn admit_refuses_webhooks_whose_source_pins_nothing_or_contradicts_their_scheme() {
+async fn admit_refuses_empty_or_contradictory_webhook_sources() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("pins").await;
     let endpoint = |verification: Value, source: Value| {

@@ -60,7 +60,7 @@ fn not_ready(reason: &str) -> Value {
 }
 
 #[tokio::test]
-async fn argocd_calls_every_reason_by_what_it_asks_for() {
+async fn argocd_maps_every_reason_to_a_health_status() {
     let bed = Bed::open().await;
     let passing = [
         Reason::RenewalPending,
@@ -84,7 +84,7 @@ async fn argocd_calls_every_reason_by_what_it_asks_for() {
 }
 
 #[tokio::test]
-async fn argocd_waits_where_a_field_is_missing() {
+async fn argocd_reports_progressing_while_a_field_is_missing() {
     let bed = Bed::open().await;
     let ready = |condition: Value| json!({"metadata": {"generation": 3}, "status": {"conditions": [condition]}});
     let objects = [
@@ -110,7 +110,7 @@ async fn argocd_waits_where_a_field_is_missing() {
 }
 
 #[tokio::test]
-async fn argocd_sees_what_the_operator_says() {
+async fn argocd_health_matches_the_status_of_live_objects() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("argocd").await;
     let in_namespace = Some(namespace.as_str());
@@ -170,7 +170,7 @@ async fn argocd_sees_what_the_operator_says() {
 }
 
 #[tokio::test]
-async fn argocd_waits_for_what_is_being_deleted() {
+async fn argocd_reports_progressing_during_deletion() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("argocd").await;
     let domain = unique("argocd");
@@ -191,7 +191,7 @@ async fn argocd_waits_for_what_is_being_deleted() {
 }
 
 #[test]
-fn argocd_is_given_one_check_for_every_kind() {
+fn argocd_uses_the_same_health_check_for_every_kind() {
     let patch: Value = serde_saphyr::from_str(PATCH).unwrap();
     let checks = patch["data"].as_object().unwrap();
     let crds = credence::api::crds().unwrap();

@@ -18,7 +18,7 @@ fn folder(bed: &Bed, name: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_missing_part_blocks_only_who_needs_it() {
+async fn a_missing_part_blocks_only_runs_that_need_it() {
     let bed = Bed::open().await;
     // A cache with every part but glua, which another run is building at the moment.
     let (cache, mut glua) = (folder(&bed, "cache"), None);

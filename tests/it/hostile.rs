@@ -302,7 +302,7 @@ impl Drop for Edge {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_heads_are_cut_off_and_keep_nobody_waiting() {
+async fn slow_request_heads_time_out_and_delay_no_other_caller() {
     let scene = Scene::set("loris", 1).await;
     let head = format!("POST {} HTTP/1.1\r\nHost: localhost\r\nX-Slow: {}", scene.path(), "z".repeat(200));
     let open = AtomicUsize::new(0);
@@ -345,7 +345,7 @@ async fn slow_heads_are_cut_off_and_keep_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_says_nothing_is_cut_off_in_any_protocol() {
+async fn silent_connections_are_closed_in_every_protocol() {
     let scene = Scene::set("mute", 2).await;
     let cut_off = |protocols, said: &'static [u8]| {
         let scene = &scene;
@@ -376,7 +376,7 @@ async fn whoever_says_nothing_is_cut_off_in_any_protocol() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_slower_than_allowed_is_refused() {
+async fn a_body_that_arrives_too_slowly_is_refused() {
     let scene = Scene::set("slow", 3).await;
     let (mut reader, mut writer) = tokio::io::split(scene.connect(HTTP1).await);
     let body = "x".repeat(200);
@@ -407,7 +407,7 @@ async fn a_body_that_is_slower_than_allowed_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_a_body_is_another_request() {
+async fn bytes_after_a_body_are_read_as_a_new_request() {
     let scene = Scene::set("longer", 4).await;
     for (id, more) in [("msg_1", "and more\r\n\r\n"), ("msg_2", "\r\n"), ("msg_3", "\0"), ("msg_4", "{}")] {
         let more = if id == "msg_4" { scene.delivery("msg_1", "{}").replace("POST", "{}POST") } else { more.into() };
@@ -423,7 +423,7 @@ async fn what_follows_a_body_is_another_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_longer_than_allowed_is_refused_however_it_is_sent() {
+async fn a_body_over_the_limit_is_refused_in_every_framing() {
     let scene = Scene::set("large", 5).await;
     let body = "x".repeat(LIMIT + 1);
     let (status, _) = scene.send(scene.delivery("declared", &body).as_bytes()).await;
@@ -452,7 +452,7 @@ async fn a_body_longer_than_allowed_is_refused_however_it_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_asks_first_is_not_asked_for_a_body_that_is_refused() {
+async fn a_refused_request_receives_no_100_continue() {
     let scene = Scene::set("expect", 6).await;
     let body = "x".repeat(LIMIT + 1);
     let head = format!("{}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n", scene.head("asked", b""), body.len());
@@ -468,7 +468,7 @@ async fn a_client_that_asks_first_is_not_asked_for_a_body_that_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_sends_a_large_body_is_told_so() {
+async fn a_client_with_a_large_body_receives_413() {
     let scene = Scene::set("curl", 7).await;
     let url = format!("{}{}", scene.bed.env("EDGE_URL"), scene.path());
     let body = "x".repeat(900_000);
@@ -482,7 +482,7 @@ async fn a_client_that_sends_a_large_body_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_breaks_off_goes_nowhere_and_is_on_record() {
+async fn a_truncated_body_is_not_delivered_and_is_audited() {
     let scene = Scene::set("short", 8).await;
     let short = |id: &str| format!("{}Content-Length: 3\r\n\r\n{{}}", scene.head(id, b"{}"));
     let mut stream = scene.connect(HTTP1).await;
@@ -557,7 +557,7 @@ async fn until_begun(begun: &AtomicUsize, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_whose_caller_left_meanwhile_is_finished_and_on_record() {
+async fn a_delivery_is_completed_after_its_caller_disconnects() {
     let scene = Scene::set("left", 9).await;
     let (port, begun) = slow_target(Duration::from_secs(1)).await;
     scene.retarget(port).await;
@@ -578,7 +578,7 @@ async fn a_delivery_whose_caller_left_meanwhile_is_finished_and_on_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_can_be_read_in_two_ways_are_refused() {
+async fn requests_with_ambiguous_framing_are_refused() {
     let scene = Scene::set("smuggle", 10).await;
     let both = "2\r\n{}\r\n0\r\n\r\n";
     let forms = [
@@ -651,7 +651,7 @@ async fn requests_that_can_be_read_in_two_ways_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_request_is_answered_however_slowly_it_comes() {
+async fn a_refused_request_is_answered_even_if_it_arrives_slowly() {
     let scene = Scene::set("pieces", 11).await;
     let request = format!("{}X: a\nContent-Length: 2\r\n\r\n{{}}", scene.head("msg", b"{}"));
     let mut stream = scene.connect(HTTP1).await;
@@ -664,7 +664,7 @@ async fn a_refused_request_is_answered_however_slowly_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_is_matched_as_it_is_written_and_a_query_leads_nowhere() {
+async fn paths_match_literally_and_queries_do_not_affect_routing() {
     let scene = Scene::set("paths", 12).await;
     let other = Target::start().await;
     bed_other(&scene, &other).await;
@@ -707,7 +707,7 @@ async fn bed_other(scene: &Scene, target: &Target) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_plain_posts_are_accepted() {
+async fn only_posts_without_content_encoding_are_accepted() {
     let scene = Scene::set("methods", 13).await;
     for method in ["GET", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "post", "BREW"] {
         let mut stream = scene.connect(HTTP1).await;
@@ -735,7 +735,7 @@ async fn only_plain_posts_are_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signature_header_that_comes_twice_is_refused() {
+async fn a_repeated_signature_header_is_refused() {
     let scene = Scene::set("twice", 14).await;
     let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
     for (number, name) in names.iter().enumerate() {
@@ -752,7 +752,7 @@ async fn a_signature_header_that_comes_twice_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_heads_are_refused_and_leave_no_memory() {
+async fn large_request_heads_are_refused_and_leak_no_memory() {
     let bed = Bed::open().await;
     let edge = Edge::start(&bed).await;
     let scene = edge.scene("heads", 15).await;
@@ -784,7 +784,7 @@ fn many_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_idle_connections_keep_nobody_waiting_and_leave_no_memory() {
+async fn many_idle_connections_delay_nobody_and_leak_no_memory() {
     const COUNT: usize = 10_000;
     many_files();
     let bed = Bed::open().await;
@@ -853,7 +853,7 @@ async fn many_idle_connections_keep_nobody_waiting_and_leave_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_have_only_so_much_room_together_and_by_address() {
+async fn memory_for_bodies_is_limited_in_total_and_by_address() {
     const BODY: usize = 10 << 20;
     let bed = Bed::open().await;
     let edge = Edge::start(&bed).await;
@@ -912,7 +912,7 @@ async fn bodies_have_only_so_much_room_together_and_by_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http2_is_as_strict_about_hosts_and_heads() {
+async fn http2_checks_hosts_and_heads_as_strictly_as_http1() {
     let scene = Scene::set("strict2", 17).await;
     let (mut client, driver) = h2::client::handshake(scene.connect(HTTP2).await).await.unwrap();
     let driver = tokio::spawn(driver);
@@ -942,7 +942,7 @@ async fn http2_is_as_strict_about_hosts_and_heads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_beyond_the_bound_are_refused() {
+async fn streams_above_the_limit_are_refused() {
     const STREAMS: usize = 64;
     let scene = Scene::set("streams", 18).await;
     let mut stream = scene.connect(HTTP2).await;
@@ -988,7 +988,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_are_reset_at_once_cost_no_memory() {
+async fn streams_that_are_reset_immediately_leak_no_memory() {
     let bed = Bed::open().await;
     let edge = Edge::start(&bed).await;
     let scene = edge.scene("resets", 19).await;
@@ -1031,7 +1031,7 @@ async fn streams_that_are_reset_at_once_cost_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_that_is_asked_to_stop_finishes_what_it_has_accepted() {
+async fn a_stopping_edge_completes_accepted_deliveries() {
     let bed = Bed::open().await;
     let mut edge = Edge::start(&bed).await;
     let scene = edge.scene("stop", 20).await;
@@ -1098,7 +1098,7 @@ async fn silenced(bed: &Bed, silence: &watch::Sender<bool>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_does_not_answer_keeps_no_stop_from_finishing_what_was_accepted() {
+async fn a_stopping_edge_does_not_wait_for_a_silent_api_server() {
     let bed = Bed::open().await;
     let (silence, _) = watch::channel(false);
     let mut edge = Edge::start_with(&bed, &[("KUBECONFIG", &silenced(&bed, &silence).await)]).await;

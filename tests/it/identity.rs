@@ -53,7 +53,7 @@ async fn an_identity_gets_a_certificate_that_openssl_verifies() {
 }
 
 #[tokio::test]
-async fn other_kinds_of_keys_are_made_by_choice() {
+async fn every_supported_key_algorithm_can_be_chosen() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("keys").await;
     for (algorithm, says) in [("Ed25519", "ED25519"), ("RSA", "rsaEncryption"), ("ECDSA", "prime256v1")] {
@@ -70,7 +70,7 @@ async fn other_kinds_of_keys_are_made_by_choice() {
 }
 
 #[tokio::test]
-async fn an_identity_of_a_missing_trust_domain_heals_when_it_appears() {
+async fn an_identity_recovers_when_its_trust_domain_appears() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("heals").await;
     let domain = unique("late");
@@ -110,7 +110,7 @@ async fn a_service_cannot_ask_for_the_name_of_another() {
 }
 
 #[tokio::test]
-async fn a_trust_domain_gives_suffixes_to_selected_namespaces_only() {
+async fn a_trust_domain_limits_dns_suffixes_to_namespaces() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("suffix").await;
     let domain = unique("suffix");
@@ -139,7 +139,7 @@ async fn one_service_account_has_one_identity() {
 }
 
 #[tokio::test]
-async fn a_secret_of_somebody_else_is_left_alone_and_reported() {
+async fn a_foreign_secret_is_left_unchanged_and_reported() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("foreign").await;
     let foreign = json!({
@@ -157,7 +157,7 @@ async fn a_secret_of_somebody_else_is_left_alone_and_reported() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_changed_or_deleted_by_hand_is_made_anew() {
+async fn a_changed_or_deleted_secret_is_issued_again() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("byhand").await;
     bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_secret_that_is_changed_or_deleted_by_hand_is_made_anew() {
 }
 
 #[tokio::test]
-async fn names_at_their_limits_work_to_the_broker_and_back() {
+async fn names_of_maximum_length_work_with_the_broker() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("limits").await;
     let name = "n".repeat(63);
@@ -196,7 +196,7 @@ async fn names_at_their_limits_work_to_the_broker_and_back() {
 }
 
 #[tokio::test]
-async fn gateway_trust_ends_when_it_said() {
+async fn gateway_trust_ends_at_its_expiry() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("gateway").await;
     let until = |time: Timestamp| {
@@ -267,7 +267,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn what_is_not_asked_for_any_more_is_taken_away() {
+async fn secrets_that_are_no_longer_requested_are_deleted() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("surplus").await;
     bed.apply(identity(&namespace, "orders", &["kafka"])).await.unwrap();

@@ -33,7 +33,7 @@ fn kubectl(bed: &Bed, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn the_rendered_file_is_in_an_order_that_applies() {
+async fn the_rendered_file_has_objects_in_a_valid_order() {
     let bed = Bed::open().await;
     let own = bed.namespace("rendered").await;
     let edge = format!("edge: {{enabled: true, namespace: {own}}}");
@@ -60,7 +60,7 @@ async fn the_rendered_file_is_in_an_order_that_applies() {
 }
 
 #[tokio::test]
-async fn the_rendered_file_installs_all_and_applies_again() {
+async fn the_rendered_file_installs_everything_and_is_idempotent() {
     let bed = Bed::open().await;
     // What the bed was installed by.
     let file = format!("{}/chart.yaml", bed.env("BED_DIR"));

@@ -65,7 +65,7 @@ fn writes(bed: &Bed, holder: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_leader_that_sleeps_past_its_lease_is_succeeded_and_writes_nothing_more() {
+async fn a_leader_whose_lease_expired_writes_nothing_more() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("lease").await;

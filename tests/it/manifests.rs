@@ -123,7 +123,7 @@ async fn the_chart_runs_the_edge_as_safely_as_the_operator() {
 }
 
 #[tokio::test]
-async fn the_chart_brings_of_the_edge_what_was_asked_for() {
+async fn the_chart_renders_only_the_requested_parts_of_the_edge() {
     let bed = Bed::open().await;
     let helm = format!("{}/helm", bed.env("BED_BIN"));
     let chart = project("charts/credence");
@@ -144,7 +144,7 @@ async fn the_chart_brings_of_the_edge_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn the_operator_may_do_no_more_than_it_needs() {
+async fn the_operator_has_no_more_rights_than_it_needs() {
     let bed = Bed::open().await;
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
     let can = |arguments: &[&str]| {
@@ -170,7 +170,7 @@ async fn the_operator_may_do_no_more_than_it_needs() {
 }
 
 #[tokio::test]
-async fn explain_teaches_every_kind() {
+async fn kubectl_explain_describes_every_kind() {
     let bed = Bed::open().await;
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
     for (path, says) in [

@@ -179,7 +179,7 @@ async fn every_expression_of_the_dashboard_is_valid() {
 }
 
 #[test]
-fn alerts_and_dashboard_know_what_is_measured() {
+fn alerts_and_dashboard_match_the_exported_metrics() {
     let exported: BTreeSet<String> = families(&everything_exported()).into_keys().collect();
     let shown = named(&read(DASHBOARD));
     let unknown: Vec<_> =
@@ -190,7 +190,7 @@ fn alerts_and_dashboard_know_what_is_measured() {
 }
 
 #[tokio::test]
-async fn the_metrics_keep_the_conventions_of_prometheus() {
+async fn the_metrics_follow_the_conventions_of_prometheus() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     for (url, exported) in [("OPERATOR_METRICS_URL", exported_by_operator()), ("EDGE_METRICS_URL", exported_by_edge())]
@@ -208,7 +208,7 @@ async fn the_metrics_keep_the_conventions_of_prometheus() {
 }
 
 #[tokio::test]
-async fn the_chart_brings_monitoring_and_a_network_policy() {
+async fn the_chart_renders_monitoring_and_a_network_policy() {
     let bed = Bed::open().await;
     let folder = format!("{}/chart-with-everything", bed.env("BED_DIR"));
     let values = "networkPolicy.enabled=true,networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus,\

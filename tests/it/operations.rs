@@ -110,7 +110,7 @@ fn conditions() -> Vec<&'static str> {
 }
 
 #[test]
-fn every_reason_stands_in_a_table_and_no_other() {
+fn the_tables_list_exactly_the_reasons_of_the_code() {
     let known: BTreeSet<String> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
     let tables = reason_tables(OPERATIONS);
     assert_eq!(reasons(tables.iter().flat_map(|table| &table.rows)), known);
@@ -122,7 +122,7 @@ fn every_reason_stands_in_a_table_and_no_other() {
 }
 
 #[test]
-fn every_condition_has_a_heading_and_tables_name_what_there_is() {
+fn every_condition_has_a_heading_and_tables_name_no_others() {
     let (conditions, tables) = (conditions(), reason_tables(OPERATIONS));
     let headings = headings(&read(OPERATIONS));
     let described: Vec<&str> =
@@ -141,7 +141,7 @@ fn every_condition_has_a_heading_and_tables_name_what_there_is() {
 }
 
 #[test]
-fn the_page_of_a_kind_knows_the_same_reasons() {
+fn the_page_of_a_kind_lists_the_same_reasons() {
     let (conditions, tables) = (conditions(), reason_tables(OPERATIONS));
     for (kind, page) in KINDS {
         let of_conditions = tables.iter().filter(|table| conditions.contains(&table.heading.as_str()));
@@ -153,7 +153,7 @@ fn the_page_of_a_kind_knows_the_same_reasons() {
 }
 
 #[test]
-fn every_metric_is_described_with_its_type_and_its_labels() {
+fn every_metric_is_documented_with_type_and_labels() {
     let exposition = everything_exported();
     let mut labels: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in exposition.lines().filter(|line| !line.starts_with('#')) {
@@ -221,7 +221,7 @@ fn links(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_an_existing_target() {
     let mut followed = 0;
     for document in documents() {
         let text = read(&document);
@@ -296,7 +296,7 @@ fn authority(domain: &DynamicObject) -> (Value, Value) {
 }
 
 #[tokio::test]
-async fn a_lost_authority_comes_back_while_the_operator_runs() {
+async fn a_lost_authority_is_restored_while_the_operator_runs() {
     let bed = Bed::open().await;
     let name = unique("restored");
     bed.apply(self_signed(&name)).await.unwrap();
@@ -311,7 +311,7 @@ async fn a_lost_authority_comes_back_while_the_operator_runs() {
 }
 
 #[tokio::test]
-async fn an_authority_is_taken_into_a_cluster_where_its_trust_domain_is_new() {
+async fn an_authority_is_restored_under_a_new_trust_domain() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let name = unique("moved");

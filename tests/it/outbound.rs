@@ -205,7 +205,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_service_posts_is_signed_and_reaches_its_destination() {
+async fn an_outbound_message_is_signed_and_delivered() {
     let scene = Scene::open("out").await;
     let receiver = Receiver::start().await;
     scene.ready(scene.destination("acme", &receiver)).await;
@@ -269,7 +269,7 @@ async fn what_a_service_posts_is_signed_and_reaches_its_destination() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_live_key_signs_while_keys_turn() {
+async fn every_active_key_signs_during_a_rotation() {
     let scene = Scene::open("signing").await;
     let receiver = Receiver::start().await;
     let destination = scene.destination("acme", &receiver);
@@ -309,7 +309,7 @@ async fn every_live_key_signs_while_keys_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_is_its_host_its_key_and_an_address_that_is_allowed() {
+async fn a_destination_is_verified_by_host_key_and_address() {
     let scene = Scene::open("pinned").await;
     let receiver = Receiver::start().await;
     let right = scene.destination("acme", &receiver);
@@ -340,7 +340,7 @@ async fn a_destination_is_its_host_its_key_and_an_address_that_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_destination_does_not_take_is_tried_again_and_then_goes_to_the_dead_letter() {
+async fn a_failed_message_is_retried_and_then_dead_lettered() {
     let scene = Scene::open("dead").await;
     let receiver = Receiver::start().await;
     let office = Target::start().await;
@@ -388,7 +388,7 @@ async fn what_a_destination_does_not_take_is_tried_again_and_then_goes_to_the_de
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_can_be_a_record_written_with_an_account_of_the_namespace() {
+async fn a_dead_letter_can_be_a_kafka_record() {
     let scene = Scene::open("letters").await;
     let (bed, namespace) = (&scene.bed, &scene.namespace);
     let receiver = Receiver::start().await;
@@ -417,7 +417,7 @@ async fn a_dead_letter_can_be_a_record_written_with_an_account_of_the_namespace(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_can_be_an_object_made_with_an_account_of_the_namespace() {
+async fn a_dead_letter_can_be_a_kubernetes_object() {
     let bed = Bed::open().await;
     let namespace = objects::namespace(&bed, "deadobject", false).await;
     objects::let_the_edge_act(&bed, &namespace).await;
@@ -443,7 +443,7 @@ async fn a_dead_letter_can_be_an_object_made_with_an_account_of_the_namespace() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_that_hangs_holds_so_many_deliveries_and_no_more() {
+async fn a_hanging_destination_holds_a_limited_number_of_messages() {
     const AT_ONCE: usize = 64;
     let scene = Arc::new(Scene::open("hangs").await);
     let receiver = Receiver::start().await;
@@ -472,7 +472,7 @@ async fn a_destination_that_hangs_holds_so_many_deliveries_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_that_cannot_be_served_says_why() {
+async fn an_invalid_destination_reports_why_it_is_not_served() {
     let scene = Scene::open("outspec").await;
     let receiver = Receiver::start().await;
     let right = scene.destination("acme", &receiver);

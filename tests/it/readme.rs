@@ -155,7 +155,7 @@ fn moved(mut object: Value, namespace: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_manifest_that_is_shown_is_accepted() {
+async fn every_manifest_in_the_documentation_is_accepted() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("shown").await;
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));

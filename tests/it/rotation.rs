@@ -22,7 +22,7 @@ async fn next_second() -> String {
 }
 
 #[tokio::test]
-async fn rotation_by_order_renews_everything_and_touches_nothing_functional() {
+async fn issued_before_renews_credentials_and_changes_nothing_else() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("order").await;
     let topic = format!("sandbox.{namespace}");
@@ -72,7 +72,7 @@ async fn rotation_by_order_renews_everything_and_touches_nothing_functional() {
 }
 
 #[tokio::test]
-async fn rotation_passes_one_at_a_time_through_a_narrow_gate() {
+async fn rotation_renews_no_more_than_max_concurrent_at_once() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("narrow").await;
     let names: Vec<String> = (0..6).map(|number| format!("service-{number}")).collect();
@@ -95,7 +95,7 @@ async fn rotation_passes_one_at_a_time_through_a_narrow_gate() {
 }
 
 #[tokio::test]
-async fn rotation_waits_while_suspended_and_goes_on_after() {
+async fn rotation_pauses_while_suspended_and_then_continues() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("suspend").await;
     bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
@@ -116,7 +116,7 @@ async fn rotation_waits_while_suspended_and_goes_on_after() {
 }
 
 #[tokio::test]
-async fn rotation_follows_the_closest_policy_and_says_which() {
+async fn rotation_uses_the_most_specific_policy_and_names_it() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("closest").await;
     let mut service = identity(&namespace, "orders", &[]);

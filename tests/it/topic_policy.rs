@@ -48,7 +48,7 @@ async fn a_granted_producer_publishes_and_another_is_refused() {
 }
 
 #[tokio::test]
-async fn a_policy_of_another_environment_or_topic_is_refused_and_applies_nothing() {
+async fn a_policy_with_a_foreign_environment_or_topic_is_refused() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "refused").await;
     let good = policy(&namespace, "orders", "sandbox.refused", publish("orders"));
@@ -68,7 +68,7 @@ async fn a_policy_of_another_environment_or_topic_is_refused_and_applies_nothing
 }
 
 #[tokio::test]
-async fn a_grant_for_a_missing_identity_heals_and_ends_with_it() {
+async fn a_grant_starts_and_ends_with_its_identity() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "missing").await;
     let grants = json!([publish("orders")[0], publish("late")[0]]);
@@ -87,7 +87,7 @@ async fn a_grant_for_a_missing_identity_heals_and_ends_with_it() {
 }
 
 #[tokio::test]
-async fn rights_that_two_policies_give_stay_until_the_last_of_them_goes() {
+async fn an_acl_of_two_policies_stays_until_both_are_deleted() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "overlap").await;
     let grants =
@@ -107,7 +107,7 @@ async fn rights_that_two_policies_give_stay_until_the_last_of_them_goes() {
 }
 
 #[tokio::test]
-async fn narrowing_a_policy_revokes_what_it_no_longer_gives() {
+async fn narrowing_a_policy_revokes_the_removed_acls() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "narrow").await;
     bed.apply(policy(&namespace, "orders", "sandbox.narrow-a", publish("orders"))).await.unwrap();
@@ -125,7 +125,7 @@ async fn narrowing_a_policy_revokes_what_it_no_longer_gives() {
 }
 
 #[tokio::test]
-async fn observing_shows_a_plan_and_changes_nothing() {
+async fn observe_mode_reports_a_plan_and_changes_nothing() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "observe").await;
     let observed =
@@ -142,7 +142,7 @@ async fn observing_shows_a_plan_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_orphaned_policy_leaves_its_rights() {
+async fn an_orphaned_policy_leaves_its_acls() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "orphan").await;
     let orphan = with(
@@ -158,7 +158,7 @@ async fn an_orphaned_policy_leaves_its_rights() {
 }
 
 #[tokio::test]
-async fn lost_rights_are_put_back_and_rights_of_others_are_left_and_listed() {
+async fn lost_acls_are_restored_and_foreign_acls_are_reported() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "drift").await;
     bed.apply(policy(&namespace, "orders", "sandbox.drift", publish("orders"))).await.unwrap();
@@ -203,7 +203,7 @@ async fn a_consumer_group_belongs_to_one_namespace() {
 }
 
 #[tokio::test]
-async fn a_policy_whose_broker_is_away_waits_to_be_revoked_until_it_is_orphaned() {
+async fn deletion_waits_for_an_absent_broker_unless_orphaned() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("away").await;
     let broker = unique("away");
@@ -245,7 +245,7 @@ async fn a_policy_whose_broker_is_away_waits_to_be_revoked_until_it_is_orphaned(
 }
 
 #[tokio::test]
-async fn a_broker_without_a_usable_credential_says_so_and_recovers() {
+async fn a_broker_without_a_usable_credential_recovers() {
     let bed = Bed::open().await;
     let name = unique("cred");
     let spec = json!({

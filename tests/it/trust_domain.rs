@@ -81,7 +81,7 @@ fn brought(name: &str, secret: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_brought_intermediate_issues_under_its_offline_root() {
+async fn an_external_intermediate_issues_under_its_offline_root() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("brought").await;
     let authority = Authority::make(&bed);
@@ -98,7 +98,7 @@ async fn a_brought_intermediate_issues_under_its_offline_root() {
 }
 
 #[tokio::test]
-async fn an_authority_that_cannot_sign_is_refused_and_heals() {
+async fn an_authority_that_cannot_sign_is_refused_and_recovers() {
     let bed = Bed::open().await;
     let authority = Authority::make(&bed);
     authority.issue("other", Some("root"), &["-days", "20"], true);
@@ -167,7 +167,7 @@ fn expire(authority: &Authority) {
 }
 
 #[tokio::test]
-async fn the_bundle_is_in_selected_namespaces_and_nowhere_else() {
+async fn the_bundle_is_published_in_selected_namespaces_only() {
     let bed = Bed::open().await;
     let (inside, outside) = (bed.namespace("inside").await, bed.namespace("outside").await);
     let name = unique("bundle");
@@ -198,7 +198,7 @@ async fn the_bundle_is_in_selected_namespaces_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_config_map_of_somebody_else_is_left_alone_and_reported() {
+async fn a_foreign_config_map_is_left_unchanged_and_reported() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("theirs").await;
     let name = unique("theirs");
@@ -219,7 +219,7 @@ async fn a_config_map_of_somebody_else_is_left_alone_and_reported() {
 }
 
 #[tokio::test]
-async fn a_lost_authority_is_never_replaced_in_silence_and_comes_back_from_a_backup() {
+async fn a_lost_authority_is_restored_but_never_generated_again() {
     let bed = Bed::open().await;
     let name = unique("lost");
     bed.apply(self_signed(&name)).await.unwrap();
@@ -270,7 +270,7 @@ async fn a_trust_domain_stays_while_identities_belong_to_it() {
 }
 
 #[tokio::test]
-async fn a_broken_trust_domain_does_not_disturb_another() {
+async fn a_broken_trust_domain_does_not_affect_another() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("apart").await;
     let broken = manifest(

@@ -56,7 +56,7 @@ pub fn audit(bed: &Bed, endpoint: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_reaches_its_target_once_and_is_on_record() {
+async fn a_delivery_reaches_its_target_once_and_is_audited() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("hooks").await;
     let target = Target::start().await;
@@ -110,7 +110,7 @@ pub fn check_assertion(bed: &Bed, token: &str, audience: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_that_the_target_did_not_take_may_come_again() {
+async fn a_delivery_that_the_target_refused_can_be_sent_again() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("again").await;
     let target = Target::start().await;
@@ -128,7 +128,7 @@ async fn a_delivery_that_the_target_did_not_take_may_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_turn_without_a_change_of_the_endpoint_and_the_former_one_is_accepted() {
+async fn key_rotation_keeps_the_previous_key_valid_for_a_while() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("turn").await;
     let target = Target::start().await;
@@ -203,7 +203,7 @@ async fn a_sender_can_have_a_private_key_that_the_edge_never_sees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_cannot_be_served_says_why_and_is_not() {
+async fn an_invalid_endpoint_is_not_served_and_reports_why() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("refused").await;
     let target = Target::start().await;
@@ -312,7 +312,7 @@ fn jwks(private: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_libraries_of_senders_sign_is_accepted_and_nothing_else() {
+async fn only_deliveries_signed_by_sender_libraries_are_accepted() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("signers").await;
     let target = Target::start().await;
@@ -386,7 +386,7 @@ async fn what_the_libraries_of_senders_sign_is_accepted_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_proves_who_it_is_by_a_token_beside_what_the_scheme_asks_for() {
+async fn a_caller_token_is_required_in_addition_to_the_signature() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("callers").await;
     let target = Target::start().await;

@@ -116,7 +116,7 @@ async fn a_delivery_becomes_one_record_in_the_partition_of_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_account_may_not_write_and_a_topic_that_is_not_there_are_told_apart() {
+async fn a_missing_right_and_a_missing_topic_are_distinguished() {
     let bed = Bed::open().await;
     let (namespace, topic) = namespace(&bed, "granted", "1", "retention.ms=-1").await;
     let sender = Sender::new(&bed, bed.env("EDGE_URL"));
@@ -149,7 +149,7 @@ async fn what_the_account_may_not_write_and_a_topic_that_is_not_there_are_told_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_too_large_takes_no_other_with_it() {
+async fn an_oversized_record_does_not_fail_other_records() {
     let bed = Bed::open().await;
     let (namespace, topic) = namespace(&bed, "sizes", "1", "max.message.bytes=20000").await;
     grant(&bed, &namespace, &topic).await;
@@ -172,7 +172,7 @@ async fn a_record_that_is_too_large_takes_no_other_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_is_one_thing_and_a_topic_has_a_name() {
+async fn a_target_has_one_type_and_a_topic_has_a_name() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("topics").await;
     for topic in [".", "..", "a b", "a/b", ""] {

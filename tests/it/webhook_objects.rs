@@ -111,7 +111,7 @@ fn reasons(bed: &Bed, namespace: &str, name: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_makes_one_object_of_any_kind() {
+async fn a_delivery_creates_one_object_of_any_kind() {
     let bed = Bed::open().await;
     let namespace = namespace(&bed, "objects", true).await;
     let_the_edge_act(&bed, &namespace).await;
@@ -153,7 +153,7 @@ async fn a_delivery_makes_one_object_of_any_kind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_is_there_already_counts_as_delivered() {
+async fn an_object_that_already_exists_counts_as_delivered() {
     let bed = Bed::open().await;
     let namespace = namespace(&bed, "there", false).await;
     let_the_edge_act(&bed, &namespace).await;
@@ -174,7 +174,7 @@ async fn an_object_that_is_there_already_counts_as_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_made_with_rights_that_nobody_gave() {
+async fn no_object_is_created_without_granted_rights() {
     let bed = Bed::open().await;
     let namespace = namespace(&bed, "rights", false).await;
     let sender = Sender::new(&bed, bed.env("EDGE_URL"));
@@ -201,7 +201,7 @@ async fn nothing_is_made_with_rights_that_nobody_gave() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_object_cannot_hold_is_refused() {
+async fn a_delivery_that_fits_no_object_is_refused() {
     let bed = Bed::open().await;
     let namespace = namespace(&bed, "holds", false).await;
     let_the_edge_act(&bed, &namespace).await;
@@ -223,7 +223,7 @@ async fn what_an_object_cannot_hold_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_that_says_too_much_is_not_served() {
+async fn a_template_with_forbidden_fields_is_not_served() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("templates").await;
     let with = |metadata: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
@@ -247,7 +247,7 @@ async fn a_template_that_says_too_much_is_not_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_without_end_is_nobody_elses_trouble() {
+async fn a_deeply_nested_template_does_not_affect_others() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("deep").await;
     let deep = (0..200).fold(json!("x"), |inner, _| json!({"a": inner}));

@@ -51,7 +51,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_proves_by_its_certificate_that_it_is_one_of_those_who_may() {
+async fn only_callers_with_an_allowed_certificate_are_accepted() {
     let scene =
         Scene::open("certified", "source", json!({"clientCertificate": {"dnsNames": ["nobody.example"]}})).await;
     let (bed, namespace) = (&scene.bed, &scene.namespace);
@@ -86,7 +86,7 @@ async fn a_caller_proves_by_its_certificate_that_it_is_one_of_those_who_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_is_what_a_trusted_proxy_says_and_nobody_else() {
+async fn only_a_trusted_proxy_can_forward_an_address() {
     let far = json!(["203.0.113.0/24"]);
     let scene = Scene::open("proxied", "source", json!({"cidrs": far})).await;
     let by = |address: &str| format!("x-forwarded-for: {address}");
@@ -102,7 +102,7 @@ async fn an_address_is_what_a_trusted_proxy_says_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_calls_too_often_is_told_so_and_may_call_again_later() {
+async fn a_caller_over_the_rate_limit_can_call_again_later() {
     let limits = json!({"perSecond": 4, "perSourcePerSecond": 2});
     let scene = Scene::open("often", "limits", limits).await;
     let from = |last: u8| format!("127.0.66.{last}");
@@ -118,7 +118,7 @@ async fn who_calls_too_often_is_told_so_and_may_call_again_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_deliveries_with_one_idempotency_key_are_one_however_they_are_signed() {
+async fn two_deliveries_with_the_same_idempotency_key_are_one() {
     let scene = Scene::open("same", "replay", json!({"idempotencyKey": "/data/id"})).await;
     let body = r#"{"data": {"id": "order-7"}, "try": 1}"#;
     assert_eq!(scene.send("msg_1", &[], body), 200);
