@@ -79,7 +79,7 @@ async fn served(bed: &Bed, namespace: &str, target: &Target) -> String {
 /// How often each delivery was given to a target.
 fn deliveries(target: &Target) -> HashMap<String, usize> {
     let mut times = HashMap::new();
-    for (headers, _) in target.parcels.lock().unwrap().iter() {
+    for (headers, _) in target.received.lock().unwrap().iter() {
         *times.entry(headers["idempotency-key"].to_str().unwrap().to_owned()).or_insert(0) += 1;
     }
     times

@@ -1,4 +1,4 @@
-//! What the API server refuses by itself, and how it says so.
+//! Objects that the API server rejects by schema, CEL rules and admission policies, and its error messages.
 
 use kube::api::PostParams;
 use serde_json::{Value, json};
@@ -7,8 +7,8 @@ use crate::bed::{Bed, identity, manifest, policy, self_signed, unique, with};
 
 async fn refused(bed: &Bed, manifest: Value, says: &str) {
     let answer = bed.apply(manifest.clone()).await;
-    let message = answer.err().unwrap_or_else(|| panic!("accepted, but should not be: {manifest:#}"));
-    assert!(message.contains(says), "{message:?} does not say {says:?}");
+    let message = answer.err().unwrap_or_else(|| panic!("the API server accepted an invalid object: {manifest:#}"));
+    assert!(message.contains(says), "{message:?} does not contain {says:?}");
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn admit_adds_the_finalizer_to_a_policy_and_keeps_others() {
     for others in [json!([]), json!(["example.com/mine"])] {
         let mut object = policy(&namespace, "orders", "sandbox.finalizer", grants.clone());
         object["metadata"]["finalizers"] = others.clone();
-        // Nothing is stored, so the operator cannot be the one who added it.
+        // A dry run stores nothing, so the operator cannot have added the finalizer.
         let params = PostParams { dry_run: true, field_manager: None };
         let object = serde_json::from_value(object).unwrap();
         let made = bed.api("TopicPolicy", Some(&namespace)).create(&params, &object).await.unwrap();
@@ -83,12 +83,12 @@ async fn admit_refuses_gateway_trust_without_expiry_or_with_mtls() {
     let namespace = bed.namespace("gateway").await;
     let service = identity(&namespace, "legacy", &[]);
     let gateway = json!({"gateway": {"name": "edge"}, "reason": "the vendor ships no TLS yet"});
-    let endless = with(service.clone(), "/spec/authentication", json!({"gatewayOnly": gateway}));
-    refused(&bed, endless.clone(), "expiresAt").await;
-    let ending = with(endless, "/spec/authentication/gatewayOnly/expiresAt", json!("2027-01-01T00:00:00Z"));
-    let both = with(ending.clone(), "/spec/authentication/mtls", json!({}));
+    let without_expiry = with(service.clone(), "/spec/authentication", json!({"gatewayOnly": gateway}));
+    refused(&bed, without_expiry.clone(), "expiresAt").await;
+    let with_expiry = with(without_expiry, "/spec/authentication/gatewayOnly/expiresAt", json!("2027-01-01T00:00:00Z"));
+    let both = with(with_expiry.clone(), "/spec/authentication/mtls", json!({}));
     refused(&bed, both, "exactly one of mtls and gatewayOnly").await;
-    refused(&bed, with(ending, "/spec/brokers", json!([{"name": "kafka"}])), "set authentication.mtls").await;
+    refused(&bed, with(with_expiry, "/spec/brokers", json!([{"name": "kafka"}])), "set authentication.mtls").await;
     refused(&bed, with(service, "/spec/authentication", json!({})), "exactly one of mtls and gatewayOnly").await;
 }
 
@@ -157,7 +157,7 @@ async fn admit_stores_specs_without_rewriting_them() {
     });
     bed.apply(manifest("RotationPolicy", Some(&namespace), "default", spec.clone())).await.unwrap();
     let stored = bed.ready("RotationPolicy", Some(&namespace), "default").await;
-    assert_eq!(stored.data["spec"], spec, "no default written back, no duration rewritten");
+    assert_eq!(stored.data["spec"], spec, "no default is added and no duration is normalized");
 }
 
 #[tokio::test]

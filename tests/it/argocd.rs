@@ -1,4 +1,4 @@
-//! The health check for Argo CD, run by the interpreter that Argo CD embeds on objects as the API server gives them.
+//! The health check for Argo CD, run by Argo CD's Lua interpreter on objects from the API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::bed::{Bed, identity, manifest, policy, run, self_signed, unique, with
 const SCRIPT: &str = include_str!("../../charts/argocd/health.lua");
 const PATCH: &str = include_str!("../../charts/argocd/argocd-cm.yaml");
 
-/// What a script meets in Argo CD: the basic library, tables, and the object in a global variable.
+/// The environment of a script in Argo CD: the basic library, tables, and the object in a global variable.
 const DRIVER: &str = r#"
 local print = print
 getmetatable("").__index = nil
@@ -23,7 +23,7 @@ local function show(object)
 end
 "#;
 
-/// Runs the check on each object: status and message.
+/// Runs the check on each object, and returns status and message.
 fn health(bed: &Bed, objects: &[Value]) -> Vec<(String, String)> {
     let calls: String = objects.iter().map(|object| format!("show({})\n", lua(object))).collect();
     let chunk = format!("local function check()\n{SCRIPT}\nend\n{DRIVER}{calls}");
@@ -37,7 +37,7 @@ fn health_of(bed: &Bed, object: &Value) -> (String, String) {
     health(bed, std::slice::from_ref(object)).remove(0)
 }
 
-/// A JSON value as a literal of Lua.
+/// A JSON value as a Lua literal.
 fn lua(value: &Value) -> String {
     let text = |text: &str| format!("\"{}\"", text.bytes().map(|byte| format!("\\{byte:03}")).collect::<String>());
     match value {
@@ -163,9 +163,9 @@ async fn argocd_health_matches_the_status_of_live_objects() {
     for name in ["orders", "lost", "suspended"] {
         let mut object = seen[name].0.clone();
         object["metadata"]["generation"] = json!(object["metadata"]["generation"].as_i64().unwrap() + 1);
-        assert_eq!(health_of(&bed, &object).0, "Progressing", "what {name} said is of the generation before");
+        assert_eq!(health_of(&bed, &object).0, "Progressing", "the status of {name} is of an older generation");
         object.as_object_mut().unwrap().remove("status");
-        assert_eq!(health_of(&bed, &object).0, "Progressing", "{name} was not seen yet");
+        assert_eq!(health_of(&bed, &object).0, "Progressing", "{name} has no observed generation yet");
     }
 }
 
@@ -180,7 +180,7 @@ async fn argocd_reports_progressing_during_deletion() {
     let before = bed.ready("TrustDomain", None, &domain).await;
     bed.delete("TrustDomain", None, &domain).await;
     let waiting = bed.condition("TrustDomain", None, &domain, "Ready", ("False", "InUse")).await;
-    assert!(waiting.metadata.generation > before.metadata.generation, "deletion begins a new generation");
+    assert!(waiting.metadata.generation > before.metadata.generation, "a deletion increments the generation");
 
     let mut object = serde_json::to_value(waiting).unwrap();
     let (status, message) = health_of(&bed, &object);

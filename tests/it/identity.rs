@@ -1,4 +1,4 @@
-//! Identities become certificates that other people's software accepts.
+//! Certificates and Secrets of identities, checked with OpenSSL and Kafka.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn an_identity_gets_a_certificate_that_openssl_verifies() {
         ]);
     }
     let text = openssl(&["x509", "-in", &chain, "-noout", "-text"]);
-    assert_eq!(text.matches("URI:").count(), 1, "exactly one URI name: {text}");
+    assert_eq!(text.matches("URI:").count(), 1, "exactly one URI SAN: {text}");
     assert!(text.contains(&format!("URI:{id}")), "{text}");
     assert!(text.contains("Digital Signature") && !text.contains("Certificate Sign"), "{text}");
     let key = openssl(&["pkey", "-in", &file(&folder, "tls.key"), "-pubout"]);
@@ -78,8 +78,8 @@ async fn an_identity_recovers_when_its_trust_domain_appears() {
     bed.apply(service).await.unwrap();
     let refused = ("False", "TrustDomainNotFound");
     let object = bed.condition("ServiceIdentity", Some(&namespace), "orders", "Accepted", refused).await;
-    assert!(object.data["status"].to_string().contains(&domain), "the message names what is missing");
-    assert!(bed.secret(&namespace, "orders-mtls").await.is_none(), "nothing is applied");
+    assert!(object.data["status"].to_string().contains(&domain), "the message names the missing trust domain");
+    assert!(bed.secret(&namespace, "orders-mtls").await.is_none(), "no Secret is created");
     bed.apply(self_signed(&domain)).await.unwrap();
     bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
 }
@@ -151,7 +151,7 @@ async fn a_foreign_secret_is_left_unchanged_and_reported() {
     let object = bed.condition("ServiceIdentity", Some(&namespace), "orders", "Ready", ("False", "NotOwned")).await;
     assert!(object.data["status"].to_string().contains("orders-mtls"));
     let after = bed.get("Secret", Some(&namespace), "orders-mtls").await.unwrap();
-    assert_eq!(before.metadata.resource_version, after.metadata.resource_version, "not a byte was written");
+    assert_eq!(before.metadata.resource_version, after.metadata.resource_version, "the foreign Secret is not written");
     bed.delete("Secret", Some(&namespace), "orders-mtls").await;
     bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
 }
@@ -166,7 +166,7 @@ async fn a_changed_or_deleted_secret_is_issued_again() {
     let patch = json!({"data": {"ca.crt": "ZXZpbA=="}});
     secrets.patch("orders-mtls", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     let evil = |secret: &Secret| secret.data.as_ref().unwrap()["ca.crt"].0 == b"evil";
-    until("the changed Secret to be made anew", || async {
+    until("the changed Secret to be issued again", || async {
         match bed.secret(&namespace, "orders-mtls").await {
             Some(secret) if !evil(&secret) => Ok(()),
             other => Err(format!("{:?}", other.map(|secret| secret.metadata))),
@@ -174,7 +174,7 @@ async fn a_changed_or_deleted_secret_is_issued_again() {
     })
     .await;
     bed.delete("Secret", Some(&namespace), "orders-mtls").await;
-    until("the deleted Secret to come back", || async {
+    until("the deleted Secret to be issued again", || async {
         bed.secret(&namespace, "orders-mtls").await.ok_or_else(|| "none".to_owned())
     })
     .await;
@@ -192,7 +192,10 @@ async fn names_of_maximum_length_work_with_the_broker() {
     let object = bed.ready("ServiceIdentity", Some(&namespace), &name).await;
     assert!(object.data["status"]["spiffeID"].as_str().unwrap().ends_with(&format!("/sa/{account}")));
     let account = &object.data["status"]["brokers"][0];
-    assert_eq!(account["verifiedFingerprint"], account["certificate"]["fingerprint"], "the broker let it in");
+    assert_eq!(
+        account["verifiedFingerprint"], account["certificate"]["fingerprint"],
+        "the broker authenticated the account"
+    );
 }
 
 #[tokio::test]
@@ -211,7 +214,10 @@ async fn gateway_trust_ends_at_its_expiry() {
     bed.condition("ServiceIdentity", Some(&namespace), "legacy", "Ready", ("False", "GatewayTrustTooLong")).await;
     bed.apply(until(Timestamp::now() + SignedDuration::from_secs(4))).await.unwrap();
     let object = bed.ready("ServiceIdentity", Some(&namespace), "legacy").await;
-    assert!(object.data["status"].to_string().contains("without proof of its own"), "it is reported until then");
+    assert!(
+        object.data["status"].to_string().contains("without proof of its own"),
+        "gateway trust is reported until it expires"
+    );
     bed.condition("ServiceIdentity", Some(&namespace), "legacy", "Ready", ("False", "GatewayTrustExpired")).await;
 }
 
@@ -234,7 +240,7 @@ async fn an_identity_and_its_broker_must_share_an_environment() {
     assert!(bed.secret(&namespace, &format!("orders.{broker}")).await.is_none());
 }
 
-/// Written past the API server, as an older schema or a restored backup could have left it.
+/// Written directly to etcd, as an older schema or a restored backup could have left it.
 #[tokio::test]
 async fn a_malformed_object_in_the_store_does_not_stall_others() {
     let bed = Bed::open().await;
@@ -274,13 +280,13 @@ async fn secrets_that_are_no_longer_requested_are_deleted() {
     bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
     assert!(bed.secret(&namespace, "orders.kafka").await.is_some());
     bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
-    until("the account to go", || async {
-        bed.secret(&namespace, "orders.kafka").await.map_or(Ok(()), |_| Err("it is still there".to_owned()))
+    until("the account's Secret to be deleted", || async {
+        bed.secret(&namespace, "orders.kafka").await.map_or(Ok(()), |_| Err("it still exists".to_owned()))
     })
     .await;
     bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
-    until("the certificate to go with its owner", || async {
-        bed.secret(&namespace, "orders-mtls").await.map_or(Ok(()), |_| Err("it is still there".to_owned()))
+    until("the certificate to be deleted with its owner", || async {
+        bed.secret(&namespace, "orders-mtls").await.map_or(Ok(()), |_| Err("it still exists".to_owned()))
     })
     .await;
 }

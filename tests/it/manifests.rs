@@ -1,4 +1,4 @@
-//! Generated files and the chart.
+//! Generated CRDs and the chart.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,22 +24,22 @@ fn the_crds_in_the_tree_are_what_the_code_generates() {
 
 #[test]
 fn every_field_is_documented() {
-    fn walk(schema: &Value, path: &str, bare: &mut Vec<String>) {
+    fn walk(schema: &Value, path: &str, undocumented: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
-            // The library's own types are documented by Kubernetes.
+            // Types of the Kubernetes library are documented by Kubernetes.
             if field["description"].as_str().is_none_or(str::is_empty) && name != "status" {
-                bare.push(path.clone());
+                undocumented.push(path.clone());
             }
-            walk(field, &path, bare);
-            walk(&field["items"], &format!("{path}[]"), bare);
+            walk(field, &path, undocumented);
+            walk(&field["items"], &format!("{path}[]"), undocumented);
         }
     }
-    let mut bare = Vec::new();
+    let mut undocumented = Vec::new();
     for (file, manifest) in credence::api::crds().unwrap() {
-        walk(&manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &file, &mut bare);
+        walk(&manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &file, &mut undocumented);
     }
-    assert!(bare.is_empty(), "without a description: {bare:#?}");
+    assert!(undocumented.is_empty(), "without a description: {undocumented:#?}");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn the_chart_runs_the_edge_as_safely_as_the_operator() {
     assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
     let metrics = json!([{"podSelector": {"matchLabels": {"app": "prometheus"}}}]);
     let ingress = json!([{"ports": [{"port": "webhooks"}]}, {"from": metrics, "ports": [{"port": 8080}]}]);
-    assert_eq!(policy["spec"]["ingress"], ingress, "webhooks from everywhere, metrics not");
+    assert_eq!(policy["spec"]["ingress"], ingress, "webhooks are allowed from everywhere, metrics are not");
     assert_eq!(policy["spec"]["egress"], json!([{"ports": [{"port": 6443}]}]));
     assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
     for name in ["edge", "edge-poddisruptionbudget", "edge-networkpolicy", "edge-service"] {
@@ -216,5 +216,5 @@ async fn health_and_metrics_are_served() {
         assert!(parts.contains(&format!("[+]{part} ok")), "{parts}");
         assert_eq!(get(&format!("readyz/{part}")), (true, "ok\n".to_owned()));
     }
-    assert!(!get("readyz/nothing").0, "a part that does not exist is not ready");
+    assert!(!get("readyz/nothing").0, "an unknown part is not ready");
 }

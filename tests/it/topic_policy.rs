@@ -1,4 +1,4 @@
-//! Topic policies become ACLs of a real Kafka, and Kafka's own tools are the judges.
+//! Topic policies and their ACLs on a real Kafka, checked with Kafka's own tools.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn with_account(bed: &Bed, test: &str) -> String {
 }
 
 async fn gone(bed: &Bed, namespace: &str, name: &str) {
-    until(&format!("the TopicPolicy {name} to go"), || async {
+    until(&format!("the TopicPolicy {name} to be deleted"), || async {
         match bed.get("TopicPolicy", Some(namespace), name).await {
             None => Ok(()),
             Some(left) => Err(left.data["status"].to_string()),
@@ -59,12 +59,12 @@ async fn a_policy_with_a_foreign_environment_or_topic_is_refused() {
         let outside = with(with(good.clone(), "/spec/topic", topic), "/metadata/name", json!(name));
         bed.apply(outside).await.unwrap();
         let object = bed.condition("TopicPolicy", Some(&namespace), name, "Ready", ("False", "TopicNotAllowed")).await;
-        assert!(object.data["status"].to_string().contains("sandbox."), "the message names what is given");
+        assert!(object.data["status"].to_string().contains("sandbox."), "the message names the allowed topics");
     }
     let twice = json!([publish("orders")[0], publish("orders")[0]]);
     bed.apply(with(with(good, "/spec/grants", twice), "/metadata/name", json!("twice"))).await.unwrap();
     bed.condition("TopicPolicy", Some(&namespace), "twice", "Ready", ("False", "DuplicateGrant")).await;
-    assert_eq!(bed.acls(&principal(&namespace, "orders")).trim(), "", "nothing of it is on the broker");
+    assert_eq!(bed.acls(&principal(&namespace, "orders")).trim(), "", "the broker has no ACL of the refused policies");
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_grant_starts_and_ends_with_its_identity() {
     let grants = json!([publish("orders")[0], publish("late")[0]]);
     bed.apply(policy(&namespace, "both", "sandbox.missing", grants)).await.unwrap();
     let object = bed.condition("TopicPolicy", Some(&namespace), "both", "Ready", ("False", "IdentityNotFound")).await;
-    assert_eq!(object.data["status"]["grants"][0]["state"], "Applied", "the other grant does not suffer");
+    assert_eq!(object.data["status"]["grants"][0]["state"], "Applied", "the other grant is not affected");
     assert_eq!(object.data["status"]["grants"][1]["state"], "Refused");
     bed.apply(identity(&namespace, "late", &[])).await.unwrap();
     bed.condition("TopicPolicy", Some(&namespace), "both", "Ready", ("False", "IdentityHasNoAccount")).await;
@@ -83,7 +83,7 @@ async fn a_grant_starts_and_ends_with_its_identity() {
     assert!(bed.acls(&principal(&namespace, "late")).contains("operation=WRITE"));
     bed.delete("ServiceIdentity", Some(&namespace), "late").await;
     bed.condition("TopicPolicy", Some(&namespace), "both", "Ready", ("False", "IdentityNotFound")).await;
-    assert_eq!(bed.acls(&principal(&namespace, "late")).trim(), "", "the rights of a deleted identity are revoked");
+    assert_eq!(bed.acls(&principal(&namespace, "late")).trim(), "", "the ACLs of a deleted identity are revoked");
 }
 
 #[tokio::test]
@@ -99,8 +99,8 @@ async fn an_acl_of_two_policies_stays_until_both_are_deleted() {
     bed.delete("TopicPolicy", Some(&namespace), "two").await;
     gone(&bed, &namespace, "two").await;
     let left = bed.acls(&principal(&namespace, "orders"));
-    assert!(left.contains("operation=WRITE"), "the other policy still gives it: {left}");
-    assert!(!left.contains("operation=READ"), "nobody gives this any more: {left}");
+    assert!(left.contains("operation=WRITE"), "the other policy still grants it: {left}");
+    assert!(!left.contains("operation=READ"), "no policy grants this any more: {left}");
     bed.delete("TopicPolicy", Some(&namespace), "one").await;
     gone(&bed, &namespace, "one").await;
     assert_eq!(bed.acls(&principal(&namespace, "orders")).trim(), "");
@@ -169,12 +169,12 @@ async fn lost_acls_are_restored_and_foreign_acls_are_reported() {
     let theirs = ["--topic", "sandbox.theirs", "--operation", "Read", "--allow-principal", &orders];
     bed.kafka("kafka-acls", &[&["--add"][..], &theirs].concat());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    until("drift to be repaired", || async {
+    until("the drift to be repaired", || async {
         let acls = bed.acls(&orders);
         if acls.contains("operation=WRITE") { Ok(()) } else { Err(acls) }
     })
     .await;
-    until("the foreign right to be listed", || async {
+    until("the foreign ACL to be reported", || async {
         let broker = bed.get("BrokerConnection", None, "kafka").await.unwrap();
         let listed = broker.data["status"]["unmanaged"].to_string();
         if listed.contains(&format!("{orders}: Read on topic sandbox.theirs")) { Ok(()) } else { Err(listed) }
@@ -227,8 +227,8 @@ async fn deletion_waits_for_an_absent_broker_unless_orphaned() {
     bed.apply(away).await.unwrap();
     bed.condition("BrokerConnection", None, &broker, "Ready", ("False", "BrokerUnreachable")).await;
     bed.delete("TopicPolicy", Some(&namespace), "orders").await;
-    until("the wait to be told", || async {
-        let object = bed.get("TopicPolicy", Some(&namespace), "orders").await.expect("it waits");
+    until("the pending cleanup to be reported", || async {
+        let object = bed.get("TopicPolicy", Some(&namespace), "orders").await.expect("the deletion is pending");
         let status = object.data["status"].to_string();
         if status.contains("CleanupPending") && status.contains("Orphan") { Ok(()) } else { Err(status) }
     })
