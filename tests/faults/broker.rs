@@ -1,4 +1,4 @@
-//! A broker that is away, slow, forgetful, or withdraws the operator's rights.
+//! A broker that is stopped, slow, loses answers, or withdraws the operator's rights.
 
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,13 @@ fn principal(namespace: &str, name: &str) -> String {
 }
 
 pub async fn gone(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str) {
-    until(&format!("{kind} {name} to go"), || async {
+    until(&format!("{kind} {name} to be deleted"), || async {
         bed.get(kind, namespace, name).await.map_or(Ok(()), |left| Err(left.data["status"].to_string()))
     })
     .await;
 }
 
-/// A connection to the Kafka of the bed by another way.
+/// A `BrokerConnection` to the Kafka of the bed through another address.
 pub fn connection(name: &str, address: &str, secret: &str) -> Value {
     let spec = json!({
         "environment": "development",
@@ -62,8 +62,11 @@ async fn a_stopped_broker_delays_only_objects_that_need_it() {
     bed.apply(policy(&namespace, "new", "sandbox.new", publish("orders"))).await.unwrap();
     bed.condition("TopicPolicy", Some(&namespace), "new", "Ready", ("False", "BrokerUnreachable")).await;
     bed.delete("TopicPolicy", Some(&namespace), "deleted").await;
-    let pending = until("the wait to be told with its age", || async {
-        let object = bed.get("TopicPolicy", Some(&namespace), "deleted").await.expect("it waits for its rights to end");
+    let pending = until("the pending cleanup to be reported with its age", || async {
+        let object = bed
+            .get("TopicPolicy", Some(&namespace), "deleted")
+            .await
+            .expect("the deletion waits for its ACLs to be revoked");
         let status = object.data["status"].to_string();
         if status.contains("CleanupPending") { Ok(status) } else { Err(status) }
     })
@@ -76,7 +79,7 @@ async fn a_stopped_broker_delays_only_objects_that_need_it() {
     bed.apply(identity(&namespace, "later", &["kafka"])).await.unwrap();
     let accepted = ("False", "BrokerUnreachable");
     bed.condition("ServiceIdentity", Some(&namespace), "later", "BrokerAccess", accepted).await;
-    assert!(bed.secret(&namespace, "later.kafka").await.is_some(), "its credential is made all the same");
+    assert!(bed.secret(&namespace, "later.kafka").await.is_some(), "its credential is issued anyway");
 
     bed.part("start", "kafka");
     bed.ready("TopicPolicy", Some(&namespace), "new").await;
@@ -88,13 +91,13 @@ async fn a_stopped_broker_delays_only_objects_that_need_it() {
         "{acls}"
     );
     let after = bed.get("TopicPolicy", Some(&namespace), "kept").await.unwrap();
-    assert_eq!(after.metadata.resource_version, kept.metadata.resource_version, "what is in force was left alone");
+    assert_eq!(after.metadata.resource_version, kept.metadata.resource_version, "an active policy is not written");
 }
 
 #[tokio::test]
 async fn a_lost_answer_of_the_broker_leaves_no_wrong_acl() {
     let bed = Bed::open().await;
-    // The comparison with the broker must not come in between.
+    // The periodic comparison with the broker must not interfere.
     let _operator = Operator::start(&bed, &["--broker-resync-seconds", "3600"], &[]).await;
     let namespace = bed.namespace("lost").await;
     let (proxy, broker) = (Proxy::to(bed.env("KAFKA_BOOTSTRAP")).await, unique("lost"));
@@ -108,7 +111,7 @@ async fn a_lost_answer_of_the_broker_leaves_no_wrong_acl() {
     bed.apply(on(&broker, policy(&namespace, "orders", "sandbox.lost", publish("orders")))).await.unwrap();
     interrupted().await;
     let acls = bed.acls(&orders);
-    assert!(acls.contains("operation=WRITE"), "Kafka did it, and nobody was told: {acls}");
+    assert!(acls.contains("operation=WRITE"), "Kafka made the change and its answer was lost: {acls}");
     proxy.set(Mode::Pass);
     bed.ready("TopicPolicy", Some(&namespace), "orders").await;
     bed.ready("BrokerConnection", None, &broker).await;
@@ -116,7 +119,7 @@ async fn a_lost_answer_of_the_broker_leaves_no_wrong_acl() {
     proxy.set(Mode::LoseAnswers);
     bed.delete("TopicPolicy", Some(&namespace), "orders").await;
     interrupted().await;
-    assert_eq!(bed.acls(&orders).trim(), "", "Kafka did it, and nobody was told");
+    assert_eq!(bed.acls(&orders).trim(), "", "Kafka made the change and its answer was lost");
     proxy.set(Mode::Pass);
     gone(&bed, "TopicPolicy", Some(&namespace), "orders").await;
     assert_eq!(bed.acls(&orders).trim(), "");
@@ -177,14 +180,14 @@ async fn a_missing_alter_right_is_reported_and_nothing_is_ready() {
     let told = bed.condition("BrokerConnection", None, "kafka", "Authorized", ("False", "BrokerRefused")).await;
     assert!(told.data["status"].to_string().contains("lacks Alter"), "{}", told.data["status"]);
     let connected = told.data["status"]["conditions"].as_array().unwrap();
-    assert!(connected.iter().any(|it| it["type"] == "Connected" && it["status"] == "True"), "it does answer");
+    assert!(connected.iter().any(|it| it["type"] == "Connected" && it["status"] == "True"), "the broker is connected");
     bed.apply(policy(&namespace, "after", "sandbox.after", publish("orders"))).await.unwrap();
     let failed = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "GrantsFailed")).await;
     assert!(failed.data["status"].to_string().contains("Alter"), "{}", failed.data["status"]);
     assert_eq!(failed.data["status"]["grants"][0]["state"], "Failed");
     bed.delete("TopicPolicy", Some(&namespace), "deleted").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let waits = bed.get("TopicPolicy", Some(&namespace), "deleted").await.expect("its rights are still there");
+    let waits = bed.get("TopicPolicy", Some(&namespace), "deleted").await.expect("its ACLs still exist");
     assert!(waits.data["status"].to_string().contains("CleanupPending"), "{}", waits.data["status"]);
     bed.ready("TopicPolicy", Some(&namespace), "before").await;
 
@@ -221,10 +224,10 @@ async fn an_expired_operator_credential_is_reported_and_replaced() {
     let told = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "LoginRefused")).await;
     assert!(told.data["status"].to_string().contains("the operator's own"), "{}", told.data["status"]);
     bed.ready("TopicPolicy", Some(&namespace), "before").await;
-    // What clients hold is renewed all the same.
+    // Credentials of clients are still renewed.
     bed.delete("Secret", Some(&namespace), &format!("orders.{name}")).await;
     until("the credential of the client", || async {
-        bed.secret(&namespace, &format!("orders.{name}")).await.ok_or_else(|| "it is gone".to_owned())
+        bed.secret(&namespace, &format!("orders.{name}")).await.ok_or_else(|| "it does not exist".to_owned())
     })
     .await;
 
@@ -239,7 +242,7 @@ async fn an_expired_operator_credential_is_reported_and_replaced() {
     bed.delete("BrokerConnection", None, &name).await;
 }
 
-/// A credential of the operator's principal that is valid until then.
+/// A credential of the operator's principal with this expiry.
 fn admin_secret(bed: &Bed, name: &str, expires: i64) -> Value {
     let read = |file: &str| std::fs::read_to_string(format!("{}/pki/{file}", bed.env("BED_DIR"))).unwrap();
     let authority = read("kafka-ca.crt");

@@ -1,4 +1,4 @@
-//! What is broken does not hold up what is not: told by how long the good one takes beside the broken ones.
+//! Broken objects do not delay others: measured by how long a new object takes next to broken ones.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::broker::{connection, on};
 use crate::operator::Operator;
 use crate::proxy::{Mode, Proxy};
 
-/// Applies many manifests, many at a time.
+/// Applies many manifests concurrently.
 async fn apply_all(bed: &Bed, manifests: Vec<Value>) {
     let applied = stream::iter(manifests.into_iter().map(|manifest| bed.apply(manifest))).buffer_unordered(32);
     applied.for_each(|result| async { _ = result.unwrap() }).await;
@@ -58,9 +58,9 @@ async fn a_hanging_broker_delays_no_certificate_or_other_broker() {
     let certificate = identity_takes(&bed, &namespace, "certificate", &[]).await;
     println!("identity {:?} alone, {:?} beside; policy {:?} and {:?}", alone.0, beside.0, alone.1, beside.1);
     for (what, took) in [("identity", beside.0), ("policy", beside.1), ("certificate", certificate)] {
-        assert!(took < Duration::from_secs(3), "{what}: {took:?} beside a broker that hangs");
+        assert!(took < Duration::from_secs(3), "{what}: {took:?} next to a hanging broker");
     }
-    // The held ones have their certificates too, and say what they wait for.
+    // Objects of the hanging broker have their certificates too, and report the broker.
     bed.condition("ServiceIdentity", Some(&namespace), "held-99", "CredentialsIssued", ("True", "Issued")).await;
     bed.condition("BrokerConnection", None, &broker, "Ready", ("False", "BrokerUnreachable")).await;
     bed.condition("TopicPolicy", Some(&namespace), "held-99", "Ready", ("False", "BrokerUnreachable")).await;
@@ -99,8 +99,8 @@ async fn broken_objects_do_not_delay_another_namespace() {
         slowest
     };
     let ((), slowest) = tokio::join!(applying, measuring);
-    println!("{alone:?} alone, {slowest:?} at most beside a thousand broken ones");
-    assert!(slowest < Duration::from_secs(3), "{slowest:?} beside a thousand broken ones");
+    println!("{alone:?} alone, at most {slowest:?} next to a thousand broken objects");
+    assert!(slowest < Duration::from_secs(3), "{slowest:?} next to a thousand broken objects");
     for (name, reason) in [("broken-998", "TrustDomainNotReady"), ("broken-999", "TrustDomainNotFound")] {
         bed.condition("ServiceIdentity", Some(&crowd), name, "Ready", ("False", reason)).await;
     }
