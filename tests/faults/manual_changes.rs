@@ -100,7 +100,7 @@ async fn manual_changes_are_reverted_and_reported_once() {
     assert_eq!(told, ["renewed deleted-mtls because somebody had deleted the Secret"]);
     let told = notes(&bed, "TrustDomain", None, &domain, "DriftRepaired").await.join("; ");
     assert!(told.contains("changed by scribbler") && told.contains("(deleted)"), "{told}");
-    assert_eq!(told.matches("put back").count(), 2, "{told}");
+    assert_eq!(told.matches("repaired the ConfigMap").count(), 2, "{told}");
     let told = notes(&bed, "BrokerConnection", None, "kafka", "DriftRepaired").await;
     assert_eq!(told.len(), before + 1, "{told:?}");
     assert_eq!(writes(&bed, &namespace, "changed-mtls"), 2, "created once and restored once");

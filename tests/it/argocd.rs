@@ -184,7 +184,8 @@ async fn argocd_reports_progressing_during_deletion() {
 
     let mut object = serde_json::to_value(waiting).unwrap();
     let (status, message) = health_of(&bed, &object);
-    assert!(status == "Progressing" && message.starts_with("InUse: 1 ServiceIdentities"), "{status} {message}");
+    let wanted = "InUse: this trust domain is still used by 1 ServiceIdentity;";
+    assert!(status == "Progressing" && message.starts_with(wanted), "{status} {message}");
     object["status"] = serde_json::to_value(&before.data["status"]).unwrap();
     assert_eq!(health_of(&bed, &object), ("Progressing".to_owned(), "it is being deleted".to_owned()));
     bed.delete("ServiceIdentity", Some(&namespace), "orders").await;

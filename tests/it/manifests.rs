@@ -174,10 +174,10 @@ async fn kubectl_explain_describes_every_kind() {
     let bed = Bed::open().await;
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
     for (path, says) in [
-        ("sid.spec.authentication.gatewayOnly.expiresAt", "Past it the identity is not Ready"),
+        ("sid.spec.authentication.gatewayOnly.expiresAt", "After that the identity is not Ready"),
         ("td.spec.issuer.ca.secretRef", "operator's namespace"),
-        ("rp.spec.issuedBefore", "emergency lever"),
-        ("brk.spec.mode", "changes nothing"),
+        ("rp.spec.issuedBefore", "For emergencies"),
+        ("brk.spec.mode", "what they would change"),
         ("tp.spec.deletionPolicy", "revokes them first"),
     ] {
         let (ok, output) = run(&kubectl, &["--kubeconfig", bed.env("KUBECONFIG"), "explain", path], "");
