@@ -40,8 +40,8 @@ struct Cli {
     /// Multiply all numbers of objects by this factor.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// Also write the figures to this file, as JSON.
-    #[arg(long)]
+    /// Also write the figures to this file, as JSON. If repeated, the last value wins.
+    #[arg(long, overrides_with = "json")]
     json: Option<PathBuf>,
     /// Do not delete the created objects; for a bed that is removed afterwards.
     #[arg(long)]
@@ -170,7 +170,7 @@ async fn main() -> ExitCode {
     let mut cli = Cli::parse();
     cli.sizes.multiply(cli.scale);
     let bed = Bed::open().await;
-    let report = Report::new(measure::machine(&bed).await, cli.json);
+    let report = Report::new(measure::machine(&bed).await, cli.json.clone());
     let mut bench = Bench { bed, sizes: cli.sizes, report };
     let mut failures = Vec::new();
     for &scenario in Scenario::value_variants() {
@@ -193,6 +193,9 @@ async fn main() -> ExitCode {
         failures.push(failure);
     }
     println!("\n{}", bench.report);
+    if let Some(file) = cli.json {
+        println!("The same as JSON: {}", file.display());
+    }
     for failure in &failures {
         eprintln!("error: {failure}");
     }
