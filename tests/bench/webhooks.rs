@@ -176,7 +176,7 @@ fn prepare(scheme: &Scheme, path: &str, numbers: Range<u64>) -> Prepared {
     prepared
 }
 
-/// Where a load goes.
+/// The destination of a load.
 struct Destination {
     port: u16,
     tls: Option<TlsConnector>,

@@ -18,7 +18,7 @@ fn principal(namespace: &str, name: &str) -> String {
     format!("User:CN={name},OU={namespace},O=demo.credence.example")
 }
 
-pub async fn gone(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str) {
+pub async fn wait_until_deleted(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str) {
     until(&format!("{kind} {name} to be deleted"), || async {
         bed.get(kind, namespace, name).await.map_or(Ok(()), |left| Err(left.data["status"].to_string()))
     })
@@ -84,7 +84,7 @@ async fn a_stopped_broker_delays_only_objects_that_need_it() {
     bed.part("start", "kafka");
     bed.ready("TopicPolicy", Some(&namespace), "new").await;
     bed.ready("ServiceIdentity", Some(&namespace), "later").await;
-    gone(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
+    wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
     let acls = bed.acls(&principal(&namespace, "orders"));
     assert!(
         acls.contains("sandbox.kept") && acls.contains("sandbox.new") && !acls.contains("sandbox.deleted"),
@@ -121,7 +121,7 @@ async fn a_lost_answer_of_the_broker_leaves_no_wrong_acl() {
     interrupted().await;
     assert_eq!(bed.acls(&orders).trim(), "", "Kafka made the change and its answer was lost");
     proxy.set(Mode::Pass);
-    gone(&bed, "TopicPolicy", Some(&namespace), "orders").await;
+    wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), "orders").await;
     assert_eq!(bed.acls(&orders).trim(), "");
     bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
     bed.delete("BrokerConnection", None, &broker).await;
@@ -154,7 +154,7 @@ async fn objects_get_ready_with_a_slow_unreliable_broker() {
     }
     for name in &names {
         bed.delete("TopicPolicy", Some(&namespace), name).await;
-        gone(&bed, "TopicPolicy", Some(&namespace), name).await;
+        wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), name).await;
         bed.delete("ServiceIdentity", Some(&namespace), name).await;
     }
     bed.delete("BrokerConnection", None, &broker).await;
@@ -177,9 +177,9 @@ async fn a_missing_alter_right_is_reported_and_nothing_is_ready() {
     };
 
     right("remove", "Alter");
-    let told = bed.condition("BrokerConnection", None, "kafka", "Authorized", ("False", "BrokerRefused")).await;
-    assert!(told.data["status"].to_string().contains("lacks Alter"), "{}", told.data["status"]);
-    let connected = told.data["status"]["conditions"].as_array().unwrap();
+    let reported = bed.condition("BrokerConnection", None, "kafka", "Authorized", ("False", "BrokerRefused")).await;
+    assert!(reported.data["status"].to_string().contains("lacks Alter"), "{}", reported.data["status"]);
+    let connected = reported.data["status"]["conditions"].as_array().unwrap();
     assert!(connected.iter().any(|it| it["type"] == "Connected" && it["status"] == "True"), "the broker is connected");
     bed.apply(policy(&namespace, "after", "sandbox.after", publish("orders"))).await.unwrap();
     let failed = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "GrantsFailed")).await;
@@ -197,7 +197,7 @@ async fn a_missing_alter_right_is_reported_and_nothing_is_ready() {
     right("add", "Alter");
     bed.ready("BrokerConnection", None, "kafka").await;
     bed.ready("TopicPolicy", Some(&namespace), "after").await;
-    gone(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
+    wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
 }
 
 #[tokio::test]
@@ -216,13 +216,13 @@ async fn an_expired_operator_credential_is_reported_and_replaced() {
     let object = bed.get("BrokerConnection", None, &name).await.unwrap();
     let at = Timestamp::from_second(expires).unwrap().to_string();
     assert_eq!(object.data["status"]["credentialExpiresAt"], at.as_str());
-    let told = bed.condition("BrokerConnection", None, &name, "Ready", ("False", "AdminSecretInvalid")).await;
-    assert!(told.data["status"].to_string().contains(&format!("expired at {at}")), "{}", told.data["status"]);
+    let reported = bed.condition("BrokerConnection", None, &name, "Ready", ("False", "AdminSecretInvalid")).await;
+    assert!(reported.data["status"].to_string().contains(&format!("expired at {at}")), "{}", reported.data["status"]);
 
     proxy.cut(Mode::Pass).await;
     bed.apply(topic("after")).await.unwrap();
-    let told = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "LoginRefused")).await;
-    assert!(told.data["status"].to_string().contains("the operator's own"), "{}", told.data["status"]);
+    let reported = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "LoginRefused")).await;
+    assert!(reported.data["status"].to_string().contains("the operator's own"), "{}", reported.data["status"]);
     bed.ready("TopicPolicy", Some(&namespace), "before").await;
     // Credentials of clients are still renewed.
     bed.delete("Secret", Some(&namespace), &format!("orders.{name}")).await;
@@ -237,7 +237,7 @@ async fn an_expired_operator_credential_is_reported_and_replaced() {
     bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
     for topic in ["before", "after"] {
         bed.delete("TopicPolicy", Some(&namespace), topic).await;
-        gone(&bed, "TopicPolicy", Some(&namespace), topic).await;
+        wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), topic).await;
     }
     bed.delete("BrokerConnection", None, &name).await;
 }

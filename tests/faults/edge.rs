@@ -288,7 +288,7 @@ async fn renewing_the_edge_certificate_breaks_no_connection() {
     bed.apply(manifest("RotationPolicy", Some("credence-edge"), "renew-edge", order)).await.unwrap();
     let (began, mut sent) = (Instant::now(), 0);
     while presented_serial(&bed) == before {
-        assert!(began.elapsed() < Duration::from_secs(30), "the edge still shows {before}");
+        assert!(began.elapsed() < Duration::from_secs(30), "the edge still presents {before}");
         sent = send(&Sender::new(&bed, bed.env("EDGE_URL")), &path, &key, 1, sent).await;
     }
     let answer = kept.send_request(signed(&path, &key, "msg_last", "{}")).await.unwrap();

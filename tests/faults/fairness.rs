@@ -53,11 +53,14 @@ async fn a_hanging_broker_delays_no_certificate_or_other_broker() {
         held.push(on(&broker, policy(&namespace, &name, &format!("sandbox.{name}"), grants)));
     }
     apply_all(&bed, held).await;
-    let beside =
-        (identity_takes(&bed, &namespace, "good", &["kafka"]).await, policy_takes(&bed, &namespace, "beside").await);
+    let delayed =
+        (identity_takes(&bed, &namespace, "good", &["kafka"]).await, policy_takes(&bed, &namespace, "delayed").await);
     let certificate = identity_takes(&bed, &namespace, "certificate", &[]).await;
-    println!("identity {:?} alone, {:?} beside; policy {:?} and {:?}", alone.0, beside.0, alone.1, beside.1);
-    for (what, took) in [("identity", beside.0), ("policy", beside.1), ("certificate", certificate)] {
+    println!(
+        "identity {:?} alone, {:?} next to a hanging broker; policy {:?} and {:?}",
+        alone.0, delayed.0, alone.1, delayed.1
+    );
+    for (what, took) in [("identity", delayed.0), ("policy", delayed.1), ("certificate", certificate)] {
         assert!(took < Duration::from_secs(3), "{what}: {took:?} next to a hanging broker");
     }
     // Objects of the hanging broker have their certificates too, and report the broker.
@@ -68,7 +71,7 @@ async fn a_hanging_broker_delays_no_certificate_or_other_broker() {
     bed.ready("TopicPolicy", Some(&namespace), "held-99").await;
     bed.ready("ServiceIdentity", Some(&namespace), "held-99").await;
     bed.delete("Namespace", None, &namespace).await;
-    crate::broker::gone(&bed, "Namespace", None, &namespace).await;
+    crate::broker::wait_until_deleted(&bed, "Namespace", None, &namespace).await;
     bed.delete("BrokerConnection", None, &broker).await;
 }
 
@@ -105,6 +108,6 @@ async fn broken_objects_do_not_delay_another_namespace() {
         bed.condition("ServiceIdentity", Some(&crowd), name, "Ready", ("False", reason)).await;
     }
     bed.delete("Namespace", None, &crowd).await;
-    crate::broker::gone(&bed, "Namespace", None, &crowd).await;
+    crate::broker::wait_until_deleted(&bed, "Namespace", None, &crowd).await;
     bed.delete("TrustDomain", None, &domain).await;
 }

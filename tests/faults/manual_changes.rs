@@ -94,15 +94,15 @@ async fn manual_changes_are_reverted_and_reported_once() {
     bed.ready("ServiceIdentity", Some(&namespace), "changed").await;
 
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let told = notes(&bed, "ServiceIdentity", Some(&namespace), "changed", "Renewed").await;
-    assert_eq!(told, ["renewed changed-mtls because somebody had changed the Secret"]);
-    let told = notes(&bed, "ServiceIdentity", Some(&namespace), "deleted", "Renewed").await;
-    assert_eq!(told, ["renewed deleted-mtls because somebody had deleted the Secret"]);
-    let told = notes(&bed, "TrustDomain", None, &domain, "DriftRepaired").await.join("; ");
-    assert!(told.contains("changed by scribbler") && told.contains("(deleted)"), "{told}");
-    assert_eq!(told.matches("repaired the ConfigMap").count(), 2, "{told}");
-    let told = notes(&bed, "BrokerConnection", None, "kafka", "DriftRepaired").await;
-    assert_eq!(told.len(), before + 1, "{told:?}");
+    let reported = notes(&bed, "ServiceIdentity", Some(&namespace), "changed", "Renewed").await;
+    assert_eq!(reported, ["renewed changed-mtls because somebody had changed the Secret"]);
+    let reported = notes(&bed, "ServiceIdentity", Some(&namespace), "deleted", "Renewed").await;
+    assert_eq!(reported, ["renewed deleted-mtls because somebody had deleted the Secret"]);
+    let reported = notes(&bed, "TrustDomain", None, &domain, "DriftRepaired").await.join("; ");
+    assert!(reported.contains("changed by scribbler") && reported.contains("(deleted)"), "{reported}");
+    assert_eq!(reported.matches("repaired the ConfigMap").count(), 2, "{reported}");
+    let reported = notes(&bed, "BrokerConnection", None, "kafka", "DriftRepaired").await;
+    assert_eq!(reported.len(), before + 1, "{reported:?}");
     assert_eq!(writes(&bed, &namespace, "changed-mtls"), 2, "created once and restored once");
     bed.delete("TrustDomain", None, &domain).await;
 }
@@ -159,8 +159,8 @@ async fn a_contended_secret_is_reported_and_costs_few_writes() {
     }
     let written = writes(&bed, &namespace, "orders-mtls") - before;
     assert!((2..=4).contains(&written), "{written} writes in 25 s, against 50 of the other writer");
-    let told = bed.condition("ServiceIdentity", Some(&namespace), "orders", "Ready", ("False", "Contended")).await;
-    let status = told.data["status"].to_string();
+    let reported = bed.condition("ServiceIdentity", Some(&namespace), "orders", "Ready", ("False", "Contended")).await;
+    let status = reported.data["status"].to_string();
     assert!(status.contains("scribbler") && status.contains("orders-mtls"), "{status}");
     let events = notes(&bed, "ServiceIdentity", Some(&namespace), "orders", "Contended").await.len();
     assert!((1..=3).contains(&events), "{events} events");
@@ -195,12 +195,12 @@ async fn contended_webhook_keys_are_reported_and_rarely_written() {
     }
     let written = writes(&bed, &namespace, "payments-webhook-keys") - before;
     assert!((2..=4).contains(&written), "{written} writes in 20 s, against 40 of the other writer");
-    let told = ("False", "Contended");
-    let told = bed.condition("WebhookEndpoint", Some(&namespace), "payments", "KeysReady", told).await;
-    let status = &told.data["status"];
+    let contended = ("False", "Contended");
+    let reported = bed.condition("WebhookEndpoint", Some(&namespace), "payments", "KeysReady", contended).await;
+    let status = &reported.data["status"];
     assert!(status.to_string().contains("scribbler"), "{status}");
     // The route of the edge is not withdrawn.
-    let route = format!("route-{}", told.metadata.uid.as_deref().unwrap());
+    let route = format!("route-{}", reported.metadata.uid.as_deref().unwrap());
     assert!(bed.secret("credence-edge", &route).await.is_some(), "{status}");
 }
 

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, manifest, policy, self_signed, unique, with};
 
-async fn refused(bed: &Bed, manifest: Value, says: &str) {
+async fn refused(bed: &Bed, manifest: Value, expected: &str) {
     let answer = bed.apply(manifest.clone()).await;
     let message = answer.err().unwrap_or_else(|| panic!("the API server accepted an invalid object: {manifest:#}"));
-    assert!(message.contains(says), "{message:?} does not contain {says:?}");
+    assert!(message.contains(expected), "{message:?} does not contain {expected:?}");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn admit_refuses_invalid_rotation_settings() {
     let namespace = bed.namespace("rotation").await;
     let base = json!({"targets": [{"kind": "ServiceIdentity"}]});
     let base = manifest("RotationPolicy", Some(&namespace), "default", base);
-    for (field, value, says) in [
+    for (field, value, expected) in [
         ("/spec/certificates", json!({"lifetime": "1m"}), "at least 5m"),
         ("/spec/certificates", json!({"lifetime": "90000h"}), "at most 9528h"),
         ("/spec/certificates", json!({"lifetime": "2 days"}), "should match"),
@@ -141,7 +141,7 @@ async fn admit_refuses_invalid_rotation_settings() {
         ("/spec/maxConcurrent", json!(0), "greater than or equal to 1"),
         ("/spec/targets", json!([{"kind": "ServiceIdentity", "name": "a", "selector": {}}]), "name or selector"),
     ] {
-        refused(&bed, with(base.clone(), field, value), says).await;
+        refused(&bed, with(base.clone(), field, value), expected).await;
     }
     bed.apply(base).await.unwrap();
 }
@@ -185,7 +185,7 @@ async fn admit_refuses_empty_or_contradictory_webhook_sources() {
     for nothing in [json!({"cidrs": []}), json!({"clientCertificate": {"dnsNames": []}})] {
         refused(&bed, endpoint(gitlab.clone(), nothing), "should have at least 1 items").await;
     }
-    for (field, value, says) in [
+    for (field, value, expected) in [
         ("subjects", json!([]), "should have at least 1 items"),
         ("subjects", json!(vec!["s"; 2]), "uplicate"),
         ("subjects", json!((0..33).map(|it| it.to_string()).collect::<Vec<_>>()), "must have at most 32 items"),
@@ -193,7 +193,7 @@ async fn admit_refuses_empty_or_contradictory_webhook_sources() {
         ("secretRef", Value::Null, "secretRef"),
     ] {
         let wrong = with(pinned.clone(), &format!("/jwt/{field}"), value);
-        refused(&bed, endpoint(github.clone(), wrong), says).await;
+        refused(&bed, endpoint(github.clone(), wrong), expected).await;
     }
     let scheme = json!({"jwt": {"issuer": "https://a.example", "audience": "a"}});
     refused(&bed, endpoint(scheme, pinned.clone()), "says who calls already").await;

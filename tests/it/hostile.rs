@@ -460,7 +460,7 @@ async fn a_refused_request_receives_no_100_continue() {
     assert_eq!(status, Some(413), "413 or 404, not 100 Continue");
     let (status, _) = scene.send(head.replace("/hook", "/hooks").as_bytes()).await;
     assert_eq!(status, Some(404), "413 or 404, not 100 Continue");
-    let head = format!("{}Content-Length: 2\r\nExpect: 100-continue\r\n\r\n", scene.head("right", b"{}"));
+    let head = format!("{}Content-Length: 2\r\nExpect: 100-continue\r\n\r\n", scene.head("valid", b"{}"));
     let (status, mut stream) = scene.send(head.as_bytes()).await;
     assert_eq!(status, Some(100));
     stream.write_all(b"{}").await.unwrap();
@@ -628,7 +628,7 @@ async fn requests_with_ambiguous_framing_are_refused() {
         let head = scene.head("msg", b"{}") + "Transfer-Encoding: chunked\r\n\r\n";
         refused(chunks, head + chunks).await;
     }
-    let right = || scene.delivery("msg", "{}");
+    let valid = || scene.delivery("msg", "{}");
     let first = format!("POST {} HTTP/1.1", scene.path());
     for line in [
         first.replace("POST /", "POST https://localhost/"),
@@ -639,15 +639,15 @@ async fn requests_with_ambiguous_framing_are_refused() {
         first.replace(" HTTP", "#fragment HTTP"),
         first.replace(" HTTP", "\0 HTTP"),
     ] {
-        refused(&line, right().replace(&first, &line)).await;
+        refused(&line, valid().replace(&first, &line)).await;
     }
     for host in ["Host: \r\n", "Host: a b\r\n", "Host: a/b\r\n", "Host: user@localhost\r\n", ""] {
-        refused(host, right().replace("Host: localhost\r\n", host)).await;
+        refused(host, valid().replace("Host: localhost\r\n", host)).await;
     }
-    refused("an empty line before the request", format!("\r\n{}", right())).await;
-    refused("no line but LF", right().replace("\r\n", "\n")).await;
+    refused("an empty line before the request", format!("\r\n{}", valid())).await;
+    refused("no line but LF", valid().replace("\r\n", "\n")).await;
     assert_eq!(scene.target.count(), 0, "no request has reached the target");
-    assert_eq!(scene.send(right().as_bytes()).await.0, Some(200), "the valid request that all were derived from");
+    assert_eq!(scene.send(valid().as_bytes()).await.0, Some(200), "the valid request that all were derived from");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -740,12 +740,12 @@ async fn a_repeated_signature_header_is_refused() {
     let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
     for (number, name) in names.iter().enumerate() {
         for (place, id) in [("before", format!("a_{number}")), ("after", format!("b_{number}"))] {
-            let right = scene.delivery(&id, "{}");
-            let line = right.lines().find(|line| line.starts_with(name)).unwrap();
+            let valid = scene.delivery(&id, "{}");
+            let line = valid.lines().find(|line| line.starts_with(name)).unwrap();
             let wrong = format!("{name}: 1");
             let both = if place == "before" { format!("{wrong}\r\n{line}") } else { format!("{line}\r\n{wrong}") };
-            let (status, _) = scene.send(right.replace(line, &both).as_bytes()).await;
-            assert_eq!(status, Some(403), "{name}, a wrong one {place} the right one");
+            let (status, _) = scene.send(valid.replace(line, &both).as_bytes()).await;
+            assert_eq!(status, Some(403), "{name}, an invalid one {place} the valid one");
         }
     }
     assert_eq!(scene.target.count(), 0);
@@ -928,7 +928,7 @@ async fn http2_checks_hosts_and_heads_as_strictly_as_http1() {
             request.headers_mut().append("host", http::HeaderValue::from_static(value));
         }
     };
-    assert_eq!(status(&|_| {}, "right").await.unwrap(), 200);
+    assert_eq!(status(&|_| {}, "valid").await.unwrap(), 200);
     assert_eq!(status(&host("LOCALHOST"), "same").await.unwrap(), 200);
     assert_eq!(status(&host("elsewhere.example"), "other").await.unwrap(), 400);
     let large = |request: &mut http::Request<()>| {

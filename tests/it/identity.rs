@@ -56,14 +56,14 @@ async fn an_identity_gets_a_certificate_that_openssl_verifies() {
 async fn every_supported_key_algorithm_can_be_chosen() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("keys").await;
-    for (algorithm, says) in [("Ed25519", "ED25519"), ("RSA", "rsaEncryption"), ("ECDSA", "prime256v1")] {
+    for (algorithm, expected) in [("Ed25519", "ED25519"), ("RSA", "rsaEncryption"), ("ECDSA", "prime256v1")] {
         let name = algorithm.to_lowercase();
         let service = identity(&namespace, &name, &[]);
         bed.apply(with(service, "/spec/authentication/mtls/keyAlgorithm", json!(algorithm))).await.unwrap();
         bed.ready("ServiceIdentity", Some(&namespace), &name).await;
         let folder = bed.mount(&namespace, &format!("{name}-mtls")).await;
         let text = openssl(&["x509", "-in", &file(&folder, "tls.crt"), "-noout", "-text"]);
-        assert!(text.contains(says), "{algorithm}: {text}");
+        assert!(text.contains(expected), "{algorithm}: {text}");
         let key = openssl(&["pkey", "-in", &file(&folder, "tls.key"), "-pubout"]);
         assert_eq!(key, openssl(&["x509", "-in", &file(&folder, "tls.crt"), "-noout", "-pubkey"]), "{algorithm}");
     }

@@ -61,7 +61,7 @@ async fn the_chart_is_valid_and_refuses_wrong_values() {
     assert!(ok && rendered.contains("kind: PodDisruptionBudget"), "{rendered}");
     for wrong in ["replicaCount=many", "replicaCount=11", "leaseSeconds=1", "log.format=xml", "unknown=1", "port=80"] {
         let (ok, output) = run(&helm, &["template", "credence", &chart, "--set", wrong], "");
-        assert!(!ok, "accepted {wrong}: {output}");
+        assert!(!ok, "the chart accepts {wrong}: {output}");
     }
 }
 
@@ -139,7 +139,7 @@ async fn the_chart_renders_only_the_requested_parts_of_the_edge() {
     assert!(!ok && output.contains("more than 1 needs edge.redis.urlSecret"), "{output}");
     for wrong in ["terminationGracePeriodSeconds=30", "networkPolicy.egress=all", "replicaCount=101", "affinity=[]"] {
         let (ok, output) = render(&format!("edge.{wrong}"));
-        assert!(!ok, "accepted {wrong}: {output}");
+        assert!(!ok, "the chart accepts {wrong}: {output}");
     }
 }
 
@@ -173,7 +173,7 @@ async fn the_operator_has_no_more_rights_than_it_needs() {
 async fn kubectl_explain_describes_every_kind() {
     let bed = Bed::open().await;
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
-    for (path, says) in [
+    for (path, expected) in [
         ("sid.spec.authentication.gatewayOnly.expiresAt", "After that the identity is not Ready"),
         ("td.spec.issuer.ca.secretRef", "operator's namespace"),
         ("rp.spec.issuedBefore", "For emergencies"),
@@ -182,7 +182,7 @@ async fn kubectl_explain_describes_every_kind() {
     ] {
         let (ok, output) = run(&kubectl, &["--kubeconfig", bed.env("KUBECONFIG"), "explain", path], "");
         let flat = output.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(ok && flat.contains(says), "{path}: {output}");
+        assert!(ok && flat.contains(expected), "{path}: {output}");
     }
 }
 

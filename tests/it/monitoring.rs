@@ -250,7 +250,7 @@ async fn the_chart_renders_monitoring_and_a_network_policy() {
     }
     for wrong in ["metrics.serviceMonitor.interval=often", "metrics.port=1", "networkPolicy.metricsFrom=all"] {
         let (ok, output) = run(&helm, &[&render[..5], &["--set", wrong]].concat(), "");
-        assert!(!ok, "accepted {wrong}: {output}");
+        assert!(!ok, "the chart accepts {wrong}: {output}");
     }
 }
 

@@ -116,8 +116,8 @@ fn the_tables_list_exactly_the_reasons_of_the_code() {
     assert_eq!(reasons(tables.iter().flat_map(|table| &table.rows)), known);
     for (_, page) in KINDS {
         let tables = reason_tables(page);
-        let told = reasons(tables.iter().flat_map(|table| &table.rows));
-        assert!(!told.is_empty() && told.is_subset(&known), "{page}: {:?}", told.difference(&known));
+        let listed = reasons(tables.iter().flat_map(|table| &table.rows));
+        assert!(!listed.is_empty() && listed.is_subset(&known), "{page}: {:?}", listed.difference(&known));
     }
 }
 

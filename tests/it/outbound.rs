@@ -292,8 +292,8 @@ async fn every_active_key_signs_during_a_rotation() {
     .await;
     assert!(scene.key("acme", "signing-key").await.starts_with("whsk_"));
     let found = scene.bed.get("WebhookDestination", Some(&scene.namespace), "acme").await.unwrap();
-    let reasons = found.data["status"].to_string();
-    assert!(reasons.contains(&public) && !reasons.contains("whsk_") && !reasons.contains("whsec_"), "{reasons}");
+    let status = found.data["status"].to_string();
+    assert!(status.contains(&public) && !status.contains("whsk_") && !status.contains("whsec_"), "{status}");
     assert_eq!(scene.send("acme", "msg_1", "{}"), 200);
     let both = receiver.last();
     assert!(scene.verifies(&secret, &both), "a receiver with the previous key accepts it: {:?}", both.0);
@@ -312,23 +312,23 @@ async fn every_active_key_signs_during_a_rotation() {
 async fn a_destination_is_verified_by_host_key_and_address() {
     let scene = Scene::open("pinned").await;
     let receiver = Receiver::start().await;
-    let right = scene.destination("acme", &receiver);
+    let valid = scene.destination("acme", &receiver);
     let url = |host: &str| json!(format!("https://{host}:{}/in", receiver.port));
     let other = Receiver::start().await;
-    let mut no_authority = right.clone();
+    let mut no_authority = valid.clone();
     no_authority["spec"]["target"].as_object_mut().unwrap().remove("caBundle");
     let cases = [
-        (with(right.clone(), "/spec/target/publicKeys", json!([other.key, receiver.key])), 200, "Delivered"),
-        (with(right.clone(), "/spec/target/publicKeys", json!([other.key])), 502, "TargetUntrusted"),
-        (with(right.clone(), "/spec/target/caBundle", json!(other.authority)), 502, "TargetUntrusted"),
+        (with(valid.clone(), "/spec/target/publicKeys", json!([other.key, receiver.key])), 200, "Delivered"),
+        (with(valid.clone(), "/spec/target/publicKeys", json!([other.key])), 502, "TargetUntrusted"),
+        (with(valid.clone(), "/spec/target/caBundle", json!(other.authority)), 502, "TargetUntrusted"),
         (no_authority, 502, "TargetUntrusted"),
         // The certificate is valid for the name, not for the address.
-        (with(right.clone(), "/spec/target/url", url("127.0.0.1")), 502, "TargetUntrusted"),
-        (with(right.clone(), "/spec/target/url", url("127.0.0.2")), 502, "AddressRefused"),
-        (with(right.clone(), "/spec/target/url", url("[::1]")), 502, "AddressRefused"),
-        (with(right.clone(), "/spec/target/url", url("[::ffff:169.254.169.254]")), 502, "AddressRefused"),
-        (with(right.clone(), "/spec/target/url", url("10.0.0.1")), 502, "AddressRefused"),
-        (with(right, "/spec/target/url", json!("https://localhost:1/in")), 502, "TargetUnreachable"),
+        (with(valid.clone(), "/spec/target/url", url("127.0.0.1")), 502, "TargetUntrusted"),
+        (with(valid.clone(), "/spec/target/url", url("127.0.0.2")), 502, "AddressRefused"),
+        (with(valid.clone(), "/spec/target/url", url("[::1]")), 502, "AddressRefused"),
+        (with(valid.clone(), "/spec/target/url", url("[::ffff:169.254.169.254]")), 502, "AddressRefused"),
+        (with(valid.clone(), "/spec/target/url", url("10.0.0.1")), 502, "AddressRefused"),
+        (with(valid, "/spec/target/url", json!("https://localhost:1/in")), 502, "TargetUnreachable"),
     ];
     for (destination, status, reason) in cases {
         let target = destination["spec"]["target"].to_string();
@@ -433,11 +433,11 @@ async fn a_dead_letter_can_be_a_kubernetes_object() {
         receiver.answers(&[410]);
         assert_eq!(scene.send("acme", "msg_1", r#"{"kept": true}"#), 202, "a repeated message is dead-lettered again");
     }
-    let made = objects::made(&scene.bed, "ConfigMap", &scene.namespace, "acme").await;
-    assert_eq!(made.len(), 1, "a message creates one object");
-    assert_eq!(made[0].data["data"]["letter"], r#"{"kept": true}"#);
+    let created = objects::created(&scene.bed, "ConfigMap", &scene.namespace, "acme").await;
+    assert_eq!(created.len(), 1, "a message creates one object");
+    assert_eq!(created[0].data["data"]["letter"], r#"{"kept": true}"#);
     let audience = format!("configmap.{}", scene.namespace);
-    let claims = check_assertion(&scene.bed, made[0].data["data"]["assertion"].as_str().unwrap(), &audience);
+    let claims = check_assertion(&scene.bed, created[0].data["data"]["assertion"].as_str().unwrap(), &audience);
     assert_eq!((&claims["failure"], &claims["jti"]), (&json!("TargetRefused"), &json!("msg_1")));
 }
 
@@ -474,30 +474,30 @@ async fn a_hanging_destination_holds_a_limited_number_of_messages() {
 async fn an_invalid_destination_reports_why_it_is_not_served() {
     let scene = Scene::open("outspec").await;
     let receiver = Receiver::start().await;
-    let right = scene.destination("acme", &receiver);
-    let refused = |object: Value, says: &'static str| {
+    let valid = scene.destination("acme", &receiver);
+    let refused = |object: Value, wanted: &'static str| {
         let bed = &scene.bed;
         async move {
-            let message = bed.apply(object).await.expect_err(says);
-            assert!(message.contains(says), "{message:?} does not contain {says:?}");
+            let message = bed.apply(object).await.expect_err(wanted);
+            assert!(message.contains(wanted), "{message:?} does not contain {wanted:?}");
         }
     };
-    refused(with(right.clone(), "/spec/source", json!({"cidrs": ["127.0.0.1/32"]})), "name the identities").await;
-    refused(with(right.clone(), "/spec/signing", json!({})), "set standardWebhooks").await;
-    refused(with(right.clone(), "/spec/forwardHeaders", json!(["webhook-signature"])), "never forwarded").await;
+    refused(with(valid.clone(), "/spec/source", json!({"cidrs": ["127.0.0.1/32"]})), "name the identities").await;
+    refused(with(valid.clone(), "/spec/signing", json!({})), "set standardWebhooks").await;
+    refused(with(valid.clone(), "/spec/forwardHeaders", json!(["webhook-signature"])), "never forwarded").await;
     for url in ["http://localhost/in", "https://user@localhost/", "https://localhost/#x", "https:///in", "https://a b/"]
     {
-        refused(with(right.clone(), "/spec/target/url", json!(url)), "url").await;
+        refused(with(valid.clone(), "/spec/target/url", json!(url)), "url").await;
     }
-    scene.ready(right.clone()).await;
-    refused(with(right.clone(), "/spec/path", json!("/other")), "immutable").await;
+    scene.ready(valid.clone()).await;
+    refused(with(valid.clone(), "/spec/path", json!("/other")), "immutable").await;
 
     let endpoint = manifest(
         "WebhookEndpoint",
         Some(&scene.namespace),
         "acme",
         json!({
-            "path": right["spec"]["path"],
+            "path": valid["spec"]["path"],
             "verification": {"standardWebhooks": {}},
             "target": {"service": {"name": "x", "port": 80}},
         }),
@@ -533,8 +533,8 @@ async fn an_invalid_destination_reports_why_it_is_not_served() {
     scene.bed.apply(secret(private.expose())).await.unwrap();
     let ready = scene.bed.ready("WebhookDestination", Some(&scene.namespace), "mine").await;
     assert_eq!(ready.data["status"]["keys"][0]["publicKey"], public);
-    let made = scene.bed.secret(&scene.namespace, "mine-webhook-signing-keys").await;
-    assert!(made.is_none(), "the generated key Secret is deleted");
+    let created = scene.bed.secret(&scene.namespace, "mine-webhook-signing-keys").await;
+    assert!(created.is_none(), "the generated key Secret is deleted");
     assert_eq!(scene.send("mine", "msg_1", "{}"), 200);
     assert!(scene.verifies(&public, &receiver.last()));
 }

@@ -21,7 +21,7 @@ async fn with_account(bed: &Bed, test: &str) -> String {
     namespace
 }
 
-async fn gone(bed: &Bed, namespace: &str, name: &str) {
+async fn wait_until_deleted(bed: &Bed, namespace: &str, name: &str) {
     until(&format!("the TopicPolicy {name} to be deleted"), || async {
         match bed.get("TopicPolicy", Some(namespace), name).await {
             None => Ok(()),
@@ -97,12 +97,12 @@ async fn an_acl_of_two_policies_stays_until_both_are_deleted() {
     bed.ready("TopicPolicy", Some(&namespace), "one").await;
     bed.ready("TopicPolicy", Some(&namespace), "two").await;
     bed.delete("TopicPolicy", Some(&namespace), "two").await;
-    gone(&bed, &namespace, "two").await;
+    wait_until_deleted(&bed, &namespace, "two").await;
     let left = bed.acls(&principal(&namespace, "orders"));
     assert!(left.contains("operation=WRITE"), "the other policy still grants it: {left}");
     assert!(!left.contains("operation=READ"), "no policy grants this any more: {left}");
     bed.delete("TopicPolicy", Some(&namespace), "one").await;
-    gone(&bed, &namespace, "one").await;
+    wait_until_deleted(&bed, &namespace, "one").await;
     assert_eq!(bed.acls(&principal(&namespace, "orders")).trim(), "");
 }
 
@@ -153,7 +153,7 @@ async fn an_orphaned_policy_leaves_its_acls() {
     bed.apply(orphan).await.unwrap();
     bed.ready("TopicPolicy", Some(&namespace), "orders").await;
     bed.delete("TopicPolicy", Some(&namespace), "orders").await;
-    gone(&bed, &namespace, "orders").await;
+    wait_until_deleted(&bed, &namespace, "orders").await;
     assert!(bed.acls(&principal(&namespace, "orders")).contains("operation=WRITE"));
 }
 
@@ -181,7 +181,7 @@ async fn lost_acls_are_restored_and_foreign_acls_are_reported() {
     })
     .await;
     bed.delete("TopicPolicy", Some(&namespace), "orders").await;
-    gone(&bed, &namespace, "orders").await;
+    wait_until_deleted(&bed, &namespace, "orders").await;
     let left = bed.acls(&orders);
     assert!(left.contains("operation=READ") && !left.contains("operation=WRITE"), "{left}");
     bed.kafka("kafka-acls", &[&["--remove", "--force"][..], &theirs].concat());
@@ -234,7 +234,7 @@ async fn deletion_waits_for_an_absent_broker_unless_orphaned() {
     })
     .await;
     bed.apply(with(topic, "/spec/deletionPolicy", json!("Orphan"))).await.unwrap();
-    gone(&bed, &namespace, "orders").await;
+    wait_until_deleted(&bed, &namespace, "orders").await;
     bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
     bed.delete("BrokerConnection", None, &broker).await;
     let topic = ["--topic", "sandbox.away", "--operation", "Write", "--allow-principal"];

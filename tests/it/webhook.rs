@@ -130,7 +130,7 @@ async fn a_delivery_that_the_target_refused_can_be_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn key_rotation_keeps_the_previous_key_valid_for_a_while() {
     let bed = Bed::open().await;
-    let namespace = bed.namespace("turn").await;
+    let namespace = bed.namespace("rotate").await;
     let target = Target::start().await;
     bed.apply(endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}))).await.unwrap();
     let before = bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
@@ -141,9 +141,9 @@ async fn key_rotation_keeps_the_previous_key_valid_for_a_while() {
         "issuedBefore": (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1)).to_string(),
         "suspend": true,
     });
-    bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", order.clone())).await.unwrap();
+    bed.apply(manifest("RotationPolicy", Some(&namespace), "rotate", order.clone())).await.unwrap();
     until("the policy to select the endpoint", || async {
-        let status = bed.get("RotationPolicy", Some(&namespace), "turn").await.unwrap().data["status"].clone();
+        let status = bed.get("RotationPolicy", Some(&namespace), "rotate").await.unwrap().data["status"].clone();
         if (&status["targets"], &status["outstanding"]) == (&json!(1), &json!(1)) {
             Ok(())
         } else {
@@ -152,7 +152,7 @@ async fn key_rotation_keeps_the_previous_key_valid_for_a_while() {
     })
     .await;
     assert_eq!(signing_key(&bed, &namespace, "payments").await, old, "rotation is suspended");
-    bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", with(order, "/suspend", json!(false))))
+    bed.apply(manifest("RotationPolicy", Some(&namespace), "rotate", with(order, "/suspend", json!(false))))
         .await
         .unwrap();
     let new = until("a new key", || async {
@@ -164,7 +164,7 @@ async fn key_rotation_keeps_the_previous_key_valid_for_a_while() {
     for (id, key) in [("msg_1", &old), ("msg_2", &new)] {
         assert_eq!(send(&bed, &path, &sign(&bed, "standard-webhooks", key, id, now(), body), body), 200, "{id}");
     }
-    bed.condition("RotationPolicy", Some(&namespace), "turn", "Rotated", ("True", "Renewed")).await;
+    bed.condition("RotationPolicy", Some(&namespace), "rotate", "Rotated", ("True", "Renewed")).await;
     let after = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
     assert_eq!(after.metadata.generation, before.metadata.generation);
     until("the previous key to expire", || async {

@@ -103,8 +103,8 @@ async fn a_delivery_becomes_one_record_in_the_partition_of_its_key() {
     for [partition, headers, id, value] in ours {
         assert_eq!(value, body);
         assert!(theirs.iter().any(|record| (&record[0], &record[2]) == (partition, id)), "{partition} {id}");
-        for said in [format!("idempotency-key:{id}"), format!("credence-endpoint:{namespace}/payments")] {
-            assert!(headers.contains(&said), "{headers}");
+        for header in [format!("idempotency-key:{id}"), format!("credence-endpoint:{namespace}/payments")] {
+            assert!(headers.contains(&header), "{headers}");
         }
         assert!(headers.contains("credence-assertion:ey") && headers.contains("webhook-timestamp:1"), "{headers}");
         assert!(!headers.contains("webhook-signature"), "{headers}");

@@ -30,7 +30,7 @@ fn job(arguments: Value) -> Value {
     json!({"apiVersion": "batch/v1", "kind": "Job", "spec": {"suspend": true, "template": {"spec": pod}}})
 }
 
-/// Creates a Role and its RoleBinding, and waits until the API server enforces them.
+/// Creates a Role and its binding, and waits until the API server enforces them.
 async fn grant(bed: &Bed, namespace: &str, name: &str, rules: Value, subject: Value, allows: &[&str]) {
     let group = "rbac.authorization.k8s.io";
     let metadata = json!({"name": name, "namespace": namespace});
@@ -99,7 +99,7 @@ async fn serve(bed: &Bed, namespace: &str, name: &str, template: Value) -> Strin
 }
 
 /// The objects that were created for an endpoint.
-pub async fn made(bed: &Bed, kind: &str, namespace: &str, name: &str) -> Vec<DynamicObject> {
+pub async fn created(bed: &Bed, kind: &str, namespace: &str, name: &str) -> Vec<DynamicObject> {
     let all = bed.api(kind, Some(namespace)).list(&ListParams::default()).await.unwrap();
     let beginning = format!("{name}-");
     all.items.into_iter().filter(|it| it.metadata.name.as_ref().unwrap().starts_with(&beginning)).collect()
@@ -125,7 +125,7 @@ async fn a_delivery_creates_one_object_of_any_kind() {
         let path = format!("/{namespace}/{name}");
         assert_eq!(sender.send(&path, &key, "msg_1", body).await.unwrap(), 200, "{kind}");
         assert_eq!(sender.send(&path, &key, "msg_1", body).await.unwrap(), 409, "{kind}: a replay");
-        let objects = made(&bed, kind, &namespace, name).await;
+        let objects = created(&bed, kind, &namespace, name).await;
         assert_eq!(objects.len(), 1, "{kind}");
         let (metadata, object) = (&objects[0].metadata, &objects[0].data);
         assert_eq!(metadata.name.as_ref().unwrap().len(), name.len() + 21);
@@ -150,9 +150,9 @@ async fn a_delivery_creates_one_object_of_any_kind() {
             assert_eq!(object["data"], data);
         }
         assert_eq!(sender.send(&path, &key, "msg_2", body).await.unwrap(), 200);
-        assert_eq!(made(&bed, kind, &namespace, name).await.len(), 2, "each delivery creates its own {kind}");
+        assert_eq!(created(&bed, kind, &namespace, name).await.len(), 2, "each delivery creates its own {kind}");
     }
-    let managers = made(&bed, "ConfigMap", &namespace, "note").await[0].metadata.managed_fields.clone().unwrap();
+    let managers = created(&bed, "ConfigMap", &namespace, "note").await[0].metadata.managed_fields.clone().unwrap();
     assert_eq!(managers[0].manager.as_deref(), Some("credence-edge"));
 }
 
@@ -172,7 +172,7 @@ async fn an_object_that_already_exists_counts_as_delivered() {
     bed.apply(other).await.unwrap();
     bed.ready("WebhookEndpoint", Some(&namespace), "note").await;
     assert_eq!(sender.send(&path, &key, "msg_1", "{}").await.unwrap(), 200);
-    assert_eq!(made(&bed, "ConfigMap", &namespace, "note").await.len(), 1);
+    assert_eq!(created(&bed, "ConfigMap", &namespace, "note").await.len(), 1);
     let lines = audit(&bed, &format!("{namespace}/note"));
     assert_eq!((&lines[0]["targetStatus"], &lines[1]["targetStatus"]), (&json!(201), &json!(409)));
 }
@@ -186,14 +186,14 @@ async fn no_object_is_created_without_granted_rights() {
     let path = format!("/{namespace}/note");
     assert_eq!(sender.send(&path, &note, "msg_1", "{}").await.unwrap(), 502, "the edge may not act as the account");
     assert_eq!(reasons(&bed, &namespace, "note"), ["TargetForbidden"]);
-    assert!(made(&bed, "ConfigMap", &namespace, "note").await.is_empty());
+    assert!(created(&bed, "ConfigMap", &namespace, "note").await.is_empty());
     let log = std::fs::read_to_string(format!("{}/logs/edge.log", bed.env("BED_DIR"))).unwrap();
-    let says = format!(
+    let expected = format!(
         "kubectl create role credence-edge-hooks --namespace {namespace} --verb=create \
          --resource=serviceaccounts/token --resource-name=hooks && kubectl create rolebinding credence-edge-hooks \
          --namespace {namespace} --role=credence-edge-hooks --serviceaccount=credence-edge:credence-edge"
     );
-    assert!(log.contains(&says), "the log does not contain: {says}");
+    assert!(log.contains(&expected), "the log does not contain: {expected}");
 
     allow_edge_to_impersonate(&bed, &namespace).await;
     assert_eq!(
@@ -205,7 +205,7 @@ async fn no_object_is_created_without_granted_rights() {
     let path = format!("/{namespace}/work");
     assert_eq!(sender.send(&path, &work, "msg_1", "{}").await.unwrap(), 502, "the account may not create Jobs");
     assert_eq!(reasons(&bed, &namespace, "work"), ["TargetForbidden"]);
-    assert!(made(&bed, "Job", &namespace, "work").await.is_empty());
+    assert!(created(&bed, "Job", &namespace, "work").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,16 +90,16 @@ async fn only_a_trusted_proxy_can_forward_an_address() {
     let far = json!(["203.0.113.0/24"]);
     let scene = Scene::open("proxied", "source", json!({"cidrs": far})).await;
     let by = |address: &str| format!("x-forwarded-for: {address}");
-    let (right, wrong) = (by("203.0.113.9"), by("198.51.100.1"));
-    assert_eq!(scene.send("msg_1", &["--header", &right], "{}"), 403, "the caller is not a trusted proxy");
+    let (allowed, other) = (by("203.0.113.9"), by("198.51.100.1"));
+    assert_eq!(scene.send("msg_1", &["--header", &allowed], "{}"), 403, "the caller is not a trusted proxy");
     scene.set("source", json!({"cidrs": far, "trustedProxies": ["127.0.0.0/8"]})).await;
-    assert_eq!(scene.send("msg_1", &["--header", &wrong], "{}"), 403);
+    assert_eq!(scene.send("msg_1", &["--header", &other], "{}"), 403);
     assert_eq!(
         scene.send("msg_1", &["--header", &by("203.0.113.9, 198.51.100.1")], "{}"),
         403,
         "the last address counts"
     );
-    assert_eq!(scene.send("msg_1", &["--header", &right], "{}"), 200);
+    assert_eq!(scene.send("msg_1", &["--header", &allowed], "{}"), 200);
     let lines = audit(&scene.bed, &format!("{}/hook", scene.namespace));
     assert_eq!(lines.last().unwrap()["source"], "203.0.113.9");
     assert_eq!(scene.reasons(), ["WrongSource", "WrongSource", "WrongSource", "Delivered"]);
