@@ -1,4 +1,4 @@
-//! A bundle that changes in many namespaces.
+//! A trust bundle that changes in many namespaces.
 
 use std::time::Instant;
 
@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::Bench;
 use crate::bed::{Bed, openssl, self_signed, with};
-use crate::load::{MARK, create, float, namespaces};
-use crate::measure::{Probe, quiet};
+use crate::load::{LABEL, create, float, namespaces};
+use crate::measure::{Probe, wait_until_idle};
 use crate::report::grouped;
 use crate::watch::Watch;
 
@@ -23,11 +23,11 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let only = watcher::Config::default().fields(&format!("metadata.name={map}"));
     let mut watch = Watch::open_with(bed, "ConfigMap", None, only).await;
     let keys = || namespaces.iter().map(|namespace| (namespace.clone(), map.clone()));
-    let selector = json!({"namespaceSelector": {"matchLabels": {MARK: "fanout"}}});
-    let domain = with(self_signed(DOMAIN), "/metadata/labels", json!({MARK: "fanout"}));
+    let selector = json!({"namespaceSelector": {"matchLabels": {LABEL: "fanout"}}});
+    let domain = with(self_signed(DOMAIN), "/metadata/labels", json!({LABEL: "fanout"}));
     create(bed, with(domain, "/spec/bundle", selector)).await?;
-    watch.until(&format!("{} bundles", grouped(all)), keys(), |_, sight| !sight.content.is_empty()).await?;
-    quiet(bed).await?;
+    watch.until(&format!("{} bundles", grouped(all)), keys(), |_, seen| !seen.content.is_empty()).await?;
+    wait_until_idle(bed).await?;
 
     let root = new_root(bed);
     let change = json!({"spec": {"bundle": {"additionalRoots": [&root]}}});
@@ -36,15 +36,15 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let began = Instant::now();
     let domains = bed.api("TrustDomain", None);
     let answer = domains.patch(DOMAIN, &PatchParams::default(), &Patch::Merge(&change)).await;
-    answer.map_err(|error| format!("the TrustDomain {DOMAIN} cannot be changed: {error}"))?;
+    answer.map_err(|error| format!("the TrustDomain {DOMAIN} could not be changed: {error}"))?;
     let what = format!("{} changed bundles", grouped(all));
-    let changed = watch.until(&what, keys(), |_, sight| sight.content.contains(body)).await?;
-    let last = changed.values().map(|sight| sight.at).max().unwrap_or(began);
+    let changed = watch.until(&what, keys(), |_, seen| seen.content.contains(body)).await?;
+    let last = changed.values().map(|seen| seen.at).max().unwrap_or(began);
     let cost = probe.end(bed).await?;
     let seconds = (last - began).as_secs_f64();
     report.add("every bundle changed", seconds, "s");
     report.add("bundles changed", float(all) / seconds, "/s");
-    cost.tell(report, "namespace", all);
+    cost.add_to(report, "namespace", all);
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! The figures of docs/performance.md, measured on a bed. Nothing passes or fails by time: an error is only what does
-//! not come about at all.
+//! The figures of docs/performance.md, measured on a bed. No scenario passes or fails by time: it fails only if the
+//! expected state is never reached.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken bed ends the run")]
 
 #[path = "../it/bed.rs"]
@@ -32,58 +32,58 @@ use report::{Report, grouped};
 #[derive(Parser)]
 #[command(name = "run-bench", about = "Measures Credence on the bed in the folder CREDENCE_BED")]
 struct Cli {
-    /// Measure these only; `limit` always comes first, since rates are also given as a share of it.
+    /// Run only these scenarios. `limit` always runs first, because rates are also given as a share of it.
     #[arg(long, env = "BENCH", value_enum, value_delimiter = ',')]
     only: Vec<Scenario>,
     #[command(flatten)]
     sizes: Sizes,
-    /// Multiply every number of objects by this.
+    /// Multiply all numbers of objects by this factor.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// Write the figures to this file, too.
-    #[arg(long)]
+    /// Also write the figures to this file, as JSON. If repeated, the last value wins.
+    #[arg(long, overrides_with = "json")]
     json: Option<PathBuf>,
-    /// Leave what was made in the cluster: the bed is thrown away.
+    /// Do not delete the created objects; for a bed that is removed afterwards.
     #[arg(long)]
     keep: bool,
-    /// What `cargo bench` says.
+    /// The argument that `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 #[derive(Args)]
 pub struct Sizes {
-    /// Server-side applies that show what the bed can do.
+    /// Server-side applies in the scenario `limit`.
     #[arg(long, default_value_t = 3_000)]
     applies: usize,
-    /// Repetitions for a latency.
+    /// Repetitions of each latency measurement.
     #[arg(long, default_value_t = 20)]
     repetitions: usize,
     /// Identities in a burst.
     #[arg(long, default_value_t = 1_000)]
     burst: usize,
-    /// Seconds to watch an operator that has nothing to do.
+    /// Seconds to observe an idle operator.
     #[arg(long, default_value_t = 60)]
     idle: u64,
     /// Certificates to rotate.
     #[arg(long, default_value_t = 1_000)]
     certificates: usize,
-    /// Namespaces that are given a bundle.
+    /// Namespaces that receive a trust bundle.
     #[arg(long, default_value_t = 500)]
     namespaces: usize,
-    /// Identities with an account, and as many policies.
+    /// Identities with a Kafka account, and the same number of policies.
     #[arg(long, default_value_t = 2_000)]
     accounts: usize,
-    /// Identities with an account, and as many policies, to grow to.
+    /// Identities with a Kafka account, and the same number of policies, in the scenario `scale`.
     #[arg(long, default_value_t = 10_000)]
     objects: usize,
-    /// Seconds of every load on the edge.
+    /// Duration of each load on the edge, in seconds.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
-    /// Webhook endpoints to have at once.
+    /// Webhook endpoints in the scenario `webhooks`.
     #[arg(long, default_value_t = 1_000)]
     endpoints: usize,
-    /// How many of them are made at once.
+    /// Objects that are created in each step of the scenario `scale`.
     #[arg(long, default_value_t = 1_000)]
     step: usize,
 }
@@ -108,32 +108,32 @@ impl Sizes {
     }
 }
 
-/// In the order in which they are measured: the small ones on a small bed.
+/// In the order of execution: scenarios with few objects run first, on an almost empty cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
-    /// Server-side applies of a Secret, by this client.
+    /// Server-side applies of Secrets by this client, without the operator
     Limit,
-    /// The latency of one object, alone and in the middle of a burst.
+    /// Latency of one object, alone and during a burst
     Single,
-    /// Deliveries of webhooks through the edge.
+    /// Webhook deliveries through the edge
     Webhooks,
-    /// Many new identities at once.
+    /// Many new identities at once
     Burst,
-    /// Nothing at all.
+    /// An idle operator
     Idle,
-    /// New certificates for many identities by one order.
+    /// New certificates for many identities by one rotation policy
     Rotation,
-    /// A changed bundle for many namespaces.
+    /// A changed trust bundle for many namespaces
     Fanout,
-    /// Many identities with accounts, then as many policies.
+    /// Many identities with Kafka accounts, then the same number of policies
     Accounts,
-    /// The same, step by step to a large cluster.
+    /// The same as accounts, in steps up to a large cluster
     Scale,
-    /// A restart of the operator with all that is there.
+    /// A restart of the operator with all existing objects
     Restart,
 }
 
-/// What every scenario works with.
+/// The shared state of all scenarios.
 pub struct Bench {
     pub bed: Bed,
     pub sizes: Sizes,
@@ -142,7 +142,7 @@ pub struct Bench {
 
 impl Bench {
     async fn measure(&mut self, scenario: Scenario) -> Result<(), String> {
-        // These are about what there is.
+        // The other scenarios measure the existing objects, or are not affected by them.
         if !matches!(scenario, Scenario::Limit | Scenario::Idle | Scenario::Restart) {
             load::clear(&self.bed).await?;
         }
@@ -163,14 +163,14 @@ impl Bench {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // `cargo test --all-targets` runs this program as well, and without saying so.
+    // `cargo test --all-targets` also runs this program, without the argument.
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
     let mut cli = Cli::parse();
     cli.sizes.multiply(cli.scale);
     let bed = Bed::open().await;
-    let report = Report::new(measure::machine(&bed).await, cli.json);
+    let report = Report::new(measure::machine(&bed).await, cli.json.clone());
     let mut bench = Bench { bed, sizes: cli.sizes, report };
     let mut failures = Vec::new();
     for &scenario in Scenario::value_variants() {
@@ -193,13 +193,16 @@ async fn main() -> ExitCode {
         failures.push(failure);
     }
     println!("\n{}", bench.report);
+    if let Some(file) = cli.json {
+        println!("The same as JSON: {}", file.display());
+    }
     for failure in &failures {
         eprintln!("error: {failure}");
     }
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A line for whoever waits.
-pub fn say(what: &str, done: usize, verb: &str) {
+/// Prints a line of progress.
+pub fn print_progress(what: &str, done: usize, verb: &str) {
     eprintln!("    {what} … {} {verb}", grouped(done));
 }

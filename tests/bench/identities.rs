@@ -1,4 +1,4 @@
-//! Many identities: made at once, left alone, and renewed at once.
+//! Many identities: created at once, idle, and renewed at once.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::Bench;
 use crate::bed::manifest;
 use crate::load::{self, Burst, count, create, float, namespaces, spread};
-use crate::measure::{Probe, quiet};
+use crate::measure::{Probe, wait_until_idle};
 use crate::report::grouped;
 use crate::watch::Watch;
 
@@ -21,13 +21,13 @@ pub async fn burst(bench: &mut Bench) -> Result<(), String> {
     let cost = probe.end(bed).await?;
     report.add("identities Ready", burst.rate(), "/s");
     report.add("machine at work", burst.busy, "%");
-    cost.tell(report, "identity", sizes.burst);
+    cost.add_to(report, "identity", sizes.burst);
     Ok(())
 }
 
 pub async fn idle(bench: &mut Bench) -> Result<(), String> {
     let Bench { bed, sizes, report } = bench;
-    quiet(bed).await?;
+    wait_until_idle(bed).await?;
     let identities = count(bed, "ServiceIdentity").await;
     let probe = Probe::begin(bed).await?;
     let began = Instant::now();
@@ -45,27 +45,27 @@ pub async fn rotation(bench: &mut Bench) -> Result<(), String> {
     let all = sizes.certificates;
     let namespace = namespaces(bed, "rotation", 1).await?;
     let mut watch = Watch::open(bed, "ServiceIdentity", Some(&namespace[0])).await;
-    let before = Burst::run(bed, &mut watch, "identities", load::identities(&namespace, 0..all, &[])).await?.sights;
-    quiet(bed).await?;
-    // Orders are compared with whole seconds.
+    let before = Burst::run(bed, &mut watch, "identities", load::identities(&namespace, 0..all, &[])).await?.observed;
+    wait_until_idle(bed).await?;
+    // issuedBefore has a resolution of one second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let order = json!({
+    let policy = json!({
         "targets": [{"kind": "ServiceIdentity"}],
         "maxConcurrent": 100,
         "issuedBefore": Timestamp::now().strftime("%FT%TZ").to_string(),
     });
     let probe = Probe::begin(bed).await?;
     let began = Instant::now();
-    create(bed, manifest("RotationPolicy", Some(&namespace[0]), "order", order)).await?;
+    create(bed, manifest("RotationPolicy", Some(&namespace[0]), "rotate", policy)).await?;
     let what = format!("{} new certificates", grouped(all));
     let renewed = watch
-        .until(&what, before.keys().cloned(), |key, sight| sight.is_ready() && sight.content != before[key].content)
+        .until(&what, before.keys().cloned(), |key, seen| seen.is_ready() && seen.content != before[key].content)
         .await?;
-    let last = renewed.values().map(|sight| sight.at).max().unwrap_or(began);
+    let last = renewed.values().map(|seen| seen.at).max().unwrap_or(began);
     let cost = probe.end(bed).await?;
     let seconds = (last - began).as_secs_f64();
     report.add("all certificates new, 100 at a time", seconds, "s");
     report.add("certificates renewed", float(all) / seconds, "/s");
-    cost.tell(report, "certificate", all);
+    cost.add_to(report, "certificate", all);
     Ok(())
 }

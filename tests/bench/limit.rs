@@ -1,4 +1,4 @@
-//! What the bed can do at all: server-side applies by one client, without the operator.
+//! The limit of the bed: server-side applies by one client, without the operator.
 
 use std::time::Instant;
 
@@ -7,20 +7,20 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::Bench;
-use crate::load::{at_once, float, namespaces};
+use crate::load::{concurrently, float, namespaces};
 
-/// Bytes in a Secret, about what a certificate, its key and a bundle take.
+/// Size of a Secret in bytes, about as much as a certificate, its key and a bundle.
 const BYTES: usize = 2048;
 
 pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let count = bench.sizes.applies;
-    // Each name is made once and changed twice.
+    // Each Secret is created once and changed twice.
     let names = count.div_ceil(3);
     let namespace = namespaces(&bench.bed, "limit", 1).await?.remove(0);
     let secrets = bench.bed.api("Secret", Some(&namespace));
     let params = PatchParams::apply("bench").force();
     let began = Instant::now();
-    at_once(0..count, async |number| {
+    concurrently(0..count, async |number| {
         let name = format!("secret-{}", number % names);
         let content = ByteString(format!("{number:0>BYTES$}").into_bytes());
         let manifest = json!({
@@ -30,7 +30,7 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
             "data": {"content": content},
         });
         let answer = secrets.patch(&name, &params, &Patch::Apply(manifest)).await;
-        answer.map(drop).map_err(|error| format!("the Secret {name} cannot be applied: {error}"))
+        answer.map(drop).map_err(|error| format!("the Secret {name} could not be applied: {error}"))
     })
     .await?;
     let rate = float(count) / began.elapsed().as_secs_f64();

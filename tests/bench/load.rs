@@ -1,4 +1,4 @@
-//! What is asked of the operator, many objects at once; and how they are taken away again.
+//! Creates many objects at once, and deletes them again.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,27 +10,27 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, policy};
-use crate::measure::{Processors, quiet};
+use crate::measure::{Processors, wait_until_idle};
+use crate::print_progress;
 use crate::report::grouped;
-use crate::say;
-use crate::watch::{Key, PATIENCE, SIGN_OF_LIFE, Sight, Watch};
+use crate::watch::{Key, Observation, PROGRESS_INTERVAL, TIMEOUT, Watch};
 
-/// How many requests this client has under way at once.
+/// The maximum number of concurrent requests of this client.
 pub const IN_FLIGHT: usize = 64;
 
-/// How many namespaces a load is spread over.
+/// The number of namespaces over which a load is spread.
 const SPREAD: usize = 10;
 
-/// Label of whatever a scenario makes for the whole cluster.
-pub const MARK: &str = "credence.dev/bench";
+/// Label of all cluster-scoped objects that scenarios create.
+pub const LABEL: &str = "credence.dev/bench";
 
-/// Objects that were made at once.
+/// Objects that were created at once.
 pub struct Burst {
-    /// How the watch first showed each to be Ready.
-    pub sights: HashMap<Key, Sight>,
-    /// From the first request to the last of them Ready.
+    /// The first observation of each object as Ready.
+    pub observed: HashMap<Key, Observation>,
+    /// Seconds from the first request until the last object was Ready.
     pub seconds: f64,
-    /// How much of the machine was at work meanwhile, in percent.
+    /// CPU utilization of the machine meanwhile, in percent.
     pub busy: f64,
 }
 
@@ -41,20 +41,20 @@ pub fn float(count: usize) -> f64 {
 
 impl Burst {
     pub fn rate(&self) -> f64 {
-        float(self.sights.len()) / self.seconds
+        float(self.observed.len()) / self.seconds
     }
 
-    /// Makes the objects while the watch is open, and waits until it has shown all of them to be Ready.
+    /// Creates the objects while the watch is open, and waits until it has shown all of them as Ready.
     pub async fn run(bed: &Bed, watch: &mut Watch, what: &str, objects: Vec<Value>) -> Result<Self, String> {
         let keys: Vec<Key> = objects.iter().map(key).collect();
         let what = format!("{} {what}", grouped(objects.len()));
         let processors = Processors::now();
         let began = Instant::now();
-        let ready = watch.until(&what, keys, |_, sight| sight.is_ready());
-        let ((), sights) = tokio::try_join!(create_all(bed, objects), ready)?;
+        let ready = watch.until(&what, keys, |_, seen| seen.is_ready());
+        let ((), observed) = tokio::try_join!(create_all(bed, objects), ready)?;
         let busy = processors.busy();
-        let last = sights.values().map(|sight| sight.at).max().unwrap_or(began);
-        Ok(Self { sights, seconds: (last - began).as_secs_f64(), busy })
+        let last = observed.values().map(|seen| seen.at).max().unwrap_or(began);
+        Ok(Self { observed, seconds: (last - began).as_secs_f64(), busy })
     }
 }
 
@@ -64,7 +64,7 @@ pub fn key(object: &Value) -> Key {
 }
 
 pub async fn create_all(bed: &Bed, objects: Vec<Value>) -> Result<(), String> {
-    at_once(objects, async |object| create(bed, object).await).await
+    concurrently(objects, async |object| create(bed, object).await).await
 }
 
 pub async fn create(bed: &Bed, object: Value) -> Result<(), String> {
@@ -73,31 +73,31 @@ pub async fn create(bed: &Bed, object: Value) -> Result<(), String> {
     let api = bed.api(&kind, Some(&*namespace).filter(|it| !it.is_empty()));
     let object: DynamicObject = serde_json::from_value(object).unwrap();
     let answer = api.create(&PostParams::default(), &object).await;
-    answer.map(drop).map_err(|error| format!("{kind} {namespace}/{name} cannot be created: {error}"))
+    answer.map(drop).map_err(|error| format!("{kind} {namespace}/{name} could not be created: {error}"))
 }
 
-/// Does the same for each of them, many at a time, until one fails.
-pub async fn at_once<T>(
+/// Calls `act` for each item, with limited concurrency, until one call fails.
+pub async fn concurrently<T>(
     all: impl IntoIterator<Item = T>,
     act: impl AsyncFn(T) -> Result<(), String>,
 ) -> Result<(), String> {
     stream::iter(all.into_iter().map(Ok)).try_for_each_concurrent(IN_FLIGHT, |one| act(one)).await
 }
 
-/// The namespaces of a load.
+/// Creates the namespaces of a load.
 pub async fn spread(bed: &Bed, prefix: &str) -> Result<Vec<String>, String> {
     namespaces(bed, prefix, SPREAD).await
 }
 
-/// Makes namespaces, and lets what comes with any namespace come.
+/// Creates namespaces, and waits until the operator has processed them.
 pub async fn namespaces(bed: &Bed, prefix: &str, count: usize) -> Result<Vec<String>, String> {
     let names: Vec<String> = (0..count).map(|number| format!("bench-{prefix}-{number}")).collect();
     let manifest = |name: &String| {
-        let metadata = json!({"name": name, "labels": {MARK: prefix}});
+        let metadata = json!({"name": name, "labels": {LABEL: prefix}});
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     };
-    at_once(&names, async |name| bed.apply(manifest(name)).await.map(drop)).await?;
-    quiet(bed).await?;
+    concurrently(&names, async |name| bed.apply(manifest(name)).await.map(drop)).await?;
+    wait_until_idle(bed).await?;
     Ok(names)
 }
 
@@ -106,7 +106,7 @@ pub fn identities(namespaces: &[String], numbers: Range<usize>, brokers: &[&str]
     numbers.map(one).collect()
 }
 
-/// A policy for each of the identities, with five bindings: it publishes, and two of its neighbours consume.
+/// A policy for each identity, with five bindings: the identity publishes, and two others consume.
 pub fn policies(namespaces: &[String], numbers: Range<usize>) -> Vec<Value> {
     let count = numbers.len();
     let home = |number: usize| namespaces[number % namespaces.len()].as_str();
@@ -125,16 +125,16 @@ pub fn policies(namespaces: &[String], numbers: Range<usize>) -> Vec<Value> {
     numbers.clone().map(one).collect()
 }
 
-/// How many objects of a kind there are.
+/// The number of objects of a kind.
 pub async fn count(bed: &Bed, kind: &str) -> f64 {
     let page = bed.api(kind, None).list_metadata(&ListParams::default().limit(1)).await.unwrap();
     let rest = page.metadata.remaining_item_count.unwrap_or(0);
     float(page.items.len() + usize::try_from(rest).unwrap())
 }
 
-/// Takes away what scenarios made, and waits until it is gone.
+/// Deletes the objects of scenarios, and waits until they are deleted.
 pub async fn clear(bed: &Bed) -> Result<(), String> {
-    let ours = ListParams::default().labels(MARK);
+    let ours = ListParams::default().labels(LABEL);
     let domains = bed.api("TrustDomain", None);
     domains.delete_collection(&DeleteParams::default(), &ours).await.map_err(|error| error.to_string())?;
     let namespaces = bed.api("Namespace", None);
@@ -146,29 +146,29 @@ pub async fn clear(bed: &Bed) -> Result<(), String> {
     if names.is_empty() {
         return Ok(());
     }
-    at_once(&names, async |name| {
+    concurrently(&names, async |name| {
         let answer = namespaces.delete(name, &DeleteParams::default()).await;
-        answer.map(drop).map_err(|error| format!("the namespace {name} cannot be deleted: {error}"))
+        answer.map(drop).map_err(|error| format!("the namespace {name} could not be deleted: {error}"))
     })
     .await?;
-    let (mut said, mut moved) = (Instant::now(), Instant::now());
-    // What is in them goes first, so that is what moves.
+    let (mut printed, mut progressed) = (Instant::now(), Instant::now());
+    // The contents of namespaces are deleted first, so progress shows in the number of objects.
     let mut objects = f64::INFINITY;
     while !names.is_empty() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let now = count(bed, "Secret").await + count(bed, "TopicPolicy").await;
         let before = std::mem::replace(&mut names, left().await?);
         if now < objects || names.len() < before.len() {
-            (objects, moved) = (now, Instant::now());
+            (objects, progressed) = (now, Instant::now());
         }
-        if moved.elapsed() > PATIENCE {
-            return Err(format!("the namespace {} does not go away", names[0]));
+        if progressed.elapsed() > TIMEOUT {
+            return Err(format!("the namespace {} was not deleted in time", names[0]));
         }
-        if said.elapsed() > SIGN_OF_LIFE {
-            said = Instant::now();
-            say("taking away what is there", names.len(), "namespaces left");
+        if printed.elapsed() > PROGRESS_INTERVAL {
+            printed = Instant::now();
+            print_progress("deleting the objects of earlier scenarios", names.len(), "namespaces left");
         }
     }
-    quiet(bed).await?;
+    wait_until_idle(bed).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the work cost the operator: its own metrics, and what the kernel counts.
+//! The cost of work for the operator: its own metrics, and CPU time and memory from the kernel.
 
 use std::collections::BTreeMap;
 use std::fs::read_to_string;
@@ -10,18 +10,18 @@ use tokio::net::TcpStream;
 use crate::bed::{Bed, run};
 use crate::load::float;
 use crate::report::Report;
-use crate::watch::PATIENCE;
+use crate::watch::TIMEOUT;
 
-/// How long the operator must do nothing to be done.
-const QUIET: Duration = Duration::from_secs(2);
+/// How long the operator must do nothing to count as idle.
+const IDLE_TIME: Duration = Duration::from_secs(2);
 
-/// How often to look. Metrics are made when they are asked for, and that is work, too.
-const LOOK: Duration = Duration::from_millis(250);
+/// Interval between two reads of the metrics. Collecting them costs the operator CPU time, too.
+const POLL: Duration = Duration::from_millis(250);
 
-/// The kernel counts processor time in hundredths of a second, whatever its own clock.
+/// The kernel reports CPU time in hundredths of a second, independent of its own clock rate.
 const TICKS: f64 = 100.0;
 
-/// The operator's metrics as text.
+/// The operator's metrics in the text format.
 pub struct Metrics(String);
 
 impl Metrics {
@@ -29,7 +29,7 @@ impl Metrics {
         ask(bed, "/metrics").await.map(Self)
     }
 
-    /// The samples of a metric: labels and value.
+    /// The samples of a metric, each with labels and value.
     fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
         self.0.lines().filter_map(move |line| {
             let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
@@ -41,7 +41,7 @@ impl Metrics {
         self.samples(name).map(|(_, value)| value).sum()
     }
 
-    /// Sums over everything but one label. What keeps the lease is no part of any work.
+    /// Sums by one label. Requests for the Lease are excluded.
     fn by(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
         let mut sums = BTreeMap::new();
         for (labels, value) in self.samples(name).filter(|(labels, _)| !labels.contains(r#"="leases""#)) {
@@ -52,7 +52,7 @@ impl Metrics {
     }
 }
 
-/// Asks the operator's own HTTP server. By hand, since a client that tries again would not say when it was not ready.
+/// Sends a request to the operator's HTTP server, without a client library, which might retry.
 pub async fn ask(bed: &Bed, path: &str) -> Result<String, String> {
     let url = bed.env("OPERATOR_METRICS_URL");
     let address = url.trim_start_matches("http://").trim_end_matches("/metrics");
@@ -63,65 +63,65 @@ pub async fn ask(bed: &Bed, path: &str) -> Result<String, String> {
         stream.read_to_string(&mut answer).await.map(|_| answer)
     };
     let answer: std::io::Result<String> = exchange.await;
-    let answer = answer.map_err(|error| format!("the operator does not answer: {error}"))?;
+    let answer = answer.map_err(|error| format!("the operator does not respond: {error}"))?;
     Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
-/// Waits until the operator has nothing more to do, and says when it last did something.
-pub async fn quiet(bed: &Bed) -> Result<Instant, String> {
-    let (began, mut count, mut moved) = (Instant::now(), f64::NAN, Instant::now());
-    while moved.elapsed() < QUIET {
+/// Waits until the operator is idle, and returns when it last did something.
+pub async fn wait_until_idle(bed: &Bed) -> Result<Instant, String> {
+    let (began, mut count, mut progressed) = (Instant::now(), f64::NAN, Instant::now());
+    while progressed.elapsed() < IDLE_TIME {
         let metrics = Metrics::read(bed).await?;
         let (now, waiting) = (metrics.sum("credence_reconciles_total"), metrics.sum("credence_queue_depth"));
-        #[allow(clippy::float_cmp, reason = "a counter either moved or did not")]
+        #[allow(clippy::float_cmp, reason = "a counter either progressed or did not")]
         if now != count || waiting > 0.0 {
-            (count, moved) = (now, Instant::now());
+            (count, progressed) = (now, Instant::now());
         }
-        if began.elapsed() > PATIENCE {
-            return Err(format!("the operator does not come to rest: {now} reconciles so far, {waiting} objects wait"));
+        if began.elapsed() > TIMEOUT {
+            return Err(format!("the operator is not idle: {now} reconciles so far, {waiting} objects in the queue"));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
     }
-    Ok(moved)
+    Ok(progressed)
 }
 
-/// The operator at the beginning of some work.
+/// The counters of the operator at the beginning of some work.
 pub struct Probe {
     requests: BTreeMap<String, f64>,
     broker: BTreeMap<String, f64>,
     cpu: f64,
 }
 
-/// What the work cost.
+/// The cost of the work.
 pub struct Cost {
     /// Requests to the Kubernetes API, by verb.
     pub requests: BTreeMap<String, f64>,
     /// Requests to brokers, by name.
     pub broker: BTreeMap<String, f64>,
-    /// Processor seconds.
+    /// CPU seconds.
     pub cpu: f64,
-    /// The most memory at any time, in MiB.
+    /// Peak memory, in MiB.
     pub peak: f64,
 }
 
 impl Probe {
-    /// From here on, and from here on only the peak of memory.
+    /// Starts to measure, and resets the peak of memory.
     pub async fn begin(bed: &Bed) -> Result<Self, String> {
         std::fs::write(format!("/proc/{}/clear_refs", bed.env("OPERATOR_PID")), "5")
-            .map_err(|error| format!("the peak of memory cannot be reset: {error}"))?;
+            .map_err(|error| format!("the peak of memory could not be reset: {error}"))?;
         let metrics = Metrics::read(bed).await?;
         let (requests, broker) = counted(&metrics);
         Ok(Self { requests, broker, cpu: cpu(bed) })
     }
 
-    /// Since the process began.
+    /// Measures since the start of the process.
     pub fn zero() -> Self {
         Self { requests: BTreeMap::new(), broker: BTreeMap::new(), cpu: 0.0 }
     }
 
-    /// Waits until the operator is quiet, and says what it did.
+    /// Waits until the operator is idle, and returns the cost.
     pub async fn end(self, bed: &Bed) -> Result<Cost, String> {
-        quiet(bed).await?;
+        wait_until_idle(bed).await?;
         self.end_now(bed).await
     }
 
@@ -156,11 +156,11 @@ impl Cost {
         self.requests.values().sum()
     }
 
-    /// All of it, by object.
-    pub fn tell(&self, report: &mut Report, object: &str, count: usize) {
+    /// Adds all costs to the report, by object.
+    pub fn add_to(&self, report: &mut Report, object: &str, count: usize) {
         let count = float(count);
         report.add(format!("API writes per {object}"), self.writes() / count, "");
-        // What happens now and then, such as opening a watch again, is no cost of an object.
+        // Occasional requests, such as reopening a watch, are not a cost of an object.
         for (verb, requests) in self.requests.iter().filter(|(_, requests)| **requests / count >= 0.01) {
             report.add(format!("API requests per {object}: {verb}"), requests / count, "");
         }
@@ -173,25 +173,25 @@ impl Cost {
     }
 }
 
-/// Fields of `/proc/PID/stat`, from the third on: those before may hold spaces.
+/// Fields of `/proc/PID/stat` from the third on; the second may contain spaces.
 fn stat(pid: &str) -> Vec<f64> {
-    let text = read_to_string(format!("/proc/{pid}/stat")).expect("the process is gone");
+    let text = read_to_string(format!("/proc/{pid}/stat")).expect("the process does not exist");
     let (_, fields) = text.rsplit_once(')').unwrap();
     fields.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect()
 }
 
-/// Processor seconds of the operator so far.
+/// CPU seconds of the operator so far.
 fn cpu(bed: &Bed) -> f64 {
     process_cpu(bed.env("OPERATOR_PID"))
 }
 
-/// Processor seconds of a process so far.
+/// CPU seconds of a process so far.
 pub fn process_cpu(pid: &str) -> f64 {
     let fields = stat(pid);
     (fields[11] + fields[12]) / TICKS
 }
 
-/// How long the operator runs, in seconds.
+/// The age of the operator's process, in seconds.
 pub fn age(bed: &Bed) -> f64 {
     let uptime = read_to_string("/proc/uptime").unwrap();
     let uptime: f64 = uptime.split_whitespace().next().unwrap().parse().unwrap();
@@ -205,7 +205,7 @@ pub fn memory(bed: &Bed, field: &str) -> f64 {
 
 /// `VmRSS` or `VmHWM` of a process, in MiB.
 pub fn process_memory(pid: &str, field: &str) -> f64 {
-    let status = read_to_string(format!("/proc/{pid}/status")).expect("the process is gone");
+    let status = read_to_string(format!("/proc/{pid}/status")).expect("the process does not exist");
     kib(&status, field) / 1024.0
 }
 
@@ -214,7 +214,7 @@ fn kib(text: &str, field: &str) -> f64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// The time of all processors: at work, and altogether.
+/// CPU time of all processors: busy, and in total.
 pub struct Processors(f64, f64);
 
 impl Processors {
@@ -226,21 +226,21 @@ impl Processors {
         Self(all - times[3] - times[4], all)
     }
 
-    /// How much of them was at work since then, in percent.
+    /// CPU utilization since then, in percent.
     pub fn busy(&self) -> f64 {
         let now = Self::now();
         100.0 * (now.0 - self.0) / (now.1 - self.1)
     }
 }
 
-/// Where the figures come from.
+/// The machine, the versions and the source of the figures.
 pub async fn machine(bed: &Bed) -> Vec<(&'static str, String)> {
     let read = |file: &str| read_to_string(file).unwrap_or_default();
-    let said = |program: &str, arguments: &[&str]| run(program, arguments, "").1.trim().to_owned();
+    let output_of = |program: &str, arguments: &[&str]| run(program, arguments, "").1.trim().to_owned();
     let model = read("/proc/cpuinfo");
     let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().unwrap();
-    let source = said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
+    let source = output_of("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
     vec![
         ("date", jiff::Timestamp::now().strftime("%F %H:%M UTC").to_string()),
         ("processors", format!("{cores} × {}", model.map_or("unknown", |it| it.1))),
@@ -248,8 +248,8 @@ pub async fn machine(bed: &Bed) -> Vec<(&'static str, String)> {
         ("load before", read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned()),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         ("API server", bed.client.apiserver_version().await.unwrap().git_version),
-        ("Kafka", said(&bed.kafka_tool("kafka-topics"), &["--version"])),
-        ("operator", said(&format!("{}/credence", bed.env("BED_BIN")), &["--version"])),
+        ("Kafka", output_of(&bed.kafka_tool("kafka-topics"), &["--version"])),
+        ("operator", output_of(&format!("{}/credence", bed.env("BED_BIN")), &["--version"])),
         ("source", source),
     ]
 }

@@ -1,4 +1,4 @@
-//! Many identities with accounts on Kafka, and as many policies.
+//! Many identities with accounts on Kafka, and the same number of policies.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ pub async fn accounts(bench: &mut Bench) -> Result<(), String> {
         let cost = probe.end(bed).await?;
         report.add(format!("{what} Ready"), burst.rate(), "/s");
         report.add("machine at work", burst.busy, "%");
-        cost.tell(report, object, all);
+        cost.add_to(report, object, all);
     }
     Ok(())
 }
@@ -67,7 +67,7 @@ impl Step {
         Ok(Self { identities, policies, cost: probe.end(bed).await?, objects })
     }
 
-    /// Costs that should not depend on how many there are already.
+    /// Costs that should not depend on the number of existing objects.
     fn costs(&self) -> Vec<(&'static str, f64, &'static str)> {
         let mut costs = vec![
             ("CPU per object", 1000.0 * self.cost.cpu / self.objects, "ms"),

@@ -1,4 +1,4 @@
-//! The figures: a table for people and JSON for programs.
+//! The figures as a table for people and as JSON for programs.
 
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ struct Row {
     figure: String,
     value: f64,
     unit: &'static str,
-    /// For rates: how much this is of what the bed can do, in percent.
+    /// For rates: the share of the limit of the bed, in percent.
     share: Option<f64>,
 }
 
@@ -27,19 +27,19 @@ impl Report {
         Self { header, rows: Vec::new(), scenario: String::new(), limit: None, file }
     }
 
-    /// The figures that follow belong to this scenario.
+    /// Starts the figures of a scenario.
     pub fn begin(&mut self, scenario: &str) {
         scenario.clone_into(&mut self.scenario);
     }
 
-    /// What the bed can do, per second.
+    /// Sets the limit of the bed, per second.
     pub fn limit(&mut self, figure: &str, value: f64) {
         self.limit = Some(value);
         self.add(figure, value, "/s");
     }
 
     pub fn add(&mut self, figure: impl Into<String>, value: f64, unit: &'static str) {
-        // A sum of nothing is -0.
+        // An empty sum is -0.
         let value = value + 0.0;
         let share = self.limit.filter(|_| unit == "/s").map(|limit| 100.0 * value / limit);
         let row = Row { scenario: self.scenario.clone(), figure: figure.into(), value, unit, share };
@@ -47,7 +47,7 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Smallest, median and largest.
+    /// Adds minimum, median and maximum.
     pub fn spread(&mut self, figure: &str, mut values: Vec<f64>, unit: &'static str) {
         values.sort_by(f64::total_cmp);
         let (Some(first), Some(last)) = (values.first(), values.last()) else { return };
@@ -56,7 +56,7 @@ impl Report {
         }
     }
 
-    /// Writes what there is so far.
+    /// Writes the figures so far to the JSON file.
     pub fn save(&self) {
         let Some(file) = &self.file else { return };
         let figures: Vec<Value> = self.rows.iter().map(Row::json).collect();
@@ -97,7 +97,7 @@ impl Display for Report {
     }
 }
 
-/// Three digits that count, and not fewer than the whole number has.
+/// Rounds to three significant digits, but never to less than a whole number.
 fn number(value: f64) -> String {
     match value.abs() {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "no figure is that large")]
@@ -108,7 +108,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// A number with its thousands apart.
+/// A number with thousands separators.
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =

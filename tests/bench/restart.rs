@@ -1,4 +1,4 @@
-//! A restart in a cluster that is as it should be.
+//! A restart of the operator in a cluster where nothing is left to do.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,25 +8,25 @@ use kube::api::ListParams;
 use crate::Bench;
 use crate::bed::Bed;
 use crate::load::{count, float};
-use crate::measure::{Probe, age, ask, quiet};
-use crate::watch::PATIENCE;
+use crate::measure::{Probe, age, ask, wait_until_idle};
+use crate::watch::TIMEOUT;
 
 const KINDS: [&str; 3] = ["ServiceIdentity", "TopicPolicy", "Secret"];
 
 pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let before = versions(&bench.bed).await?;
-    quiet(&bench.bed).await?;
+    wait_until_idle(&bench.bed).await?;
     bench.bed.part("stop", "operator");
     let bed = Bed::open().await;
     let start = tokio::task::spawn_blocking(move || bed.part("start", "operator"));
     let working = working(&bench.bed).await?;
-    start.await.map_err(|error| format!("the operator does not start: {error}"))?;
-    // It has another pid now.
+    start.await.map_err(|error| format!("the operator could not be started: {error}"))?;
+    // The process has a new PID.
     bench.bed = Bed::open().await;
     let Bench { bed, report, .. } = bench;
-    // Old enough, and both ends are taken from one clock.
+    // From the age of the process, so that both times are from one clock.
     let began = Instant::now().checked_sub(Duration::from_secs_f64(age(bed))).unwrap_or(working);
-    let done = quiet(bed).await?;
+    let done = wait_until_idle(bed).await?;
     let cost = Probe::zero().end_now(bed).await?;
     let after = versions(bed).await?;
     let changed = before.iter().filter(|(name, version)| after.get(*name) != Some(*version)).count();
@@ -46,7 +46,7 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     Ok(())
 }
 
-/// When the operator says that it works.
+/// Waits until the operator is working, and returns when.
 async fn working(bed: &Bed) -> Result<Instant, String> {
     let began = Instant::now();
     loop {
@@ -54,14 +54,14 @@ async fn working(bed: &Bed) -> Result<Instant, String> {
         if answer.as_deref().map(str::trim) == Ok("working") {
             return Ok(Instant::now());
         }
-        if began.elapsed() > PATIENCE {
-            return Err(format!("the operator does not work again; it last said: {answer:?}"));
+        if began.elapsed() > TIMEOUT {
+            return Err(format!("the operator is not working; its last response was {answer:?}"));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// The version of every object that the operator might write.
+/// The resource version of every object that the operator may write.
 async fn versions(bed: &Bed) -> Result<HashMap<String, String>, String> {
     let mut versions = HashMap::new();
     for kind in KINDS {

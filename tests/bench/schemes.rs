@@ -1,4 +1,4 @@
-//! Deliveries of every scheme, signed ahead of the load: what is measured is the edge, and not who signs.
+//! Deliveries of every scheme, signed before the load starts, so that signing is not part of the measurement.
 
 use std::fmt::Write;
 
@@ -18,12 +18,12 @@ use serde_json::{Value, json};
 
 use crate::hooks::now;
 
-/// The URL as senders know it, where it is signed.
+/// The external URL, which some schemes sign.
 pub const URL: &str = "https://hooks.example.com/in";
 /// The secret that both sides share.
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-/// What a sender adds to a body.
+/// Headers and query that a sender adds to a body.
 pub struct Signed {
     pub headers: Vec<(&'static str, String)>,
     pub query: String,
@@ -47,7 +47,7 @@ pub struct Scheme {
     pub sign: Sign,
 }
 
-/// The plain token first, which signs nothing: what all but the verification costs.
+/// The plain token comes first: it has no signature, so it shows the cost of everything except verification.
 pub fn all() -> Vec<Scheme> {
     let shared = |name, verification, sign: Sign| Scheme { name, verification, entry: KEY.to_owned(), sign };
     let mut all = vec![

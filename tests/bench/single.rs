@@ -1,4 +1,4 @@
-//! How long one object takes: alone, and in the middle of a burst that is somebody else's.
+//! The latency of one object: alone, and during a burst in other namespaces.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::Bench;
 use crate::bed::{Bed, identity, policy};
 use crate::load::{self, Burst, create, key, namespaces, spread};
-use crate::measure::quiet;
-use crate::watch::{Key, Watch};
+use crate::measure::wait_until_idle;
+use crate::watch::{Key, Observation, Watch};
 
-/// Between two measurements in a burst. They do not wait for each other, since then the slow ones would be few.
-const PACE: Duration = Duration::from_millis(100);
+/// Interval between two measurements in a burst. They overlap, because otherwise there would be few slow ones.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let Bench { bed, sizes, report } = bench;
@@ -23,15 +23,15 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let mut singles = Singles::new(bed, namespace, sizes.repetitions).await?;
     for number in 0..sizes.repetitions {
         singles.new_identity(number).await?;
-        singles.seen().await?;
+        singles.wait_until_ready().await?;
         singles.changed_policy(number).await?;
-        singles.seen().await?;
+        singles.wait_until_ready().await?;
     }
     let (identities, policies) = singles.latencies();
     report.spread("new identity", identities, "ms");
     report.spread("changed policy", policies, "ms");
 
-    quiet(bed).await?;
+    wait_until_idle(bed).await?;
     let mut watch = Watch::open(bed, "ServiceIdentity", None).await;
     let burst_is_on = Cell::new(true);
     let burst = async {
@@ -40,42 +40,42 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
         burst_is_on.set(false);
         burst
     };
-    let amid = async {
+    let during_burst = async {
         for number in sizes.repetitions..2 * sizes.repetitions {
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(INTERVAL).await;
             if !burst_is_on.get() {
                 break;
             }
             singles.new_identity(number).await?;
             singles.changed_policy(number).await?;
         }
-        singles.seen().await
+        singles.wait_until_ready().await
     };
-    tokio::try_join!(burst, amid)?;
+    tokio::try_join!(burst, during_burst)?;
     let (identities, policies) = singles.latencies();
     report.spread("new identity in a burst", identities, "ms");
     report.spread("changed policy in a burst", policies, "ms");
     Ok(())
 }
 
-/// What was asked for, and how long it took to come about.
-struct Asked {
+/// Requested changes, and how long they took.
+struct Requests {
     watch: Watch,
-    /// When, and for which generation.
+    /// The time of each request and the generation that it created.
     open: HashMap<Key, (Instant, i64)>,
     latencies: Vec<f64>,
 }
 
-impl Asked {
+impl Requests {
     async fn new(bed: &Bed, kind: &'static str, namespace: &str) -> Self {
         let watch = Watch::open(bed, kind, Some(namespace)).await;
         Self { watch, open: HashMap::new(), latencies: Vec::new() }
     }
 
-    async fn seen(&mut self, what: &str) -> Result<(), String> {
+    async fn wait_until_ready(&mut self, what: &str) -> Result<(), String> {
         let open = std::mem::take(&mut self.open);
-        let seen = self.watch.until(what, open.keys().cloned(), |key, sight| sight.ready >= Some(open[key].1)).await?;
-        let latency = |(key, sight): (&Key, &crate::watch::Sight)| 1000.0 * (sight.at - open[key].0).as_secs_f64();
+        let seen = self.watch.until(what, open.keys().cloned(), |key, seen| seen.ready >= Some(open[key].1)).await?;
+        let latency = |(key, seen): (&Key, &Observation)| 1000.0 * (seen.at - open[key].0).as_secs_f64();
         self.latencies.extend(seen.iter().map(latency));
         Ok(())
     }
@@ -85,21 +85,21 @@ struct Singles<'a> {
     bed: &'a Bed,
     namespace: String,
     prepared: usize,
-    identities: Asked,
-    policies: Asked,
+    identities: Requests,
+    policies: Requests,
 }
 
 impl<'a> Singles<'a> {
-    /// With policies to change.
+    /// Creates an identity, and policies to change.
     async fn new(bed: &'a Bed, namespace: String, prepared: usize) -> Result<Self, String> {
-        let identities = Asked::new(bed, "ServiceIdentity", &namespace).await;
-        let mut policies = Asked::new(bed, "TopicPolicy", &namespace).await;
+        let identities = Requests::new(bed, "ServiceIdentity", &namespace).await;
+        let mut policies = Requests::new(bed, "TopicPolicy", &namespace).await;
         create(bed, identity(&namespace, "reader", &["kafka"])).await?;
         let manifests = (0..prepared)
             .map(|number| policy(&namespace, &topic(number), &format!("sandbox.bench.{number}"), grants(number)))
             .collect();
         Burst::run(bed, &mut policies.watch, "policies", manifests).await?;
-        quiet(bed).await?;
+        wait_until_idle(bed).await?;
         Ok(Self { bed, namespace, prepared, identities, policies })
     }
 
@@ -115,17 +115,17 @@ impl<'a> Singles<'a> {
         let began = Instant::now();
         let policies = self.bed.api("TopicPolicy", Some(&self.namespace));
         let answer = policies.patch(&name, &PatchParams::default(), &Patch::Merge(&change)).await;
-        let changed = answer.map_err(|error| format!("the TopicPolicy {name} cannot be changed: {error}"))?;
+        let changed = answer.map_err(|error| format!("the TopicPolicy {name} could not be changed: {error}"))?;
         self.policies.open.insert((self.namespace.clone(), name), (began, changed.metadata.generation.unwrap_or(0)));
         Ok(())
     }
 
-    async fn seen(&mut self) -> Result<(), String> {
-        self.identities.seen("new identities").await?;
-        self.policies.seen("changed policies").await
+    async fn wait_until_ready(&mut self) -> Result<(), String> {
+        self.identities.wait_until_ready("new identities").await?;
+        self.policies.wait_until_ready("changed policies").await
     }
 
-    /// In milliseconds, of identities and of policies.
+    /// Returns and clears the latencies of identities and of policies, in milliseconds.
     fn latencies(&mut self) -> (Vec<f64>, Vec<f64>) {
         (std::mem::take(&mut self.identities.latencies), std::mem::take(&mut self.policies.latencies))
     }
@@ -135,7 +135,7 @@ fn topic(number: usize) -> String {
     format!("topic-{number}")
 }
 
-/// No two numbers name the same consumer group.
+/// Every number has its own consumer group.
 fn grants(number: usize) -> Value {
     json!([{"identity": {"name": "reader"}, "actions": ["Consume"], "consumerGroup": format!("bench.single.{number}")}])
 }

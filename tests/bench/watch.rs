@@ -1,4 +1,4 @@
-//! What one open watch shows, and when. A figure is taken from the watch, never by asking again and again.
+//! Observations of one open watch. Figures are taken from the watch, never by polling.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -13,32 +13,32 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::bed::Bed;
+use crate::print_progress;
 use crate::report::grouped;
-use crate::say;
 
-/// How long nothing at all may come about. An operator that backs off looks again within this.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+/// How long nothing may change before a scenario fails. It is longer than the operator's maximum backoff.
+pub const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Between two lines for whoever waits.
-pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// Interval between two lines of progress.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Namespace and name.
 pub type Key = (String, String);
 
-/// An object as the watch showed it.
+/// An object as the watch has shown it.
 #[derive(Clone, Debug)]
-pub struct Sight {
+pub struct Observation {
     pub at: Instant,
     pub generation: i64,
     /// The generation that is Ready.
     pub ready: Option<i64>,
     /// Serial number of an identity's certificate, or the bundle in a ConfigMap.
     pub content: String,
-    /// The last word of its status.
-    said: String,
+    /// The Ready condition as text.
+    condition: String,
 }
 
-impl Sight {
+impl Observation {
     fn of(object: &DynamicObject) -> Self {
         let conditions = object.data["status"]["conditions"].as_array();
         let ready = conditions.and_then(|all| all.iter().find(|condition| condition["type"] == "Ready"));
@@ -51,8 +51,8 @@ impl Sight {
                 .or(object.data["status"]["certificate"]["serialNumber"].as_str())
                 .unwrap_or_default()
                 .to_owned(),
-            said: ready.map_or_else(
-                || "nothing of Ready".to_owned(),
+            condition: ready.map_or_else(
+                || "no condition Ready".to_owned(),
                 |it| {
                     let text = |field: &str| it[field].as_str().unwrap_or_default().to_owned();
                     format!("Ready is {}, {}: {}", text("status"), text("reason"), text("message"))
@@ -68,7 +68,7 @@ impl Sight {
 
 pub struct Watch {
     kind: &'static str,
-    sights: UnboundedReceiver<(Key, Sight)>,
+    observations: UnboundedReceiver<(Key, Observation)>,
     task: AbortHandle,
 }
 
@@ -79,75 +79,75 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Opens a watch, and returns when it has listed what there is.
+    /// Opens a watch, and returns when it has listed the existing objects.
     pub async fn open(bed: &Bed, kind: &'static str, namespace: Option<&str>) -> Self {
         Self::open_with(bed, kind, namespace, watcher::Config::default()).await
     }
 
     pub async fn open_with(bed: &Bed, kind: &'static str, namespace: Option<&str>, config: watcher::Config) -> Self {
         let events = watcher(bed.api(kind, namespace), config).default_backoff();
-        let (sender, sights) = unbounded_channel();
+        let (sender, observations) = unbounded_channel();
         let (listed, is_listed) = oneshot::channel();
         let task = tokio::spawn(follow(events, sender, listed)).abort_handle();
         is_listed.await.unwrap();
-        Self { kind, sights, task }
+        Self { kind, observations, task }
     }
 
-    /// Waits until the watch has shown each of the objects to be good, and returns what it showed then.
+    /// Waits until the watch has shown every object in the wanted state, and returns these observations.
     pub async fn until(
         &mut self,
         what: &str,
         wanted: impl IntoIterator<Item = Key>,
-        good: impl Fn(&Key, &Sight) -> bool,
-    ) -> Result<HashMap<Key, Sight>, String> {
+        is_reached: impl Fn(&Key, &Observation) -> bool,
+    ) -> Result<HashMap<Key, Observation>, String> {
         let mut open: HashSet<Key> = wanted.into_iter().collect();
-        let (mut met, mut last) = (HashMap::new(), HashMap::new());
-        let mut moved = Instant::now();
-        let mut sign = tokio::time::interval(SIGN_OF_LIFE);
-        sign.reset();
+        let (mut reached, mut last) = (HashMap::new(), HashMap::new());
+        let mut progressed = Instant::now();
+        let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
+        progress.reset();
         while !open.is_empty() {
             tokio::select! {
-                seen = self.sights.recv() => {
-                    let (key, sight) = seen.ok_or("the watch ended")?;
+                seen = self.observations.recv() => {
+                    let (key, observation) = seen.ok_or("the watch ended")?;
                     if !open.contains(&key) {
                         continue;
                     }
-                    if good(&key, &sight) {
-                        moved = sight.at;
+                    if is_reached(&key, &observation) {
+                        progressed = observation.at;
                         open.remove(&key);
-                        met.insert(key, sight);
+                        reached.insert(key, observation);
                     } else {
-                        last.insert(key, sight.said);
+                        last.insert(key, observation.condition);
                     }
                 }
-                _ = sign.tick() => {
-                    say(what, met.len(), "ready");
-                    if moved.elapsed() > PATIENCE {
-                        return Err(self.in_vain(what, &open, &last));
+                _ = progress.tick() => {
+                    print_progress(what, reached.len(), "ready");
+                    if progressed.elapsed() > TIMEOUT {
+                        return Err(self.timeout_error(what, &open, &last));
                     }
                 }
             }
         }
-        Ok(met)
+        Ok(reached)
     }
 
-    fn in_vain(&self, what: &str, open: &HashSet<Key>, last: &HashMap<Key, String>) -> String {
+    fn timeout_error(&self, what: &str, open: &HashSet<Key>, last: &HashMap<Key, String>) -> String {
         let Some(first) = open.iter().min() else { return String::new() };
         format!(
-            "{what}: {} of them did not come about, and nothing did for {} s; {} {}/{} last said: {}",
+            "{what}: {} of them are missing, and nothing changed for {} s; last state of {} {}/{}: {}",
             grouped(open.len()),
-            PATIENCE.as_secs(),
+            TIMEOUT.as_secs(),
             self.kind,
             first.0,
             first.1,
-            last.get(first).map_or("nothing, it was not seen", String::as_str)
+            last.get(first).map_or("not seen by the watch", String::as_str)
         )
     }
 }
 
 async fn follow(
     events: impl futures::Stream<Item = watcher::Result<Event<DynamicObject>>>,
-    sights: UnboundedSender<(Key, Sight)>,
+    observations: UnboundedSender<(Key, Observation)>,
     listed: oneshot::Sender<()>,
 ) {
     let mut events = pin!(events);
@@ -155,14 +155,14 @@ async fn follow(
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                let sight = Sight::of(&object);
+                let observation = Observation::of(&object);
                 let key = (object.metadata.namespace.unwrap_or_default(), object.metadata.name.unwrap_or_default());
-                // Nobody listens any more when the watch is about to be aborted.
-                _ = sights.send((key, sight));
+                // The receiver is dropped before the task is aborted.
+                _ = observations.send((key, observation));
             }
             Ok(Event::InitDone) => _ = listed.take().map(|listed| listed.send(())),
             Ok(Event::Init | Event::Delete(_)) => {}
-            Err(error) => eprintln!("    the watch is opened again: {error}"),
+            Err(error) => eprintln!("    reopening the watch: {error}"),
         }
     }
 }

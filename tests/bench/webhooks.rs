@@ -1,4 +1,4 @@
-//! Verified deliveries through the edge: how many, how fast, and what the edge takes for them.
+//! Verified deliveries through the edge: rate, latency, and the CPU time and memory of the edge.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use tokio_rustls::TlsConnector;
 use crate::Bench;
 use crate::bed::{Bed, identity, manifest, policy, with};
 use crate::hooks::{https, tls};
-use crate::load::{at_once, float, namespaces};
+use crate::load::{concurrently, float, namespaces};
 use crate::measure::{process_cpu, process_memory};
 use crate::schemes::{self, Scheme};
 
-/// Requests under way at once, each on a kept connection.
-const AT_ONCE: usize = 32;
-/// Bytes of a body.
+/// Concurrent requests, each on its own keep-alive connection.
+const CONNECTIONS: usize = 32;
+/// Size of a body in bytes.
 const BODY: usize = 1024;
-/// Deliveries in a load that is as fast as it can be, for each second that it should take.
+/// Deliveries of a load at full speed, for each second that it should take.
 const PER_SECOND: u64 = 15_000;
-/// How often schemes take turns.
+/// How often a scheme alternates with the plain token.
 const ROUNDS: usize = 5;
-/// Deliveries a second that leave the processors time.
+/// Deliveries per second that do not saturate the processors.
 const PACE: u64 = 2_000;
 
 pub async fn measure(bench: &mut Bench) -> Result<(), String> {
@@ -44,8 +44,8 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let namespace = namespaces(bed, "webhooks", 1).await?.remove(0);
     let schemes = schemes::all();
     bed.apply(keys(&namespace, "more", &schemes[1].entry)).await?;
-    at_once(0..sizes.endpoints, async |number| {
-        let more = object(&namespace, &format!("more-{number}"), port, &schemes[1]);
+    concurrently(0..sizes.endpoints, async |number| {
+        let more = webhook_endpoint(&namespace, &format!("more-{number}"), port, &schemes[1]);
         bed.apply(with(more, "/spec/keys/external/secretRef/name", json!("more"))).await.map(drop)
     })
     .await?;
@@ -53,24 +53,24 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     report.add(format!("memory with {} endpoints", sizes.endpoints), memory("VmRSS"), "MiB");
     let count = sizes.seconds * PER_SECOND;
     let plain = Destination::plain(port);
-    load(bed, &plain, prepare(&schemes[0], "/hooks", 0..count), None).await?.tell(report, "straight to the target");
+    load(bed, &plain, prepare(&schemes[0], "/hooks", 0..count), None).await?.add_to(report, "straight to the target");
     let each = count / u64::try_from(ROUNDS).unwrap();
     let mut numbers = (1..).map(|round| round * each..(round + 1) * each);
     let mut numbers = || numbers.next().unwrap();
     for (index, scheme) in schemes.iter().enumerate() {
         let endpoint = format!("scheme-{index}");
         bed.apply(keys(&namespace, &endpoint, &scheme.entry)).await?;
-        bed.apply(object(&namespace, &endpoint, port, scheme)).await?;
+        bed.apply(webhook_endpoint(&namespace, &endpoint, port, scheme)).await?;
         bed.ready("WebhookEndpoint", Some(&namespace), &endpoint).await;
         let path = |index| format!("/{namespace}/scheme-{index}");
         if index == 0 {
             load(bed, &Destination::edge(bed), prepare(scheme, &path(0), numbers()), None)
                 .await?
-                .tell(report, scheme.name);
+                .add_to(report, scheme.name);
             report.add("memory under load, peak", memory("VmHWM"), "MiB");
             continue;
         }
-        // In turns with the plain token, which is all but the verification: the machine is not always equally fast.
+        // Alternating with the plain token, which has no verification, because the speed of the machine varies.
         let (mut all, mut ratios) = (Load::default(), Vec::new());
         for _ in 0..ROUNDS {
             let own = load(bed, &Destination::edge(bed), prepare(scheme, &path(index), numbers()), None).await?;
@@ -78,24 +78,24 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
             ratios.push(own.cpu() / rest.cpu());
             all.add(own);
         }
-        all.tell(report, scheme.name);
+        all.add_to(report, scheme.name);
         ratios.sort_unstable_by(f64::total_cmp);
         let ratio = ratios[ratios.len() / 2];
         report.add(format!("{}: verification, of all else, median", scheme.name), 100.0 * (ratio - 1.0), "%");
     }
-    unhurried(bench, port, &schemes[1], &namespace).await?;
+    fixed_rate(bench, port, &schemes[1], &namespace).await?;
     let Bench { bed, sizes, report } = bench;
-    let topic = object_with_topic(bed, &namespace, &schemes[1]).await?;
+    let topic = kafka_endpoint(bed, &namespace, &schemes[1]).await?;
     let path = format!("/{namespace}/{topic}");
     let records = prepare(&schemes[1], &path, numbers());
-    load(bed, &Destination::edge(bed), records, None).await?.tell(report, "GitHub, to a topic of Kafka");
+    load(bed, &Destination::edge(bed), records, None).await?.add_to(report, "GitHub, to a topic of Kafka");
     report.add("memory after all of these, peak", process_memory(bed.env("EDGE_PID"), "VmHWM"), "MiB");
     report.add("full TLS handshakes", handshakes(bed, sizes.seconds).await, "/s");
     Ok(())
 }
 
-/// What the edge adds to the latency of deliveries that come at their own pace.
-async fn unhurried(bench: &mut Bench, port: u16, scheme: &Scheme, namespace: &str) -> Result<(), String> {
+/// The latency that the edge adds to deliveries at a fixed rate.
+async fn fixed_rate(bench: &mut Bench, port: u16, scheme: &Scheme, namespace: &str) -> Result<(), String> {
     let Bench { bed, sizes, report } = bench;
     let count = sizes.seconds * PACE;
     let numbers = u64::MAX / 2..u64::MAX / 2 + count;
@@ -110,7 +110,7 @@ async fn unhurried(bench: &mut Bench, port: u16, scheme: &Scheme, namespace: &st
     Ok(())
 }
 
-/// A target that takes everything.
+/// A target that accepts everything.
 async fn target() -> u16 {
     let router = Router::new().route("/hooks", post(|_: Bytes| async { StatusCode::NO_CONTENT }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -119,8 +119,8 @@ async fn target() -> u16 {
     port
 }
 
-/// An endpoint whose target is a topic of three partitions. Returns its name.
-async fn object_with_topic(bed: &Bed, namespace: &str, scheme: &Scheme) -> Result<&'static str, String> {
+/// Creates an endpoint whose target is a topic with three partitions, and returns its name.
+async fn kafka_endpoint(bed: &Bed, namespace: &str, scheme: &Scheme) -> Result<&'static str, String> {
     let (name, topic) = ("records", format!("sandbox.{namespace}"));
     bed.kafka("kafka-topics", &["--create", "--topic", &topic, "--partitions", "3"]);
     bed.apply(identity(namespace, "hooks", &["kafka"])).await?;
@@ -130,7 +130,7 @@ async fn object_with_topic(bed: &Bed, namespace: &str, scheme: &Scheme) -> Resul
     bed.ready("TopicPolicy", Some(namespace), "hooks").await;
     let target = json!({"kafka": {"broker": "kafka", "serviceIdentity": "hooks", "topic": topic}});
     bed.apply(keys(namespace, name, &scheme.entry)).await?;
-    bed.apply(with(object(namespace, name, 1, scheme), "/spec/target", target)).await?;
+    bed.apply(with(webhook_endpoint(namespace, name, 1, scheme), "/spec/target", target)).await?;
     bed.ready("WebhookEndpoint", Some(namespace), name).await;
     Ok(name)
 }
@@ -143,7 +143,7 @@ fn keys(namespace: &str, name: &str, entry: &str) -> Value {
     })
 }
 
-fn object(namespace: &str, name: &str, port: u16, scheme: &Scheme) -> Value {
+fn webhook_endpoint(namespace: &str, name: &str, port: u16, scheme: &Scheme) -> Value {
     let spec = json!({
         "path": format!("/{namespace}/{name}"),
         "externalURL": schemes::URL,
@@ -152,19 +152,19 @@ fn object(namespace: &str, name: &str, port: u16, scheme: &Scheme) -> Value {
         "keys": {"external": {"secretRef": {"name": name}}},
         "target": {"service": {"name": "target", "port": port, "path": "/hooks"}},
         "limits": {"perSecond": 100_000},
-        // Deliveries are forgotten soon: there are more of them than one edge remembers.
+        // A short replay window: there are more deliveries than the history of one edge can hold.
         "tolerance": {"past": "50s", "future": "10s"},
         "replay": {"window": "1m"},
     });
     manifest("WebhookEndpoint", Some(namespace), name, spec)
 }
 
-/// Requests that are ready to be sent, for each connection its own.
+/// Prepared requests, by connection.
 type Prepared = Vec<Vec<Request<Full<Bytes>>>>;
 
 fn prepare(scheme: &Scheme, path: &str, numbers: Range<u64>) -> Prepared {
-    let mut prepared: Prepared = (0..AT_ONCE).map(|_| Vec::new()).collect();
-    for (number, connection) in numbers.zip((0..AT_ONCE).cycle()) {
+    let mut prepared: Prepared = (0..CONNECTIONS).map(|_| Vec::new()).collect();
+    for (number, connection) in numbers.zip((0..CONNECTIONS).cycle()) {
         let body = format!("{number:0>BODY$}").into_bytes();
         let signed = (scheme.sign)(number, &body);
         let mut request = Request::post(format!("{path}{}", signed.query)).header("host", "localhost");
@@ -176,7 +176,7 @@ fn prepare(scheme: &Scheme, path: &str, numbers: Range<u64>) -> Prepared {
     prepared
 }
 
-/// Where a load goes.
+/// The destination of a load.
 struct Destination {
     port: u16,
     tls: Option<TlsConnector>,
@@ -196,26 +196,26 @@ impl Destination {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         match &self.tls {
-            None => converse(TokioIo::new(stream)).await,
+            None => handshake(TokioIo::new(stream)).await,
             Some(tls) => {
                 let name = ServerName::try_from("localhost").unwrap();
-                converse(TokioIo::new(tls.connect(name, stream).await.unwrap())).await
+                handshake(TokioIo::new(tls.connect(name, stream).await.unwrap())).await
             }
         }
     }
 }
 
-async fn converse(io: impl Read + hyper::rt::Write + Unpin + Send + 'static) -> SendRequest<Full<Bytes>> {
+async fn handshake(io: impl Read + hyper::rt::Write + Unpin + Send + 'static) -> SendRequest<Full<Bytes>> {
     let (sender, connection) = http1::handshake(io).await.unwrap();
     tokio::spawn(connection);
     sender
 }
 
-/// What a load brought about.
+/// The results of a load.
 #[derive(Default)]
 struct Load {
     took: Duration,
-    /// Processor time of the edge, in seconds.
+    /// CPU time of the edge, in seconds.
     cpu: f64,
     /// Sorted.
     latencies: Vec<Duration>,
@@ -233,18 +233,18 @@ impl Load {
         float(self.latencies.len()) / self.took.as_secs_f64()
     }
 
-    /// Processor time of the edge for a delivery, in microseconds.
+    /// CPU time of the edge for each delivery, in microseconds.
     fn cpu(&self) -> f64 {
         1e6 * self.cpu / float(self.latencies.len())
     }
 
-    /// In milliseconds.
+    /// A percentile of the latency, in milliseconds.
     fn latency(&self, percent: usize) -> f64 {
         let at = (self.latencies.len() * percent / 100).min(self.latencies.len() - 1);
         1000.0 * self.latencies[at].as_secs_f64()
     }
 
-    fn tell(&self, report: &mut crate::report::Report, name: &str) {
+    fn add_to(&self, report: &mut crate::report::Report, name: &str) {
         report.add(format!("{name}: deliveries"), self.rate(), "/s");
         for percent in [50, 99] {
             report.add(format!("{name}: latency, p{percent}"), self.latency(percent), "ms");
@@ -253,14 +253,14 @@ impl Load {
     }
 }
 
-/// Sends everything, one after the other on each connection: as fast as it goes, or so many a second in all.
+/// Sends all requests, one after the other on each connection: at full speed, or at a total rate per second.
 async fn load(bed: &Bed, to: &Destination, requests: Prepared, pace: Option<u64>) -> Result<Load, String> {
     let mut connections = Vec::new();
     for requests in requests {
         connections.push((to.connect().await, requests));
     }
     let interval =
-        pace.map(|pace| Duration::from_secs(1) * u32::try_from(AT_ONCE).unwrap() / u32::try_from(pace).unwrap());
+        pace.map(|pace| Duration::from_secs(1) * u32::try_from(CONNECTIONS).unwrap() / u32::try_from(pace).unwrap());
     let (cpu, began) = (process_cpu(bed.env("EDGE_PID")), Instant::now());
     let mut senders = JoinSet::new();
     for (index, (mut connection, requests)) in connections.into_iter().enumerate() {
@@ -269,7 +269,7 @@ async fn load(bed: &Bed, to: &Destination, requests: Prepared, pace: Option<u64>
             for (number, request) in requests.into_iter().enumerate() {
                 if let Some(interval) = interval {
                     let turn = interval * u32::try_from(number).unwrap();
-                    let shift = interval * u32::try_from(index).unwrap() / u32::try_from(AT_ONCE).unwrap();
+                    let shift = interval * u32::try_from(index).unwrap() / u32::try_from(CONNECTIONS).unwrap();
                     tokio::time::sleep_until((began + turn + shift).into()).await;
                 }
                 let path = request.uri().path().to_owned();
@@ -293,7 +293,7 @@ async fn load(bed: &Bed, to: &Destination, requests: Prepared, pace: Option<u64>
     Ok(Load { took, cpu, latencies })
 }
 
-/// Handshakes without resumption, one after the other on eight tasks, each with a refused request.
+/// Full TLS handshakes per second: eight tasks, each with one refused request per connection.
 async fn handshakes(bed: &Bed, seconds: u64) -> f64 {
     let (began, lasts) = (Instant::now(), Duration::from_secs(seconds));
     let mut callers = JoinSet::new();

@@ -1,4 +1,4 @@
-//! An API server that is away, refuses, is slow, loses connections, or has forgotten what a watch wants to go on from.
+//! An API server that is stopped, refuses requests, is slow, loses connections, or has compacted its history.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::gateway::Gateway;
 use crate::operator::Operator;
 use crate::proxy::{Mode, Proxy};
 
-/// A kubeconfig of the operator that leads through a proxy.
-fn through(bed: &Bed, proxy: &Proxy) -> String {
+/// A kubeconfig for the operator that points to a proxy.
+fn via_proxy(bed: &Bed, proxy: &Proxy) -> String {
     let text = std::fs::read_to_string(bed.env("OPERATOR_KUBECONFIG")).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();
     config["clusters"][0]["cluster"]["server"] = format!("https://{}", proxy.address).into();
@@ -53,7 +53,7 @@ async fn all_ready(bed: &Bed, namespace: &str, count: usize) {
 }
 
 #[tokio::test]
-async fn an_api_server_that_stops_for_longer_than_the_lease_is_waited_for() {
+async fn the_operator_survives_an_outage_of_the_api_server() {
     let bed = Bed::open().await;
     let operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("away").await;
@@ -68,14 +68,14 @@ async fn an_api_server_that_stops_for_longer_than_the_lease_is_waited_for() {
     operator.says("working").await;
     bed.apply(identity(&namespace, "after", &[])).await.unwrap();
     bed.ready("ServiceIdentity", Some(&namespace), "after").await;
-    assert_eq!(operator.pid(), pid, "the same process goes on");
+    assert_eq!(operator.pid(), pid, "the process was not restarted");
     let after: Vec<_> = versions(&bed, &namespace).await;
     let unchanged: Vec<_> = after.into_iter().filter(|(name, _)| !name.starts_with("after")).collect();
-    assert_eq!(unchanged, before, "what stood is left alone");
+    assert_eq!(unchanged, before, "existing objects are not written");
 }
 
 #[tokio::test]
-async fn an_api_server_that_refuses_for_a_while_gets_every_write_once() {
+async fn writes_that_the_api_server_refuses_are_made_once_later() {
     let bed = Bed::open().await;
     let gateway = Gateway::open(&bed).await;
     let operator = Operator::start(&bed, &["--lease-seconds", "60"], &[("KUBECONFIG", &gateway.kubeconfig)]).await;
@@ -92,14 +92,15 @@ async fn an_api_server_that_refuses_for_a_while_gets_every_write_once() {
     }
     assert!(operator.metric("credence_kubernetes_requests_total{verb=\"PATCH\"") > 0.0);
     let defects = operator.metric("credence_reconciles_total{controller=\"service_identity\",outcome=\"bug\"");
-    assert!(defects.abs() < 0.5, "a refusal is no defect");
+    assert!(defects.abs() < 0.5, "a refused request does not count as a bug");
 }
 
 #[tokio::test]
-async fn a_slow_api_server_that_loses_connections_is_caught_up_with() {
+async fn objects_get_ready_with_a_slow_unreliable_api_server() {
     let bed = Bed::open().await;
     let proxy = Proxy::to(&server(&bed)).await;
-    let _operator = Operator::start(&bed, &["--lease-seconds", "60"], &[("KUBECONFIG", &through(&bed, &proxy))]).await;
+    let _operator =
+        Operator::start(&bed, &["--lease-seconds", "60"], &[("KUBECONFIG", &via_proxy(&bed, &proxy))]).await;
     let namespace = bed.namespace("slow").await;
     proxy.set(Mode::Slow(Duration::from_millis(100)));
     burst(&bed, &namespace, 5).await;
@@ -111,10 +112,11 @@ async fn a_slow_api_server_that_loses_connections_is_caught_up_with() {
 }
 
 #[tokio::test]
-async fn watches_that_cannot_go_on_list_anew_and_see_what_was_changed_meanwhile() {
+async fn watches_list_again_after_a_compaction_and_miss_nothing() {
     let bed = Bed::open().await;
     let proxy = Proxy::to(&server(&bed)).await;
-    let operator = Operator::start(&bed, &["--lease-seconds", "120"], &[("KUBECONFIG", &through(&bed, &proxy))]).await;
+    let operator =
+        Operator::start(&bed, &["--lease-seconds", "120"], &[("KUBECONFIG", &via_proxy(&bed, &proxy))]).await;
     let namespace = bed.namespace("compacted").await;
     burst(&bed, &namespace, 3).await;
     all_ready(&bed, &namespace, 3).await;
@@ -132,19 +134,19 @@ async fn watches_that_cannot_go_on_list_anew_and_see_what_was_changed_meanwhile(
     let status: Value = serde_json::from_str(&revision("maintenance/status", "{}")).unwrap();
     let newest = status["header"]["revision"].as_str().unwrap().to_owned();
     revision("kv/compaction", &format!("{{\"revision\": \"{newest}\", \"physical\": true}}"));
-    // A new API server knows nothing that is older.
+    // A restarted API server has no older events in its watch cache.
     bed.part("stop", "apiserver");
     bed.part("start", "apiserver");
     proxy.set(Mode::Pass);
 
     bed.ready("ServiceIdentity", Some(&namespace), "new").await;
-    until("the lost Secret", || async {
-        bed.secret(&namespace, "service-0-mtls").await.ok_or_else(|| "it is not there".to_owned())
+    until("the deleted Secret to be issued again", || async {
+        bed.secret(&namespace, "service-0-mtls").await.ok_or_else(|| "it does not exist".to_owned())
     })
     .await;
     bed.condition("TopicPolicy", Some(&namespace), "service-1", "Ready", ("False", "IdentityNotFound")).await;
     let principal = format!("User:CN=service-1,OU={namespace},O=demo.credence.example");
-    assert_eq!(bed.acls(&principal).trim(), "", "the rights of a deleted identity are revoked");
+    assert_eq!(bed.acls(&principal).trim(), "", "the ACLs of a deleted identity are revoked");
     assert!(operator.metric("credence_watch_interruptions_total") > 0.0);
-    assert_eq!(operator.get("readyz"), "working\n", "it never stood down");
+    assert_eq!(operator.get("readyz"), "working\n", "the operator is still the leader");
 }

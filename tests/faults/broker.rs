@@ -1,4 +1,4 @@
-//! A broker that is away, slow, forgetful, or withdraws the operator's rights.
+//! A broker that is stopped, slow, loses answers, or withdraws the operator's rights.
 
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,14 @@ fn principal(namespace: &str, name: &str) -> String {
     format!("User:CN={name},OU={namespace},O=demo.credence.example")
 }
 
-pub async fn gone(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str) {
-    until(&format!("{kind} {name} to go"), || async {
+pub async fn wait_until_deleted(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str) {
+    until(&format!("{kind} {name} to be deleted"), || async {
         bed.get(kind, namespace, name).await.map_or(Ok(()), |left| Err(left.data["status"].to_string()))
     })
     .await;
 }
 
-/// A connection to the Kafka of the bed by another way.
+/// A `BrokerConnection` to the Kafka of the bed through another address.
 pub fn connection(name: &str, address: &str, secret: &str) -> Value {
     let spec = json!({
         "environment": "development",
@@ -44,7 +44,7 @@ pub fn on(broker: &str, policy: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_broker_that_stops_holds_up_what_needs_it_and_nothing_else() {
+async fn a_stopped_broker_delays_only_objects_that_need_it() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("stopped").await;
@@ -62,8 +62,11 @@ async fn a_broker_that_stops_holds_up_what_needs_it_and_nothing_else() {
     bed.apply(policy(&namespace, "new", "sandbox.new", publish("orders"))).await.unwrap();
     bed.condition("TopicPolicy", Some(&namespace), "new", "Ready", ("False", "BrokerUnreachable")).await;
     bed.delete("TopicPolicy", Some(&namespace), "deleted").await;
-    let pending = until("the wait to be told with its age", || async {
-        let object = bed.get("TopicPolicy", Some(&namespace), "deleted").await.expect("it waits for its rights to end");
+    let pending = until("the pending cleanup to be reported with its age", || async {
+        let object = bed
+            .get("TopicPolicy", Some(&namespace), "deleted")
+            .await
+            .expect("the deletion waits for its ACLs to be revoked");
         let status = object.data["status"].to_string();
         if status.contains("CleanupPending") { Ok(status) } else { Err(status) }
     })
@@ -76,25 +79,25 @@ async fn a_broker_that_stops_holds_up_what_needs_it_and_nothing_else() {
     bed.apply(identity(&namespace, "later", &["kafka"])).await.unwrap();
     let accepted = ("False", "BrokerUnreachable");
     bed.condition("ServiceIdentity", Some(&namespace), "later", "BrokerAccess", accepted).await;
-    assert!(bed.secret(&namespace, "later.kafka").await.is_some(), "its credential is made all the same");
+    assert!(bed.secret(&namespace, "later.kafka").await.is_some(), "its credential is issued anyway");
 
     bed.part("start", "kafka");
     bed.ready("TopicPolicy", Some(&namespace), "new").await;
     bed.ready("ServiceIdentity", Some(&namespace), "later").await;
-    gone(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
+    wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
     let acls = bed.acls(&principal(&namespace, "orders"));
     assert!(
         acls.contains("sandbox.kept") && acls.contains("sandbox.new") && !acls.contains("sandbox.deleted"),
         "{acls}"
     );
     let after = bed.get("TopicPolicy", Some(&namespace), "kept").await.unwrap();
-    assert_eq!(after.metadata.resource_version, kept.metadata.resource_version, "what is in force was left alone");
+    assert_eq!(after.metadata.resource_version, kept.metadata.resource_version, "an active policy is not written");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_lost_after_the_change_was_made_loses_nothing() {
+async fn a_lost_answer_of_the_broker_leaves_no_wrong_acl() {
     let bed = Bed::open().await;
-    // The comparison with the broker must not come in between.
+    // The periodic comparison with the broker must not interfere.
     let _operator = Operator::start(&bed, &["--broker-resync-seconds", "3600"], &[]).await;
     let namespace = bed.namespace("lost").await;
     let (proxy, broker) = (Proxy::to(bed.env("KAFKA_BOOTSTRAP")).await, unique("lost"));
@@ -108,7 +111,7 @@ async fn an_answer_that_is_lost_after_the_change_was_made_loses_nothing() {
     bed.apply(on(&broker, policy(&namespace, "orders", "sandbox.lost", publish("orders")))).await.unwrap();
     interrupted().await;
     let acls = bed.acls(&orders);
-    assert!(acls.contains("operation=WRITE"), "Kafka did it, and nobody was told: {acls}");
+    assert!(acls.contains("operation=WRITE"), "Kafka made the change and its answer was lost: {acls}");
     proxy.set(Mode::Pass);
     bed.ready("TopicPolicy", Some(&namespace), "orders").await;
     bed.ready("BrokerConnection", None, &broker).await;
@@ -116,16 +119,16 @@ async fn an_answer_that_is_lost_after_the_change_was_made_loses_nothing() {
     proxy.set(Mode::LoseAnswers);
     bed.delete("TopicPolicy", Some(&namespace), "orders").await;
     interrupted().await;
-    assert_eq!(bed.acls(&orders).trim(), "", "Kafka did it, and nobody was told");
+    assert_eq!(bed.acls(&orders).trim(), "", "Kafka made the change and its answer was lost");
     proxy.set(Mode::Pass);
-    gone(&bed, "TopicPolicy", Some(&namespace), "orders").await;
+    wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), "orders").await;
     assert_eq!(bed.acls(&orders).trim(), "");
     bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
     bed.delete("BrokerConnection", None, &broker).await;
 }
 
 #[tokio::test]
-async fn a_slow_broker_that_loses_connections_is_caught_up_with() {
+async fn objects_get_ready_with_a_slow_unreliable_broker() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("slow").await;
@@ -151,14 +154,14 @@ async fn a_slow_broker_that_loses_connections_is_caught_up_with() {
     }
     for name in &names {
         bed.delete("TopicPolicy", Some(&namespace), name).await;
-        gone(&bed, "TopicPolicy", Some(&namespace), name).await;
+        wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), name).await;
         bed.delete("ServiceIdentity", Some(&namespace), name).await;
     }
     bed.delete("BrokerConnection", None, &broker).await;
 }
 
 #[tokio::test]
-async fn an_operator_without_the_right_to_alter_says_so_and_calls_nothing_ready_that_is_not() {
+async fn a_missing_alter_right_is_reported_and_nothing_is_ready() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("rights").await;
@@ -174,17 +177,17 @@ async fn an_operator_without_the_right_to_alter_says_so_and_calls_nothing_ready_
     };
 
     right("remove", "Alter");
-    let told = bed.condition("BrokerConnection", None, "kafka", "Authorized", ("False", "BrokerRefused")).await;
-    assert!(told.data["status"].to_string().contains("lacks Alter"), "{}", told.data["status"]);
-    let connected = told.data["status"]["conditions"].as_array().unwrap();
-    assert!(connected.iter().any(|it| it["type"] == "Connected" && it["status"] == "True"), "it does answer");
+    let reported = bed.condition("BrokerConnection", None, "kafka", "Authorized", ("False", "BrokerRefused")).await;
+    assert!(reported.data["status"].to_string().contains("lacks Alter"), "{}", reported.data["status"]);
+    let connected = reported.data["status"]["conditions"].as_array().unwrap();
+    assert!(connected.iter().any(|it| it["type"] == "Connected" && it["status"] == "True"), "the broker is connected");
     bed.apply(policy(&namespace, "after", "sandbox.after", publish("orders"))).await.unwrap();
     let failed = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "GrantsFailed")).await;
     assert!(failed.data["status"].to_string().contains("Alter"), "{}", failed.data["status"]);
     assert_eq!(failed.data["status"]["grants"][0]["state"], "Failed");
     bed.delete("TopicPolicy", Some(&namespace), "deleted").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let waits = bed.get("TopicPolicy", Some(&namespace), "deleted").await.expect("its rights are still there");
+    let waits = bed.get("TopicPolicy", Some(&namespace), "deleted").await.expect("its ACLs still exist");
     assert!(waits.data["status"].to_string().contains("CleanupPending"), "{}", waits.data["status"]);
     bed.ready("TopicPolicy", Some(&namespace), "before").await;
 
@@ -194,11 +197,11 @@ async fn an_operator_without_the_right_to_alter_says_so_and_calls_nothing_ready_
     right("add", "Alter");
     bed.ready("BrokerConnection", None, "kafka").await;
     bed.ready("TopicPolicy", Some(&namespace), "after").await;
-    gone(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
+    wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), "deleted").await;
 }
 
 #[tokio::test]
-async fn a_credential_of_the_operator_that_expires_is_named_and_its_successor_taken_up() {
+async fn an_expired_operator_credential_is_reported_and_replaced() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let (namespace, name) = (bed.namespace("expires").await, unique("expires"));
@@ -213,18 +216,18 @@ async fn a_credential_of_the_operator_that_expires_is_named_and_its_successor_ta
     let object = bed.get("BrokerConnection", None, &name).await.unwrap();
     let at = Timestamp::from_second(expires).unwrap().to_string();
     assert_eq!(object.data["status"]["credentialExpiresAt"], at.as_str());
-    let told = bed.condition("BrokerConnection", None, &name, "Ready", ("False", "AdminSecretInvalid")).await;
-    assert!(told.data["status"].to_string().contains(&format!("expired at {at}")), "{}", told.data["status"]);
+    let reported = bed.condition("BrokerConnection", None, &name, "Ready", ("False", "AdminSecretInvalid")).await;
+    assert!(reported.data["status"].to_string().contains(&format!("expired at {at}")), "{}", reported.data["status"]);
 
     proxy.cut(Mode::Pass).await;
     bed.apply(topic("after")).await.unwrap();
-    let told = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "LoginRefused")).await;
-    assert!(told.data["status"].to_string().contains("the operator's own"), "{}", told.data["status"]);
+    let reported = bed.condition("TopicPolicy", Some(&namespace), "after", "Ready", ("False", "LoginRefused")).await;
+    assert!(reported.data["status"].to_string().contains("the operator's own"), "{}", reported.data["status"]);
     bed.ready("TopicPolicy", Some(&namespace), "before").await;
-    // What clients hold is renewed all the same.
+    // Credentials of clients are still renewed.
     bed.delete("Secret", Some(&namespace), &format!("orders.{name}")).await;
     until("the credential of the client", || async {
-        bed.secret(&namespace, &format!("orders.{name}")).await.ok_or_else(|| "it is gone".to_owned())
+        bed.secret(&namespace, &format!("orders.{name}")).await.ok_or_else(|| "it does not exist".to_owned())
     })
     .await;
 
@@ -234,12 +237,12 @@ async fn a_credential_of_the_operator_that_expires_is_named_and_its_successor_ta
     bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
     for topic in ["before", "after"] {
         bed.delete("TopicPolicy", Some(&namespace), topic).await;
-        gone(&bed, "TopicPolicy", Some(&namespace), topic).await;
+        wait_until_deleted(&bed, "TopicPolicy", Some(&namespace), topic).await;
     }
     bed.delete("BrokerConnection", None, &name).await;
 }
 
-/// A credential of the operator's principal that is valid until then.
+/// A credential of the operator's principal with this expiry.
 fn admin_secret(bed: &Bed, name: &str, expires: i64) -> Value {
     let read = |file: &str| std::fs::read_to_string(format!("{}/pki/{file}", bed.env("BED_DIR"))).unwrap();
     let authority = read("kafka-ca.crt");

@@ -1,4 +1,4 @@
-//! A clock that is set while the operator runs.
+//! A wall clock that is changed while the operator runs.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::bed::{Bed, identity, manifest, run, until};
 use crate::operator::Operator;
 
-/// The library that lets a process see another time, installed where it is missing.
+/// The library that changes the time for one process; installed if it is missing.
 fn fake_time() -> String {
     let find = || {
         let (_, found) = run("sh", &["-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"], "");
@@ -20,15 +20,15 @@ fn fake_time() -> String {
             run("apt-get", &["install", "--yes", "--no-install-recommends", "faketime"], "");
             find()
         })
-        .expect("libfaketime is needed to set the clock of one process: install the package faketime")
+        .expect("libfaketime is needed to change the clock of one process: install the package faketime")
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_an_hour_forward_and_back_leaves_no_certificate_out_of_date() {
+async fn a_clock_jump_leaves_no_certificate_out_of_date() {
     let bed = Bed::open().await;
     let (library, clock) = (fake_time(), format!("{}/clock", bed.env("BED_DIR")));
     let set = |offset: &str| {
-        // Whole or not at all: the process reads it at any moment.
+        // Atomically, since the process can read the file at any moment.
         std::fs::write(format!("{clock}.new"), offset).unwrap();
         std::fs::rename(format!("{clock}.new"), &clock).unwrap();
     };
@@ -48,7 +48,7 @@ async fn a_clock_that_jumps_an_hour_forward_and_back_leaves_no_certificate_out_o
     let issued = |at: Timestamp| {
         let (bed, namespace) = (&bed, namespace.as_str());
         async move {
-            until("a certificate of the new time", || async {
+            until("a certificate that is valid at the new time", || async {
                 let object = bed.ready("ServiceIdentity", Some(namespace), "orders").await;
                 let issued = object.data["status"]["certificate"]["issuedAt"].as_str().unwrap_or_default();
                 let issued: Timestamp = issued.parse().unwrap_or_default();
@@ -64,13 +64,13 @@ async fn a_clock_that_jumps_an_hour_forward_and_back_leaves_no_certificate_out_o
     issued(Timestamp::now() + SignedDuration::from_hours(1)).await;
     set("+0");
     issued(Timestamp::now()).await;
-    // It settles, and the lease was never in doubt.
+    // It becomes idle, and it has kept the lease.
     tokio::time::sleep(Duration::from_secs(7)).await;
     let certificates = operator.metric("credence_certificates_issued_total");
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(
         (operator.metric("credence_certificates_issued_total") - certificates).abs() < 0.5,
-        "nothing goes on and on"
+        "the operator becomes idle"
     );
     assert_eq!(operator.get("readyz"), "working\n");
 }

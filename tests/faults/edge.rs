@@ -1,4 +1,4 @@
-//! Edges under fault: two that race, a Redis that goes, keys that turn under load.
+//! Faults of the edge: competing replicas, a Redis outage, key rotation under load, and outages of its broker.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::TcpListener;
@@ -21,7 +21,7 @@ use crate::bed::{Bed, OPERATOR, identity, manifest, policy, run, until, with};
 use crate::hooks::{Sender, Target, endpoint, signed, signing_key, tls};
 use crate::operator::Operator;
 
-/// Another replica of the edge: the program of the bed with the bed's arguments, under another name.
+/// Another replica of the edge: the bed's program and arguments, with another identity.
 struct Replica {
     child: Child,
     url: String,
@@ -50,7 +50,7 @@ impl Replica {
             .unwrap();
         let replica = Self { child, url: format!("https://localhost:{port}"), name: name.to_owned() };
         let ready = format!("http://127.0.0.1:{metrics}/readyz");
-        until("the replica to work", || async {
+        until("the replica to be ready", || async {
             let (ok, answer) = run("curl", &["--silent", "--fail", &ready], "");
             if ok { Ok(()) } else { Err(answer) }
         })
@@ -66,7 +66,7 @@ impl Drop for Replica {
     }
 }
 
-/// An endpoint that is served and remembers in Redis.
+/// Creates an endpoint with its delivery history in Redis, waits until it is served, and returns its path.
 async fn served(bed: &Bed, namespace: &str, target: &Target) -> String {
     let mut object = endpoint(namespace, "payments", target, json!({"standardWebhooks": {}}));
     object["spec"]["replay"] = json!({"store": "Redis"});
@@ -76,18 +76,18 @@ async fn served(bed: &Bed, namespace: &str, target: &Target) -> String {
     format!("/{namespace}/payments")
 }
 
-/// How often each delivery was given to a target.
+/// How many times a target received each delivery.
 fn deliveries(target: &Target) -> HashMap<String, usize> {
     let mut times = HashMap::new();
-    for (headers, _) in target.parcels.lock().unwrap().iter() {
+    for (headers, _) in target.received.lock().unwrap().iter() {
         *times.entry(headers["idempotency-key"].to_str().unwrap().to_owned()).or_insert(0) += 1;
     }
     times
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_replicas_that_race_for_a_delivery_accept_it_once() {
-    // One of them takes Redis away.
+async fn two_replicas_accept_the_same_delivery_once() {
+    // Another test stops Redis.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("race").await;
@@ -106,7 +106,7 @@ async fn two_replicas_that_race_for_a_delivery_accept_it_once() {
         assert_eq!(answers, [200, 409], "{id}");
     }
     let times = deliveries(&target);
-    assert!(times.len() == 1000 && times.values().all(|times| *times == 1), "each once");
+    assert!(times.len() == 1000 && times.values().all(|times| *times == 1), "each delivery is accepted once");
 
     bed.apply(endpoint(&namespace, "alone", &target, json!({"standardWebhooks": {}}))).await.unwrap();
     let ready = bed.ready("WebhookEndpoint", Some(&namespace), "alone").await;
@@ -115,8 +115,8 @@ async fn two_replicas_that_race_for_a_delivery_accept_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_redis_is_away_deliveries_are_refused_and_none_is_lost_or_doubled() {
-    // One of them takes Redis away.
+async fn a_redis_outage_loses_and_repeats_no_delivery() {
+    // Another test stops Redis.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("redis").await;
@@ -132,7 +132,7 @@ async fn while_redis_is_away_deliveries_are_refused_and_none_is_lost_or_doubled(
             let (mut sent, mut refused) = (0, 0);
             while began.elapsed() < Duration::from_secs(12) {
                 let id = format!("msg_{worker}_{sent}");
-                // Every sender tries again until its delivery is taken.
+                // Every sender retries until its delivery is accepted.
                 while sender.send(&path, &key, &id, "{}").await.unwrap() == StatusCode::SERVICE_UNAVAILABLE {
                     refused += 1;
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -147,7 +147,7 @@ async fn while_redis_is_away_deliveries_are_refused_and_none_is_lost_or_doubled(
     tokio::time::sleep(Duration::from_secs(3)).await;
     let stopped = deliveries(&target).len();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(deliveries(&target).len(), stopped, "nothing is accepted while nobody can say whether it is new");
+    assert_eq!(deliveries(&target).len(), stopped, "nothing is accepted while replays cannot be detected");
     bed.part("start", "redis");
     let (mut sent, mut refused) = (0, 0);
     while let Some(ended) = senders.join_next().await {
@@ -156,14 +156,14 @@ async fn while_redis_is_away_deliveries_are_refused_and_none_is_lost_or_doubled(
         refused += refusals;
     }
     let times = deliveries(&target);
-    assert!(refused > 0, "it was noticed");
-    assert_eq!(times.len(), sent, "none is lost");
-    assert!(times.values().all(|times| *times == 1), "none came twice");
+    assert!(refused > 0, "deliveries were refused during the outage");
+    assert_eq!(times.len(), sent, "no delivery is lost");
+    assert!(times.values().all(|times| *times == 1), "no delivery reached the target twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_turn_under_load_and_no_rightly_signed_delivery_is_refused() {
-    // One of them takes Redis away.
+async fn key_rotation_under_load_refuses_no_valid_delivery() {
+    // Another test stops Redis.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("load").await;
@@ -171,7 +171,7 @@ async fn keys_turn_under_load_and_no_rightly_signed_delivery_is_refused() {
     let path = served(&bed, &namespace, &target).await;
     let first = signing_key(&bed, &namespace, "payments").await;
     let sender = Sender::new(&bed, bed.env("EDGE_URL"));
-    let (told, known) = tokio::sync::watch::channel(first.clone());
+    let (announce, known) = tokio::sync::watch::channel(first.clone());
     let mut senders = JoinSet::new();
     for worker in 0..4_u64 {
         let (sender, path, mut known) = (sender.clone(), path.clone(), known.clone());
@@ -184,7 +184,7 @@ async fn keys_turn_under_load_and_no_rightly_signed_delivery_is_refused() {
                     if next.is_empty() {
                         return sent;
                     }
-                    // At some moment within the overlap, another one for every sender.
+                    // Each sender switches keys at a different moment within the overlap.
                     let until = Instant::now() + Duration::from_millis(500 + 1000 * worker + fastrand::u64(0..1000));
                     while Instant::now() < until {
                         sent = send(&sender, &path, &key, worker, sent).await;
@@ -202,29 +202,29 @@ async fn keys_turn_under_load_and_no_rightly_signed_delivery_is_refused() {
             "credentials": {"overlap": "8s"},
             "issuedBefore": (Timestamp::now() + SignedDuration::from_secs(1)).to_string(),
         });
-        bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", order)).await.unwrap();
-        let next = until("another key", || async {
+        bed.apply(manifest("RotationPolicy", Some(&namespace), "rotate", order)).await.unwrap();
+        let next = until("a new key", || async {
             let key = signing_key(&bed, &namespace, "payments").await;
             if key == before { Err(format!("round {round}")) } else { Ok(key) }
         })
         .await;
-        told.send(next.clone()).unwrap();
+        announce.send(next.clone()).unwrap();
         before = next;
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
-    told.send(String::new()).unwrap();
+    announce.send(String::new()).unwrap();
     let sent: u64 = senders.join_all().await.into_iter().sum();
     let times = deliveries(&target);
-    assert_eq!(u64::try_from(times.len()).unwrap(), sent, "none was lost");
+    assert_eq!(u64::try_from(times.len()).unwrap(), sent, "no delivery is lost");
     let found = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
-    assert_eq!(found.metadata.generation, Some(1), "turning keys changes no spec");
+    assert_eq!(found.metadata.generation, Some(1), "rotating keys does not change the spec");
     assert_eq!(found.data["status"]["keys"].as_array().map(Vec::len), Some(1), "{}", found.data["status"]["keys"]);
     let state: &Value = &found.data["status"]["keys"][0]["state"];
     assert_eq!(state, "Active");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_route_is_withdrawn_although_its_endpoint_went_while_nobody_looked() {
+async fn a_route_is_withdrawn_after_an_unobserved_deletion() {
     let bed = Bed::open().await;
     let mut operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("unguarded").await;
@@ -238,7 +238,7 @@ async fn a_route_is_withdrawn_although_its_endpoint_went_while_nobody_looked() {
     bed.delete("WebhookEndpoint", Some(&namespace), "payments").await;
     let wrong = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let answer = sender.send(&path, wrong, "msg_1", "{}").await.unwrap();
-    assert_eq!(answer, StatusCode::FORBIDDEN, "the edge goes on with what it has");
+    assert_eq!(answer, StatusCode::FORBIDDEN, "the edge continues with its stored routes");
     operator.spawn();
     until("the route to be withdrawn", || async {
         let answer = sender.send(&path, wrong, "msg_1", "{}").await.unwrap();
@@ -253,8 +253,8 @@ async fn send(sender: &Sender, path: &str, key: &str, worker: u64, sent: u64) ->
     sent + 1
 }
 
-/// The serial number of the certificate that the edge shows, as OpenSSL sees it.
-fn shown(bed: &Bed) -> String {
+/// The serial number of the certificate that the edge presents, read with OpenSSL.
+fn presented_serial(bed: &Bed) -> String {
     let server = bed.env("EDGE_URL").strip_prefix("https://").unwrap();
     let script = format!("openssl s_client -connect {server} </dev/null 2>/dev/null | openssl x509 -noout -serial");
     let (ok, serial) = run("sh", &["-c", &script], "");
@@ -263,14 +263,14 @@ fn shown(bed: &Bed) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_certificate_of_the_edge_is_renewed_and_no_connection_breaks() {
+async fn renewing_the_edge_certificate_breaks_no_connection() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("renewed").await;
     let target = Target::start().await;
     let path = served(&bed, &namespace, &target).await;
     let key = signing_key(&bed, &namespace, "payments").await;
-    // One connection, which is kept over the change.
+    // One connection that stays open during the renewal.
     let port = bed.env("EDGE_URL").rsplit_once(':').unwrap().1.parse().unwrap();
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
@@ -280,24 +280,24 @@ async fn the_certificate_of_the_edge_is_renewed_and_no_connection_breaks() {
     let answer = kept.send_request(signed(&path, &key, "msg_first", "{}")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     kept.ready().await.unwrap();
-    let before = shown(&bed);
+    let before = presented_serial(&bed);
     let order = json!({
         "targets": [{"kind": "ServiceIdentity", "name": "edge"}],
         "issuedBefore": (Timestamp::now() + SignedDuration::from_secs(1)).to_string(),
     });
     bed.apply(manifest("RotationPolicy", Some("credence-edge"), "renew-edge", order)).await.unwrap();
     let (began, mut sent) = (Instant::now(), 0);
-    while shown(&bed) == before {
-        assert!(began.elapsed() < Duration::from_secs(30), "the edge still shows {before}");
+    while presented_serial(&bed) == before {
+        assert!(began.elapsed() < Duration::from_secs(30), "the edge still presents {before}");
         sent = send(&Sender::new(&bed, bed.env("EDGE_URL")), &path, &key, 1, sent).await;
     }
     let answer = kept.send_request(signed(&path, &key, "msg_last", "{}")).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK, "on the connection of before");
-    assert!(sent > 0 && deliveries(&target).len() as u64 == sent + 2, "each was delivered");
+    assert_eq!(answer.status(), StatusCode::OK, "on the connection from before the renewal");
+    assert!(sent > 0 && deliveries(&target).len() as u64 == sent + 2, "every delivery reached the target");
     bed.delete("RotationPolicy", Some("credence-edge"), "renew-edge").await;
 }
 
-/// Has the account of the identity renewed, and waits until the edge has the new credential.
+/// Renews the account of the identity, and waits until the edge has the new credential.
 async fn renew_account(bed: &Bed, namespace: &str) {
     let ready = bed.ready("WebhookEndpoint", Some(namespace), "payments").await;
     let route = format!("route-{}", ready.metadata.uid.unwrap());
@@ -316,8 +316,8 @@ async fn renew_account(bed: &Bed, namespace: &str) {
         "targets": [{"kind": "ServiceIdentity"}],
         "issuedBefore": (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1)).to_string(),
     });
-    bed.apply(manifest("RotationPolicy", Some(namespace), "turn", order)).await.unwrap();
-    until("the edge to have the credential that was renewed", || async {
+    bed.apply(manifest("RotationPolicy", Some(namespace), "rotate", order)).await.unwrap();
+    until("the edge to have the renewed credential", || async {
         let (now, given) = credential().await;
         if now != before && now == given { Ok(()) } else { Err("not yet".to_owned()) }
     })
@@ -325,8 +325,8 @@ async fn renew_account(bed: &Bed, namespace: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_goes_away_and_a_route_that_changes_lose_no_record() {
-    // It takes Kafka away.
+async fn a_broker_outage_and_a_route_change_lose_no_record() {
+    // This test stops Kafka.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("records").await;
@@ -360,7 +360,7 @@ async fn a_broker_that_goes_away_and_a_route_that_changes_lose_no_record() {
             let (mut sent, mut failed) = (BTreeSet::new(), BTreeSet::new());
             while !*stopped.borrow() {
                 let id = format!("msg_{worker}_{}", sent.len());
-                // Every sender tries again until its delivery is taken.
+                // Every sender retries until its delivery is accepted.
                 loop {
                     let status = sender.send(&path, &key, &id, "{}").await.unwrap().as_u16();
                     if status == 200 {
@@ -383,7 +383,7 @@ async fn a_broker_that_goes_away_and_a_route_that_changes_lose_no_record() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
     let failed = |line: &&str| line.contains(&namespace) && line.contains("Failed");
-    assert_eq!(log.lines().find(failed), None, "a route and a credential that change are nobody's trouble");
+    assert_eq!(log.lines().find(failed), None, "a changed route or credential fails no delivery");
     let kafka = std::fs::read_to_string(format!("{}/pids/kafka", bed.env("BED_DIR"))).unwrap();
     let signal = |signal| {
         let (ok, output) = run("kill", &[signal, kafka.split_whitespace().next().unwrap()], "");
@@ -403,14 +403,14 @@ async fn a_broker_that_goes_away_and_a_route_that_changes_lose_no_record() {
         sent.extend(own);
         failed.extend(failures);
     }
-    assert_eq!(failed, BTreeSet::from([502, 504]), "both were noticed, and nothing else");
+    assert_eq!(failed, BTreeSet::from([502, 504]), "only the outages failed deliveries");
     let arguments = ["--topic", &topic, "--from-beginning", "--timeout-ms", "10000"];
     let print = ["--formatter-property", "print.key=true", "--formatter-property", "print.value=false"];
     let read = bed.kafka("kafka-console-consumer", &[&arguments[..], &print].concat());
     let keys: Vec<String> = read.lines().filter(|line| line.starts_with("msg_")).map(ToOwned::to_owned).collect();
     let times = keys.len();
     let keys: BTreeSet<String> = keys.into_iter().collect();
-    assert_eq!(keys.symmetric_difference(&sent).collect::<Vec<_>>(), Vec::<&String>::new(), "none is lost");
-    // What was under way may have come twice, once for each attempt that nobody answered.
+    assert_eq!(keys.symmetric_difference(&sent).collect::<Vec<_>>(), Vec::<&String>::new(), "no delivery is lost");
+    // Deliveries in progress may be written twice, once for each attempt without a response.
     assert!(times - keys.len() <= 100, "{times} records of {} deliveries", keys.len());
 }

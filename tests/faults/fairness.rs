@@ -1,4 +1,4 @@
-//! What is broken does not hold up what is not: told by how long the good one takes beside the broken ones.
+//! Broken objects do not delay others: measured by how long a new object takes next to broken ones.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::broker::{connection, on};
 use crate::operator::Operator;
 use crate::proxy::{Mode, Proxy};
 
-/// Applies many manifests, many at a time.
+/// Applies many manifests concurrently.
 async fn apply_all(bed: &Bed, manifests: Vec<Value>) {
     let applied = stream::iter(manifests.into_iter().map(|manifest| bed.apply(manifest))).buffer_unordered(32);
     applied.for_each(|result| async { _ = result.unwrap() }).await;
@@ -34,7 +34,7 @@ async fn policy_takes(bed: &Bed, namespace: &str, name: &str) -> Duration {
 }
 
 #[tokio::test]
-async fn a_broker_that_hangs_delays_no_certificate_and_no_other_broker() {
+async fn a_hanging_broker_delays_no_certificate_or_other_broker() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let (namespace, broker) = (bed.namespace("hangs").await, unique("hangs"));
@@ -53,14 +53,17 @@ async fn a_broker_that_hangs_delays_no_certificate_and_no_other_broker() {
         held.push(on(&broker, policy(&namespace, &name, &format!("sandbox.{name}"), grants)));
     }
     apply_all(&bed, held).await;
-    let beside =
-        (identity_takes(&bed, &namespace, "good", &["kafka"]).await, policy_takes(&bed, &namespace, "beside").await);
+    let delayed =
+        (identity_takes(&bed, &namespace, "good", &["kafka"]).await, policy_takes(&bed, &namespace, "delayed").await);
     let certificate = identity_takes(&bed, &namespace, "certificate", &[]).await;
-    println!("identity {:?} alone, {:?} beside; policy {:?} and {:?}", alone.0, beside.0, alone.1, beside.1);
-    for (what, took) in [("identity", beside.0), ("policy", beside.1), ("certificate", certificate)] {
-        assert!(took < Duration::from_secs(3), "{what}: {took:?} beside a broker that hangs");
+    println!(
+        "identity {:?} alone, {:?} next to a hanging broker; policy {:?} and {:?}",
+        alone.0, delayed.0, alone.1, delayed.1
+    );
+    for (what, took) in [("identity", delayed.0), ("policy", delayed.1), ("certificate", certificate)] {
+        assert!(took < Duration::from_secs(3), "{what}: {took:?} next to a hanging broker");
     }
-    // The held ones have their certificates too, and say what they wait for.
+    // Objects of the hanging broker have their certificates too, and report the broker.
     bed.condition("ServiceIdentity", Some(&namespace), "held-99", "CredentialsIssued", ("True", "Issued")).await;
     bed.condition("BrokerConnection", None, &broker, "Ready", ("False", "BrokerUnreachable")).await;
     bed.condition("TopicPolicy", Some(&namespace), "held-99", "Ready", ("False", "BrokerUnreachable")).await;
@@ -68,12 +71,12 @@ async fn a_broker_that_hangs_delays_no_certificate_and_no_other_broker() {
     bed.ready("TopicPolicy", Some(&namespace), "held-99").await;
     bed.ready("ServiceIdentity", Some(&namespace), "held-99").await;
     bed.delete("Namespace", None, &namespace).await;
-    crate::broker::gone(&bed, "Namespace", None, &namespace).await;
+    crate::broker::wait_until_deleted(&bed, "Namespace", None, &namespace).await;
     bed.delete("BrokerConnection", None, &broker).await;
 }
 
 #[tokio::test]
-async fn a_thousand_broken_objects_of_one_namespace_do_not_delay_the_good_one_of_another() {
+async fn broken_objects_do_not_delay_another_namespace() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let (crowd, namespace) = (bed.namespace("crowd").await, bed.namespace("good").await);
@@ -99,12 +102,12 @@ async fn a_thousand_broken_objects_of_one_namespace_do_not_delay_the_good_one_of
         slowest
     };
     let ((), slowest) = tokio::join!(applying, measuring);
-    println!("{alone:?} alone, {slowest:?} at most beside a thousand broken ones");
-    assert!(slowest < Duration::from_secs(3), "{slowest:?} beside a thousand broken ones");
+    println!("{alone:?} alone, at most {slowest:?} next to a thousand broken objects");
+    assert!(slowest < Duration::from_secs(3), "{slowest:?} next to a thousand broken objects");
     for (name, reason) in [("broken-998", "TrustDomainNotReady"), ("broken-999", "TrustDomainNotFound")] {
         bed.condition("ServiceIdentity", Some(&crowd), name, "Ready", ("False", reason)).await;
     }
     bed.delete("Namespace", None, &crowd).await;
-    crate::broker::gone(&bed, "Namespace", None, &crowd).await;
+    crate::broker::wait_until_deleted(&bed, "Namespace", None, &crowd).await;
     bed.delete("TrustDomain", None, &domain).await;
 }

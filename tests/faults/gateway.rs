@@ -1,5 +1,5 @@
-//! An HTTP gateway in front of the API server that can refuse: the operator comes in without a credential, and the
-//! gateway asks the API server with the operator's own.
+//! An HTTP gateway in front of the API server that can refuse requests. The operator connects without a credential, and
+//! the gateway uses the operator's credential towards the API server.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use tokio::task::JoinHandle;
 
 use crate::bed::Bed;
 
-/// Which answer every so manieth request gets instead of its own: the status, and one in how many.
+/// The status of refused requests, and that one in how many requests is refused.
 pub type Refusal = Option<(u16, u64)>;
 
 pub struct Gateway {
-    /// A kubeconfig that leads through it.
+    /// A kubeconfig that points to the gateway.
     pub kubeconfig: String,
     refusal: Arc<watch::Sender<Refusal>>,
     serving: JoinHandle<()>,
@@ -76,11 +76,12 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 4 << 20).await.unwrap();
-    let mut asked = axum::http::Request::builder().method(head.method).uri(head.uri.path_and_query().unwrap().as_str());
+    let mut forwarded =
+        axum::http::Request::builder().method(head.method).uri(head.uri.path_and_query().unwrap().as_str());
     for (name, value) in head.headers.iter().filter(|(name, _)| !["host", "content-length"].contains(&name.as_str())) {
-        asked = asked.header(name, value);
+        forwarded = forwarded.header(name, value);
     }
-    match shared.client.send(asked.body(kube::client::Body::from(body.to_vec())).unwrap()).await {
+    match shared.client.send(forwarded.body(kube::client::Body::from(body.to_vec())).unwrap()).await {
         Ok(answer) => answer.map(Body::new),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }

@@ -1,4 +1,4 @@
-//! The operator is killed again and again in the middle of its work, and loses nothing of it.
+//! The operator is killed repeatedly during its work, and the cluster and the broker still converge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, sleep_until};
 
 use crate::bed::{Bed, identity, manifest, policy, self_signed, unique, until, with};
+use crate::expected::{FOREIGN, SYSTEM, differences};
 use crate::judges;
-use crate::ledger::{FOREIGN, SYSTEM, differences};
 use crate::operator::Operator;
 
-/// How many identities, and how many policies, may be in a namespace at once.
+/// The maximum number of identities, and of policies, in a namespace.
 const POOL: usize = 8;
-/// How long all may take to come about after the last kill.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long convergence may take after the last kill.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[tokio::test]
-async fn the_operator_is_killed_again_and_again_and_everything_converges() {
+async fn everything_converges_after_repeated_operator_kills() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let kills = number("CREDENCE_KILLS").unwrap_or(5);
     let seed = number("CREDENCE_SEED").unwrap_or_else(|| Timestamp::now().as_millisecond().unsigned_abs());
@@ -40,24 +40,24 @@ async fn the_operator_is_killed_again_and_again_and_everything_converges() {
         }
     };
     tokio::join!(killing, carry_out(&bed, steps));
-    // Whatever it has in hand now, no change will remind its successor of.
+    // The work in progress now must be resumed without another change to trigger it.
     operator.kill();
     operator.spawn();
     let began = Instant::now();
     let mut left = differences(&bed, &world).await;
     while !left.is_empty() {
-        assert!(began.elapsed() < PATIENCE, "seed {seed}, in vain for {PATIENCE:?}:\n{}", left.join("\n"));
+        assert!(began.elapsed() < TIMEOUT, "seed {seed}: not converged after {TIMEOUT:?}:\n{}", left.join("\n"));
         sleep(Duration::from_millis(500)).await;
         left = differences(&bed, &world).await;
     }
-    println!("everything as planned after {:?}", began.elapsed());
-    // Nor does it fall apart when the broker is compared with the policies once more.
+    println!("converged after {:?}", began.elapsed());
+    // It stays so after the next comparison of the broker with the policies.
     sleep(Duration::from_secs(6)).await;
-    assert_eq!(differences(&bed, &world).await, [] as [String; 0], "seed {seed}: it does not stay so");
+    assert_eq!(differences(&bed, &world).await, [] as [String; 0], "seed {seed}: the state did not stay converged");
     world.end(&bed).await;
 }
 
-/// What is done to the cluster.
+/// A change to the cluster.
 enum Step {
     Apply(Value),
     Delete(Value),
@@ -78,7 +78,7 @@ async fn carry_out(bed: &Bed, steps: Vec<(Duration, Step)>) {
             Step::Delete(manifest) => {
                 let [kind, name] = [&manifest["kind"], &manifest["metadata"]["name"]].map(|it| it.as_str().unwrap());
                 let namespace = manifest["metadata"]["namespace"].as_str();
-                // With its version: without, the API server passes over a finalizer that comes while it is deleting.
+                // With its version: otherwise the API server can miss a finalizer that is added during the deletion.
                 let found = bed.get(kind, namespace, name).await.and_then(|found| found.metadata.resource_version);
                 let preconditions = found.map(|it| Preconditions { resource_version: Some(it), uid: None });
                 let params = DeleteParams { preconditions, ..DeleteParams::default() };
@@ -90,31 +90,31 @@ async fn carry_out(bed: &Bed, steps: Vec<(Duration, Step)>) {
                 bed.apply(manifest("RotationPolicy", Some(&namespace), "order", spec)).await.map(drop)
             }
         };
-        // What is to be deleted may not be there, and a namespace that is going takes nothing new.
+        // Objects to delete may not exist, and a namespace that is being deleted accepts no new objects.
         let tolerated = |error: &String| ["NotFound", "Conflict", "Forbidden"].iter().any(|it| error.contains(it));
         assert!(done.as_ref().err().is_none_or(tolerated), "{done:?}");
     }
 }
 
-/// Everything that the test is about.
+/// The namespaces, trust domains and foreign objects of the test.
 pub struct World {
-    /// The third is deleted half way, and the fourth comes in its place.
+    /// The third is deleted halfway, and the fourth replaces it.
     pub namespaces: [String; 4],
-    /// One that Kafka trusts and that was there before, one whose bundle finds its name taken, and another.
+    /// The existing one that Kafka trusts, one whose bundle name is taken in a namespace, and a third.
     pub domains: [String; 3],
-    /// A right that somebody else gave to an identity.
+    /// A foreign ACL for an identity.
     pub foreign: String,
-    /// The versions of what must not change.
+    /// The versions of objects that must not change.
     pub untouched: BTreeSet<String>,
 }
 
 impl World {
-    /// Namespaces, and what others have put in the operator's way.
+    /// Creates namespaces and foreign objects.
     async fn make(bed: &Bed) -> Self {
         let here = bed.namespace("kills").await;
         let namespaces = [here.clone(), bed.namespace("kills").await, bed.namespace("kills").await, unique("kills")];
         let domains = ["demo".to_owned(), unique("kills"), unique("kills")];
-        let foreign = judges::theirs(bed, &["--add"], &here);
+        let foreign = judges::foreign_acl(bed, &["--add"], &here);
         let mut world = Self { namespaces, domains, foreign, untouched: BTreeSet::new() };
         for (kind, name) in [("Secret", format!("{FOREIGN}-mtls")), ("ConfigMap", world.taken())] {
             bed.apply(plain(kind, json!({"name": name, "namespace": here}))).await.unwrap();
@@ -124,15 +124,16 @@ impl World {
         world
     }
 
-    /// Some twenty steps a second for as long as the operator is being killed, and a hundred more.
+    /// About twenty steps per second while the operator is being killed, and a hundred more.
     fn plan(&self, rng: &mut Rng, burst: Duration) -> Vec<(Duration, Step)> {
         let count = burst.as_millis() / 50 + 100;
         let mut alive = [0, 1, 2].map(|index| &self.namespaces[index]);
         let mut steps = Vec::new();
         for number in 0..count {
             if number == count / 8 {
-                let ours = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": self.namespaces});
-                let bundle = json!({"namespaceSelector": {"matchExpressions": [ours]}});
+                let selected =
+                    json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": self.namespaces});
+                let bundle = json!({"namespaceSelector": {"matchExpressions": [selected]}});
                 steps.push(Step::Apply(with(self_signed(&self.domains[1]), "/spec/bundle", bundle)));
             } else if number == count / 4 {
                 steps.push(Step::Apply(self_signed(&self.domains[2])));
@@ -148,7 +149,7 @@ impl World {
                 6..=7 => steps.push(Step::Delete(identity)),
                 8..=13 => steps.push(Step::Apply(policy)),
                 14..=16 => steps.push(Step::Delete(policy)),
-                // Deleted before much can have come of it.
+                // Deleted immediately after its creation.
                 17..=18 => steps.extend([Step::Apply(policy.clone()), Step::Delete(policy)]),
                 _ => steps.push(Step::Rotate(here.clone())),
             }
@@ -158,7 +159,7 @@ impl World {
         times.into_iter().zip(steps).collect()
     }
 
-    /// An identity of the pool. What it cannot change goes by its name.
+    /// An identity of the pool. Its immutable fields depend on its name.
     fn identity(&self, rng: &mut Rng, namespace: &str) -> Value {
         let number = rng.usize(0..POOL);
         let (name, domain) = (format!("i{number}"), number.saturating_sub(POOL - 3));
@@ -179,7 +180,7 @@ impl World {
                 grant["identity"]["namespace"] = json!(here);
             }
             if rng.bool() {
-                // A group belongs to one namespace.
+                // A consumer group belongs to one namespace.
                 grant["consumerGroup"] = json!(format!("{here}-{}", rng.usize(0..3)));
                 grant["actions"] = if rng.bool() { json!(["Consume"]) } else { json!(["Consume", "Publish"]) };
             }
@@ -191,12 +192,12 @@ impl World {
         with(policy(namespace, &name, "", json!(grants.into_values().collect::<Vec<_>>())), "/spec/topic", topic)
     }
 
-    /// The namespaces that are there in the end.
+    /// The namespaces that exist at the end.
     pub fn alive(&self) -> impl Iterator<Item = &String> {
         self.namespaces.iter().filter(|namespace| **namespace != self.namespaces[2])
     }
 
-    /// Where bundles are to be, as `namespace/name`.
+    /// The expected bundles, as `namespace/name`.
     pub fn bundles(&self) -> impl Iterator<Item = String> {
         let here = self.domains.iter().map(|domain| format!("{SYSTEM}/{domain}-trust-bundle"));
         let [first, second, _] = &self.domains;
@@ -204,12 +205,12 @@ impl World {
         here.chain(there).filter(|place| *place != format!("{}/{}", self.namespaces[0], self.taken()))
     }
 
-    /// Name of a bundle that somebody else's ConfigMap has in the first namespace.
+    /// The name of a bundle that is taken by a foreign ConfigMap in the first namespace.
     fn taken(&self) -> String {
         format!("{}-trust-bundle", self.domains[1])
     }
 
-    /// Whether an object is about our namespaces and trust domains.
+    /// Whether an object belongs to the namespaces and trust domains of the test.
     pub fn owns(&self, object: &impl ResourceExt) -> bool {
         match object.namespace() {
             None => self.namespaces.contains(&object.name_any()) || self.domains.contains(&object.name_any()),
@@ -218,7 +219,7 @@ impl World {
         }
     }
 
-    /// The versions of what the operator has no business with, and of the authority that was there before.
+    /// The versions of the foreign objects and of the existing authority.
     pub async fn untouchable(&self, bed: &Bed) -> BTreeSet<String> {
         let (here, demo) = (self.namespaces[0].as_str(), ["demo-root-1", "demo-intermediate-1"]);
         let foreign = [("Secret", here, format!("{FOREIGN}-mtls")), ("ConfigMap", here, self.taken())];
@@ -230,7 +231,7 @@ impl World {
         versions
     }
 
-    /// Takes everything back, and nothing of it stays on the broker.
+    /// Deletes everything, and checks that no ACL remains on the broker.
     async fn end(self, bed: &Bed) {
         let domains = self.domains[1..].iter().map(|domain| ("TrustDomain", domain));
         let all: Vec<_> = self.alive().map(|namespace| ("Namespace", namespace)).chain(domains).collect();
@@ -238,12 +239,12 @@ impl World {
             bed.delete(kind, None, name).await;
         }
         for (kind, name) in all {
-            until(&format!("the {kind} {name} to go"), || async {
+            until(&format!("the {kind} {name} to be deleted"), || async {
                 bed.get(kind, None, name).await.map_or(Ok(()), |left| Err(left.data["status"].to_string()))
             })
             .await;
         }
         assert_eq!(judges::rights(bed, &self.namespaces), BTreeSet::from([self.foreign]));
-        judges::theirs(bed, &["--remove", "--force"], &self.namespaces[0]);
+        judges::foreign_acl(bed, &["--remove", "--force"], &self.namespaces[0]);
     }
 }

@@ -1,4 +1,4 @@
-//! Faults on real parts, one at a time: each test breaks something that every other test would need.
+//! Faults on real parts, one at a time: each test breaks something that all other tests need.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod apiserver;
@@ -8,15 +8,15 @@ mod bed;
 mod broker;
 mod clock;
 mod edge;
+mod expected;
 mod fairness;
 mod gateway;
-mod hands;
 #[path = "../it/hooks.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
 mod judges;
 mod kills;
-mod ledger;
+mod manual_changes;
 mod operator;
 mod proxy;
 mod restored;

@@ -1,5 +1,5 @@
-//! An operator of the test's own: the program of the bed with the bed's arguments, in the place of the bed's operator,
-//! which comes back when this one is dropped.
+//! An operator for one test: the program and arguments of the bed's operator, which is stopped meanwhile and
+//! restarted when this one is dropped.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -19,10 +19,10 @@ pub struct Operator<'a> {
 }
 
 impl<'a> Operator<'a> {
-    /// Stops the operator of the bed and starts another one in its place, with more arguments and variables.
+    /// Stops the operator of the bed, and starts another one with additional arguments and variables.
     pub async fn start(bed: &'a Bed, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let alone = OPERATOR.lock().await;
-        // The test before may have left another process in the place of the one that this bed was opened with.
+        // An earlier test may have restarted the operator since this bed was opened.
         let pid = Bed::open().await.env("OPERATOR_PID").to_owned();
         let read = |file: &str| {
             let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
@@ -45,7 +45,7 @@ impl<'a> Operator<'a> {
         operator
     }
 
-    /// Starts the process, again after [`Self::kill`].
+    /// Starts the process, also after [`Self::kill`].
     pub fn spawn(&mut self) {
         let log = std::fs::File::options()
             .create(true)
@@ -63,7 +63,7 @@ impl<'a> Operator<'a> {
         self.child = Some(child);
     }
 
-    /// Ends it at once, as the kernel does when memory is short.
+    /// Kills it with SIGKILL, as the kernel does when memory is short.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -75,21 +75,21 @@ impl<'a> Operator<'a> {
         self.child.as_ref().unwrap().id()
     }
 
-    /// What it answers over HTTP.
+    /// The body of a response of its HTTP server.
     pub fn get(&self, path: &str) -> String {
         run("curl", &["--silent", "--max-time", "5", &format!("http://127.0.0.1:{}/{path}", self.port)], "").1
     }
 
-    /// Waits until `/readyz` says so.
+    /// Waits until `/readyz` has this text.
     pub async fn says(&self, wanted: &str) {
-        until(&format!("the operator to say {wanted}"), || async {
+        until(&format!("the operator to report {wanted}"), || async {
             let answer = self.get("readyz");
             if answer.trim() == wanted { Ok(()) } else { Err(answer) }
         })
         .await;
     }
 
-    /// The sum of all samples of a metric whose line begins like this.
+    /// The sum of all samples whose line starts with this text.
     pub fn metric(&self, beginning: &str) -> f64 {
         let text = self.get("metrics");
         let lines = text.lines().filter(|line| line.starts_with(beginning));
@@ -100,7 +100,7 @@ impl<'a> Operator<'a> {
 impl Drop for Operator<'_> {
     fn drop(&mut self) {
         if let Some(child) = self.child.as_mut() {
-            // It gives its lease up, so that the operator of the bed need not wait. Woken first, in case it was paused.
+            // SIGTERM releases the lease, so that the bed's operator takes over at once. SIGCONT first, in case it is paused.
             for signal in ["-CONT", "-TERM"] {
                 run("kill", &[signal, &child.id().to_string()], "");
             }

@@ -1,4 +1,4 @@
-//! A TCP proxy that can misbehave, between the operator and whoever it talks to.
+//! A TCP proxy between the operator and a server that can delay, cut or hang connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use tokio::task::JoinHandle;
 /// How the proxy behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// Passes everything on.
+    /// Forwards everything.
     Pass,
-    /// Closes every connection, those that are open too.
+    /// Closes open and new connections.
     Cut,
-    /// Keeps connections open, and passes nothing on.
+    /// Keeps connections open, and forwards nothing.
     Hang,
-    /// Waits before every piece that it passes on.
+    /// Waits before it forwards each chunk.
     Slow(Duration),
-    /// Passes on what is asked, and closes the connection instead of passing on an answer.
+    /// Forwards requests, and closes the connection instead of forwarding a response.
     LoseAnswers,
 }
 
@@ -30,7 +30,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Stands between whoever connects to its address and the target.
+    /// Starts a proxy to this target.
     pub async fn to(target: &str) -> Self {
         Self::between("127.0.0.1:0", target).await
     }
@@ -53,10 +53,10 @@ impl Proxy {
         self.mode.send_replace(mode);
     }
 
-    /// Closes what is open, and behaves so from then on.
+    /// Closes open connections, and continues in this mode.
     pub async fn cut(&self, then: Mode) {
         self.set(Mode::Cut);
-        // Each connection has to see it.
+        // Every connection must notice the mode.
         tokio::time::sleep(Duration::from_millis(100)).await;
         self.set(then);
     }
@@ -75,7 +75,7 @@ async fn connect(client: TcpStream, target: String, mode: watch::Receiver<Mode>)
         let server = TcpStream::connect(target).await?;
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        // Either end that closes ends both.
+        // When either side closes, both are closed.
         tokio::select! {
             ended = pass(from_client, to_server, mode.clone(), false) => ended,
             ended = pass(from_server, to_client, mode, true) => ended,
@@ -99,7 +99,7 @@ async fn pass(
         if length == 0 {
             return Ok(());
         }
-        // A test that is over takes its modes with it.
+        // The sender of modes is dropped when the test ends.
         let Ok(now) = mode.wait_for(|mode| *mode != Mode::Hang).await.map(|mode| *mode) else { return Ok(()) };
         match now {
             Mode::Slow(pause) => tokio::time::sleep(pause).await,

@@ -1,5 +1,11 @@
-//! What the fuzz targets share: a delivery is made from any bytes, and whatever is let in must be signed.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a fuzz target fails by panicking")]
+//! Shared by the fuzz targets: a delivery is parsed from any bytes, and every accepted delivery must be signed.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a fuzz target fails by panicking"
+)]
 
 use credence::api::Verification;
 use credence::edge::webhook::verify::keys::Key;
@@ -7,7 +13,7 @@ use credence::edge::webhook::verify::{Scheme, SignedRequest, Window};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
 
-/// The bytes of a delivery: method, URI and headers as lines, an empty line, and the body.
+/// A delivery, parsed from lines with method, URI and headers, an empty line, and the body.
 pub struct Parts {
     pub method: Method,
     pub uri: Uri,
@@ -16,7 +22,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// `None` for bytes that an HTTP server would not have let through.
+    /// Returns `None` for bytes that an HTTP server would reject.
     pub fn read(data: &[u8]) -> Option<Self> {
         let split = data.windows(2).position(|pair| pair == b"\n\n");
         let (head, body) = split.map_or((data, &[][..]), |at| (&data[..at], &data[at + 2..]));
@@ -33,11 +39,11 @@ impl Parts {
     }
 }
 
-/// A scheme with one key of its own.
+/// A scheme with one key.
 pub struct Target {
     scheme: Scheme,
     keys: Vec<Key>,
-    /// Whether the body is signed: then no other body may be let in under the same headers.
+    /// Whether the body is signed. If so, no other body may be accepted with the same headers.
     signs_body: bool,
 }
 
@@ -49,21 +55,21 @@ impl Target {
         let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, verifier }];
         let target = Self { scheme, keys, signs_body };
         let seed = Parts::read(include_bytes!("seeds")).unwrap();
-        assert!(target.lets_in(&seed, &seed.body), "the seed is not signed as the scheme wants it");
+        assert!(target.accepts(&seed, &seed.body), "the scheme does not accept the seed");
         target
     }
 
-    /// Verifies what the bytes make, and what is let in once more with another body.
+    /// Verifies the delivery, and verifies an accepted one again with another body.
     pub fn run(&self, data: &[u8]) {
         let Some(parts) = Parts::read(data) else { return };
-        if self.lets_in(&parts, &parts.body) && self.signs_body {
+        if self.accepts(&parts, &parts.body) && self.signs_body {
             let mut other = parts.body.clone();
             other.push(b'!');
-            assert!(!self.lets_in(&parts, &other), "a body that nobody signed was let in");
+            assert!(!self.accepts(&parts, &other), "a body without a valid signature was accepted");
         }
     }
 
-    fn lets_in(&self, parts: &Parts, body: &[u8]) -> bool {
+    fn accepts(&self, parts: &Parts, body: &[u8]) -> bool {
         let request = SignedRequest {
             method: &parts.method,
             uri: &parts.uri,
@@ -73,13 +79,13 @@ impl Target {
             body,
         };
         let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
-        // The moment at which the first of the seeds were signed.
+        // The time at which the seeds were signed.
         let now = Timestamp::from_second(1_764_000_000).unwrap();
         self.scheme.verify(&self.keys, &request, &window, now).is_ok()
     }
 }
 
-/// A text after at most 16 edits of four bytes each: where (two bytes), what to do, and with what.
+/// Applies at most 16 edits of four bytes each to a text: position (two bytes), operation, and byte.
 pub fn edited(text: &[u8], edits: &[u8]) -> Vec<u8> {
     let mut text = text.to_vec();
     for [high, low, what, byte] in edits.as_chunks().0.iter().take(16) {
@@ -89,10 +95,10 @@ pub fn edited(text: &[u8], edits: &[u8]) -> Vec<u8> {
             0 => text[at] = *byte,
             1 => text.insert(at, *byte),
             2 => drop(text.remove(at)),
-            // However often a text without an end of line doubles, it stays small.
+            // Limits the growth of a text without line breaks, which doubles with each repetition.
             _ if text.len() > 1 << 14 => {}
             _ => {
-                // The line once more, as whoever repeats a header would have it.
+                // Repeats a line, as a sender that repeats a header would.
                 let begin = text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
                 let line: Vec<u8> = text[begin..].split_inclusive(|byte| *byte == b'\n').next().unwrap().to_vec();
                 text.splice(begin..begin, line);

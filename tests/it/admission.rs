@@ -1,14 +1,14 @@
-//! What the API server refuses by itself, and how it says so.
+//! Objects that the API server rejects by schema, CEL rules and admission policies, and its error messages.
 
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, manifest, policy, self_signed, unique, with};
 
-async fn refused(bed: &Bed, manifest: Value, says: &str) {
+async fn refused(bed: &Bed, manifest: Value, expected: &str) {
     let answer = bed.apply(manifest.clone()).await;
-    let message = answer.err().unwrap_or_else(|| panic!("accepted, but should not be: {manifest:#}"));
-    assert!(message.contains(says), "{message:?} does not say {says:?}");
+    let message = answer.err().unwrap_or_else(|| panic!("the API server accepted an invalid object: {manifest:#}"));
+    assert!(message.contains(expected), "{message:?} does not contain {expected:?}");
 }
 
 #[tokio::test]
@@ -49,14 +49,14 @@ async fn admit_refuses_changes_of_immutable_fields() {
 }
 
 #[tokio::test]
-async fn admit_gives_a_policy_its_finalizer_and_keeps_those_of_others() {
+async fn admit_adds_the_finalizer_to_a_policy_and_keeps_others() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("finalizer").await;
     let grants = json!([{"identity": {"name": "absent"}, "actions": ["Publish"]}]);
     for others in [json!([]), json!(["example.com/mine"])] {
         let mut object = policy(&namespace, "orders", "sandbox.finalizer", grants.clone());
         object["metadata"]["finalizers"] = others.clone();
-        // Nothing is stored, so the operator cannot be the one who added it.
+        // A dry run stores nothing, so the operator cannot have added the finalizer.
         let params = PostParams { dry_run: true, field_manager: None };
         let object = serde_json::from_value(object).unwrap();
         let made = bed.api("TopicPolicy", Some(&namespace)).create(&params, &object).await.unwrap();
@@ -78,22 +78,22 @@ fn broker_spec() -> Value {
 }
 
 #[tokio::test]
-async fn admit_refuses_gateway_trust_without_an_end_or_beside_a_certificate() {
+async fn admit_refuses_gateway_trust_without_expiry_or_with_mtls() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("gateway").await;
     let service = identity(&namespace, "legacy", &[]);
     let gateway = json!({"gateway": {"name": "edge"}, "reason": "the vendor ships no TLS yet"});
-    let endless = with(service.clone(), "/spec/authentication", json!({"gatewayOnly": gateway}));
-    refused(&bed, endless.clone(), "expiresAt").await;
-    let ending = with(endless, "/spec/authentication/gatewayOnly/expiresAt", json!("2027-01-01T00:00:00Z"));
-    let both = with(ending.clone(), "/spec/authentication/mtls", json!({}));
+    let without_expiry = with(service.clone(), "/spec/authentication", json!({"gatewayOnly": gateway}));
+    refused(&bed, without_expiry.clone(), "expiresAt").await;
+    let with_expiry = with(without_expiry, "/spec/authentication/gatewayOnly/expiresAt", json!("2027-01-01T00:00:00Z"));
+    let both = with(with_expiry.clone(), "/spec/authentication/mtls", json!({}));
     refused(&bed, both, "exactly one of mtls and gatewayOnly").await;
-    refused(&bed, with(ending, "/spec/brokers", json!([{"name": "kafka"}])), "set authentication.mtls").await;
+    refused(&bed, with(with_expiry, "/spec/brokers", json!([{"name": "kafka"}])), "set authentication.mtls").await;
     refused(&bed, with(service, "/spec/authentication", json!({})), "exactly one of mtls and gatewayOnly").await;
 }
 
 #[tokio::test]
-async fn admit_refuses_consumers_without_a_group_and_groups_without_a_consumer() {
+async fn admit_refuses_consume_and_consumer_group_without_each_other() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("groups").await;
     let grant = |actions: Value, group: Option<&str>| {
@@ -112,7 +112,7 @@ async fn admit_refuses_consumers_without_a_group_and_groups_without_a_consumer()
 }
 
 #[tokio::test]
-async fn admit_refuses_names_that_would_not_fit_what_is_made_of_them() {
+async fn admit_refuses_names_that_are_too_long_or_too_general() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("names").await;
     refused(&bed, identity(&namespace, &"a".repeat(64), &[]), "at most 63 characters").await;
@@ -126,12 +126,12 @@ async fn admit_refuses_names_that_would_not_fit_what_is_made_of_them() {
 }
 
 #[tokio::test]
-async fn admit_refuses_rotation_that_makes_no_sense() {
+async fn admit_refuses_invalid_rotation_settings() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("rotation").await;
     let base = json!({"targets": [{"kind": "ServiceIdentity"}]});
     let base = manifest("RotationPolicy", Some(&namespace), "default", base);
-    for (field, value, says) in [
+    for (field, value, expected) in [
         ("/spec/certificates", json!({"lifetime": "1m"}), "at least 5m"),
         ("/spec/certificates", json!({"lifetime": "90000h"}), "at most 9528h"),
         ("/spec/certificates", json!({"lifetime": "2 days"}), "should match"),
@@ -141,13 +141,13 @@ async fn admit_refuses_rotation_that_makes_no_sense() {
         ("/spec/maxConcurrent", json!(0), "greater than or equal to 1"),
         ("/spec/targets", json!([{"kind": "ServiceIdentity", "name": "a", "selector": {}}]), "name or selector"),
     ] {
-        refused(&bed, with(base.clone(), field, value), says).await;
+        refused(&bed, with(base.clone(), field, value), expected).await;
     }
     bed.apply(base).await.unwrap();
 }
 
 #[tokio::test]
-async fn admit_keeps_specs_as_they_were_written() {
+async fn admit_stores_specs_without_rewriting_them() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("verbatim").await;
     let spec = json!({
@@ -157,11 +157,11 @@ async fn admit_keeps_specs_as_they_were_written() {
     });
     bed.apply(manifest("RotationPolicy", Some(&namespace), "default", spec.clone())).await.unwrap();
     let stored = bed.ready("RotationPolicy", Some(&namespace), "default").await;
-    assert_eq!(stored.data["spec"], spec, "no default written back, no duration rewritten");
+    assert_eq!(stored.data["spec"], spec, "no default is added and no duration is normalized");
 }
 
 #[tokio::test]
-async fn admit_refuses_webhooks_whose_source_pins_nothing_or_contradicts_their_scheme() {
+async fn admit_refuses_empty_or_contradictory_webhook_sources() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("pins").await;
     let endpoint = |verification: Value, source: Value| {
@@ -185,7 +185,7 @@ async fn admit_refuses_webhooks_whose_source_pins_nothing_or_contradicts_their_s
     for nothing in [json!({"cidrs": []}), json!({"clientCertificate": {"dnsNames": []}})] {
         refused(&bed, endpoint(gitlab.clone(), nothing), "should have at least 1 items").await;
     }
-    for (field, value, says) in [
+    for (field, value, expected) in [
         ("subjects", json!([]), "should have at least 1 items"),
         ("subjects", json!(vec!["s"; 2]), "uplicate"),
         ("subjects", json!((0..33).map(|it| it.to_string()).collect::<Vec<_>>()), "must have at most 32 items"),
@@ -193,7 +193,7 @@ async fn admit_refuses_webhooks_whose_source_pins_nothing_or_contradicts_their_s
         ("secretRef", Value::Null, "secretRef"),
     ] {
         let wrong = with(pinned.clone(), &format!("/jwt/{field}"), value);
-        refused(&bed, endpoint(github.clone(), wrong), says).await;
+        refused(&bed, endpoint(github.clone(), wrong), expected).await;
     }
     let scheme = json!({"jwt": {"issuer": "https://a.example", "audience": "a"}});
     refused(&bed, endpoint(scheme, pinned.clone()), "says who calls already").await;

@@ -1,4 +1,4 @@
-//! The health check for Argo CD, run by the interpreter that Argo CD embeds on objects as the API server gives them.
+//! The health check for Argo CD, run by Argo CD's Lua interpreter on objects from the API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::bed::{Bed, identity, manifest, policy, run, self_signed, unique, with
 const SCRIPT: &str = include_str!("../../charts/argocd/health.lua");
 const PATCH: &str = include_str!("../../charts/argocd/argocd-cm.yaml");
 
-/// What a script meets in Argo CD: the basic library, tables, and the object in a global variable.
+/// The environment of a script in Argo CD: the basic library, tables, and the object in a global variable.
 const DRIVER: &str = r#"
 local print = print
 getmetatable("").__index = nil
@@ -23,7 +23,7 @@ local function show(object)
 end
 "#;
 
-/// Runs the check on each object: status and message.
+/// Runs the check on each object, and returns status and message.
 fn health(bed: &Bed, objects: &[Value]) -> Vec<(String, String)> {
     let calls: String = objects.iter().map(|object| format!("show({})\n", lua(object))).collect();
     let chunk = format!("local function check()\n{SCRIPT}\nend\n{DRIVER}{calls}");
@@ -37,7 +37,7 @@ fn health_of(bed: &Bed, object: &Value) -> (String, String) {
     health(bed, std::slice::from_ref(object)).remove(0)
 }
 
-/// A JSON value as a literal of Lua.
+/// A JSON value as a Lua literal.
 fn lua(value: &Value) -> String {
     let text = |text: &str| format!("\"{}\"", text.bytes().map(|byte| format!("\\{byte:03}")).collect::<String>());
     match value {
@@ -60,7 +60,7 @@ fn not_ready(reason: &str) -> Value {
 }
 
 #[tokio::test]
-async fn argocd_calls_every_reason_by_what_it_asks_for() {
+async fn argocd_maps_every_reason_to_a_health_status() {
     let bed = Bed::open().await;
     let passing = [
         Reason::RenewalPending,
@@ -84,7 +84,7 @@ async fn argocd_calls_every_reason_by_what_it_asks_for() {
 }
 
 #[tokio::test]
-async fn argocd_waits_where_a_field_is_missing() {
+async fn argocd_reports_progressing_while_a_field_is_missing() {
     let bed = Bed::open().await;
     let ready = |condition: Value| json!({"metadata": {"generation": 3}, "status": {"conditions": [condition]}});
     let objects = [
@@ -110,7 +110,7 @@ async fn argocd_waits_where_a_field_is_missing() {
 }
 
 #[tokio::test]
-async fn argocd_sees_what_the_operator_says() {
+async fn argocd_health_matches_the_status_of_live_objects() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("argocd").await;
     let in_namespace = Some(namespace.as_str());
@@ -163,14 +163,14 @@ async fn argocd_sees_what_the_operator_says() {
     for name in ["orders", "lost", "suspended"] {
         let mut object = seen[name].0.clone();
         object["metadata"]["generation"] = json!(object["metadata"]["generation"].as_i64().unwrap() + 1);
-        assert_eq!(health_of(&bed, &object).0, "Progressing", "what {name} said is of the generation before");
+        assert_eq!(health_of(&bed, &object).0, "Progressing", "the status of {name} is of an older generation");
         object.as_object_mut().unwrap().remove("status");
-        assert_eq!(health_of(&bed, &object).0, "Progressing", "{name} was not seen yet");
+        assert_eq!(health_of(&bed, &object).0, "Progressing", "{name} has no observed generation yet");
     }
 }
 
 #[tokio::test]
-async fn argocd_waits_for_what_is_being_deleted() {
+async fn argocd_reports_progressing_during_deletion() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("argocd").await;
     let domain = unique("argocd");
@@ -180,18 +180,19 @@ async fn argocd_waits_for_what_is_being_deleted() {
     let before = bed.ready("TrustDomain", None, &domain).await;
     bed.delete("TrustDomain", None, &domain).await;
     let waiting = bed.condition("TrustDomain", None, &domain, "Ready", ("False", "InUse")).await;
-    assert!(waiting.metadata.generation > before.metadata.generation, "deletion begins a new generation");
+    assert!(waiting.metadata.generation > before.metadata.generation, "a deletion increments the generation");
 
     let mut object = serde_json::to_value(waiting).unwrap();
     let (status, message) = health_of(&bed, &object);
-    assert!(status == "Progressing" && message.starts_with("InUse: 1 ServiceIdentities"), "{status} {message}");
+    let wanted = "InUse: this trust domain is still used by 1 ServiceIdentity;";
+    assert!(status == "Progressing" && message.starts_with(wanted), "{status} {message}");
     object["status"] = serde_json::to_value(&before.data["status"]).unwrap();
     assert_eq!(health_of(&bed, &object), ("Progressing".to_owned(), "it is being deleted".to_owned()));
     bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
 }
 
 #[test]
-fn argocd_is_given_one_check_for_every_kind() {
+fn argocd_uses_the_same_health_check_for_every_kind() {
     let patch: Value = serde_saphyr::from_str(PATCH).unwrap();
     let checks = patch["data"].as_object().unwrap();
     let crds = credence::api::crds().unwrap();

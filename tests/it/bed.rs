@@ -1,4 +1,4 @@
-//! The way into the bed: a client, namespaces, manifests, and clients that are not ours.
+//! Access to the bed: a client, namespaces, manifests, and third-party tools such as Kafka's and OpenSSL.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,10 +14,10 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-/// How long anything may take to come about.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long [`until`] waits.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Held by a test that stops the operator: one at a time.
+/// Held by a test that stops the operator or needs it undisturbed: one test at a time.
 pub static OPERATOR: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 pub struct Bed {
@@ -31,11 +31,11 @@ impl Bed {
         Self::open_at(&folder).await
     }
 
-    /// Another bed than the one of all tests.
+    /// Opens another bed than the one of the other tests.
     pub async fn open_at(folder: &str) -> Self {
         // The first test of the process installs it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let text = std::fs::read_to_string(Path::new(folder).join("env")).expect("the bed is not up");
+        let text = std::fs::read_to_string(Path::new(folder).join("env")).expect("the bed is not running");
         let env: BTreeMap<String, String> = text
             .lines()
             .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
@@ -59,7 +59,7 @@ impl Bed {
         assert!(ok, "{output}");
     }
 
-    /// A namespace of the test's own.
+    /// Creates a namespace for one test.
     pub async fn namespace(&self, test: &str) -> String {
         let name = unique(test);
         self.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await.unwrap();
@@ -164,7 +164,7 @@ impl Bed {
         format!("{}/bin/{tool}", self.env("KAFKA_HOME"))
     }
 
-    /// The ACLs of a principal, as Kafka's own tool lists them below its heading.
+    /// The ACLs of a principal, as `kafka-acls` lists them below its heading.
     pub fn acls(&self, principal: &str) -> String {
         let listed = self.kafka("kafka-acls", &["--list", "--principal", principal]);
         listed.lines().filter(|line| !line.starts_with("ACLs for principal")).collect::<Vec<_>>().join("\n")
@@ -196,26 +196,26 @@ impl Bed {
     }
 }
 
-/// A name that no other test uses.
+/// A name that is unique among all tests.
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{prefix}-{}-{number}", std::process::id() % 10_000)
 }
 
-/// Waits until `look` says `Ok`; what it last said otherwise is in the panic.
+/// Calls `look` until it returns `Ok`. After the timeout it panics with the last error.
 pub async fn until<T, F: Future<Output = Result<T, String>>>(what: &str, look: impl Fn() -> F) -> T {
     let start = Instant::now();
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(last) => assert!(start.elapsed() < PATIENCE, "waited in vain for {what}; last seen: {last}"),
+            Err(last) => assert!(start.elapsed() < TIMEOUT, "timed out waiting for {what}; last result: {last}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Runs a program, and returns whether it succeeded and all it printed.
+/// Runs a program, and returns whether it succeeded and its output.
 pub fn run(program: &str, arguments: &[&str], input: &str) -> (bool, String) {
     let mut child = Command::new(program)
         .args(arguments)
@@ -224,7 +224,7 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> (bool, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
-    // A program that ends without reading is the test's business, not this function's.
+    // A program may end without reading its input; the test judges its exit code and output.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -237,7 +237,7 @@ pub fn openssl(arguments: &[&str]) -> String {
     output
 }
 
-/// A manifest of one of our kinds.
+/// A manifest of one of Credence's kinds.
 pub fn manifest(kind: &str, namespace: Option<&str>, name: &str, spec: Value) -> Value {
     let mut manifest = json!({
         "apiVersion": "credence.dev/v1alpha1",

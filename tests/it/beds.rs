@@ -1,4 +1,4 @@
-//! Several beds on one machine: what they share, and what they wait for.
+//! Several beds on one machine: shared parts, locks and ports.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,7 +18,7 @@ fn folder(bed: &Bed, name: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_missing_part_blocks_only_who_needs_it() {
+async fn a_missing_part_blocks_only_runs_that_need_it() {
     let bed = Bed::open().await;
     // A cache with every part but glua, which another run is building at the moment.
     let (cache, mut glua) = (folder(&bed, "cache"), None);
@@ -37,7 +37,7 @@ async fn a_missing_part_blocks_only_who_needs_it() {
 
     let variable = format!("CREDENCE_CACHE={}", cache.display());
     let (ok, output) = run("timeout", &["20", "env", &variable, BED, "obtain", "--for", "demo"], "");
-    assert!(ok, "the demo does not need glua: {output}");
+    assert!(ok, "the demo must not wait for glua: {output}");
     let other = cache.join("bed");
     let (ok, output) = run("timeout", &["20", "env", &variable, BED, "status", "--dir", other.to_str().unwrap()], "");
     assert!(ok && output.starts_with("No bed in "), "{output}");
@@ -49,10 +49,13 @@ async fn a_missing_part_blocks_only_who_needs_it() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(tests.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("waiting for another run that is building glua")), "the tests need it");
+    assert!(
+        lines.any(|line| line.contains("waiting for another run that is building glua")),
+        "the tests wait for glua"
+    );
     symlink(built, missing).unwrap();
     drop(building);
-    assert!(tests.wait().unwrap().success(), "it uses what the other run has built");
+    assert!(tests.wait().unwrap().success(), "the part that the other run built is used");
 }
 
 #[tokio::test]
@@ -77,7 +80,7 @@ async fn beds_that_start_together_choose_different_ports() {
         beds.into_iter().map(|bed| bed.join().unwrap()).collect()
     });
     for ports in &chosen {
-        assert_eq!((ports.len(), ports[20]), (21, ports[0]), "a part keeps its port");
+        assert_eq!((ports.len(), ports[20]), (21, ports[0]), "a part keeps its port after a restart");
     }
     let different: BTreeSet<u16> = chosen.iter().flatten().copied().collect();
     assert_eq!(different.len(), 60);

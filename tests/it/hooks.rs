@@ -1,4 +1,4 @@
-//! What tests of webhooks share: targets, endpoints, and a sender that signs with a library of its own.
+//! Shared by the tests of webhooks: targets, endpoints, and a sender that signs with a third-party library.
 
 use std::sync::{Arc, Mutex};
 
@@ -22,13 +22,13 @@ use tokio::net::TcpListener;
 
 use crate::bed::{Bed, manifest};
 
-/// What a target was given.
-pub type Parcels = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
+/// The requests that a target has received.
+pub type Received = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
 
-/// A target that answers with a status, and remembers what it was given.
+/// A target that answers with a configurable status, and records the requests.
 pub struct Target {
     pub port: u16,
-    pub parcels: Parcels,
+    pub received: Received,
     pub status: Arc<Mutex<StatusCode>>,
 }
 
@@ -37,23 +37,23 @@ impl Target {
         Self::at(0).await
     }
 
-    /// At a port that others know already.
+    /// Starts it at this port.
     pub async fn at(port: u16) -> Self {
-        type Shared = (Parcels, Arc<Mutex<StatusCode>>);
-        let receive = |State((parcels, status)): State<Shared>, headers: HeaderMap, body: Bytes| async move {
-            parcels.lock().unwrap().push((headers, body));
+        type Shared = (Received, Arc<Mutex<StatusCode>>);
+        let receive = |State((received, status)): State<Shared>, headers: HeaderMap, body: Bytes| async move {
+            received.lock().unwrap().push((headers, body));
             *status.lock().unwrap()
         };
-        let (parcels, status) = (Parcels::default(), Arc::new(Mutex::new(StatusCode::OK)));
-        let router = Router::new().route("/hooks", post(receive)).with_state((parcels.clone(), status.clone()));
+        let (received, status) = (Received::default(), Arc::new(Mutex::new(StatusCode::OK)));
+        let router = Router::new().route("/hooks", post(receive)).with_state((received.clone(), status.clone()));
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { port, parcels, status }
+        Self { port, received, status }
     }
 
     pub fn count(&self) -> usize {
-        self.parcels.lock().unwrap().len()
+        self.received.lock().unwrap().len()
     }
 }
 
@@ -71,7 +71,7 @@ pub fn endpoint(namespace: &str, name: &str, target: &Target, verification: Valu
     )
 }
 
-/// The key that the sender is told to sign with.
+/// The key that the sender has to sign with.
 pub async fn signing_key(bed: &Bed, namespace: &str, name: &str) -> String {
     let secret = bed.secret(namespace, &format!("{name}-webhook-keys")).await.unwrap();
     String::from_utf8(secret.data.unwrap()["signing-key"].0.clone()).unwrap()
@@ -81,10 +81,10 @@ pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// A client of HTTP and HTTPS that trusts the edge, on kept connections; no TLS session is resumed.
+/// An HTTP and HTTPS client that trusts the edge. It reuses connections, and resumes no TLS session.
 pub type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// How TLS is spoken with the edge; no session is resumed.
+/// TLS settings of a client of the edge; no session is resumed.
 pub fn tls(bed: &Bed) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_file_iter(bed.env("EDGE_CA")).unwrap() {
@@ -103,7 +103,7 @@ pub fn https(bed: &Bed) -> HttpsClient {
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
-/// A delivery that the Rust library of Standard Webhooks signs now.
+/// A delivery that the Rust library of Standard Webhooks signs with the current time.
 pub fn signed(url: &str, key: &str, id: &str, body: &str) -> Request<Full<Bytes>> {
     let at = now();
     let signature = Webhook::new(key).unwrap().sign(id, at, body.as_bytes()).unwrap();
@@ -116,7 +116,7 @@ pub fn signed(url: &str, key: &str, id: &str, body: &str) -> Request<Full<Bytes>
         .unwrap()
 }
 
-/// A sender on kept connections, which signs with the Rust library of Standard Webhooks.
+/// A sender that reuses connections and signs with the Rust library of Standard Webhooks.
 #[derive(Clone)]
 pub struct Sender {
     client: HttpsClient,
@@ -129,7 +129,7 @@ impl Sender {
         Self { client: https(bed), url: url.to_owned() }
     }
 
-    /// Sends a delivery that is signed now, and returns the status of the answer.
+    /// Signs a delivery with the current time, sends it, and returns the status of the response.
     pub async fn send(&self, path: &str, key: &str, id: &str, body: &str) -> Result<StatusCode, String> {
         let request = signed(&format!("{}{path}", self.url), key, id, body);
         self.client.request(request).await.map(|answer| answer.status()).map_err(|error| format!("{error:?}"))

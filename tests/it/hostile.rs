@@ -1,7 +1,7 @@
-//! Callers that mean harm: what the edge answers them, and that it goes on serving everybody else.
+//! Malicious callers: how the edge answers them, and that it keeps serving everybody else.
 //!
-//! Each test calls from an address of its own, so that audit lines without an endpoint are known to be its own. Those that
-//! measure memory, or end the process, start an edge of their own.
+//! Each test calls from its own address, so that audit lines without an endpoint can be assigned to it. Tests that
+//! measure memory or stop the process start their own edge.
 
 use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom};
@@ -37,11 +37,11 @@ use crate::hooks::{Target, endpoint, signing_key};
 
 type Stream = TlsStream<TcpStream>;
 
-/// What the edge states: how long a connection may be without a request in hand, and a body may take.
-const STATED: Duration = Duration::from_secs(20);
-/// How much later than stated things may happen on a busy machine.
+/// The timeout of the edge for an idle connection, a request head, and a request body.
+const EDGE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How far a timeout may deviate on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
-/// What a caller who means no harm waits for an answer.
+/// The longest acceptable response time for a well-behaved caller.
 const PROMPT: Duration = Duration::from_secs(3);
 /// `limits.body` of the endpoints here.
 const LIMIT: usize = 4096;
@@ -49,7 +49,7 @@ const LIMIT: usize = 4096;
 const HTTP1: &[&[u8]] = &[b"http/1.1"];
 const HTTP2: &[&[u8]] = &[b"h2"];
 
-/// How HTTP/2 begins, settings without anything in them included; and kinds and flags of its frames.
+/// The connection preface of HTTP/2 with an empty SETTINGS frame; below, frame types and flags.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -57,7 +57,7 @@ const RESET: u8 = 3;
 const END_OF_STREAM: u8 = 1;
 const END_OF_HEAD: u8 = 4;
 
-/// An endpoint with its target, and a caller with an address.
+/// An endpoint with its target, and a caller with its own address.
 struct Scene {
     bed: Bed,
     namespace: String,
@@ -70,15 +70,15 @@ struct Scene {
 }
 
 impl Scene {
-    /// Before the edge of the bed.
+    /// A scene at the edge of the bed.
     async fn set(test: &str, caller: u8) -> Self {
         let bed = Bed::open().await;
         let edge = local(bed.env("EDGE_URL").rsplit_once(':').unwrap().1.parse().unwrap());
         let audit = bed.env("EDGE_AUDIT_LOG").to_owned();
-        Self::before(bed, edge, audit, test, caller).await
+        Self::at(bed, edge, audit, test, caller).await
     }
 
-    async fn before(bed: Bed, edge: SocketAddr, audit: String, test: &str, caller: u8) -> Self {
+    async fn at(bed: Bed, edge: SocketAddr, audit: String, test: &str, caller: u8) -> Self {
         let namespace = bed.namespace(test).await;
         let target = Target::start().await;
         let hook = endpoint(&namespace, "hook", &target, json!({"standardWebhooks": {}}));
@@ -105,7 +105,7 @@ impl Scene {
         format!("/{}/hook", self.namespace)
     }
 
-    /// The headers that make a delivery right.
+    /// The signature headers of a valid delivery.
     fn signature(&self, id: &str, body: &[u8]) -> Vec<(&'static str, String)> {
         let key = STANDARD.decode(self.key.strip_prefix("whsec_").unwrap()).unwrap();
         let now = jiff::Timestamp::now().as_second().to_string();
@@ -115,13 +115,13 @@ impl Scene {
         vec![("webhook-id", id.to_owned()), ("webhook-timestamp", now), ("webhook-signature", signature)]
     }
 
-    /// The beginning of a head that is right so far, for a body.
+    /// The beginning of a valid request head, without the header for the body length.
     fn head(&self, id: &str, body: &[u8]) -> String {
         let signature = self.signature(id, body).into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
         format!("POST {} HTTP/1.1\r\nHost: localhost\r\n{}", self.path(), signature.collect::<String>())
     }
 
-    /// A delivery that is right.
+    /// A valid delivery.
     fn delivery(&self, id: &str, body: &str) -> String {
         format!("{}Content-Length: {}\r\n\r\n{body}", self.head(id, body.as_bytes()), body.len())
     }
@@ -134,7 +134,7 @@ impl Scene {
         self.try_connect_by(&self.tls(protocols)).await
     }
 
-    /// How TLS is spoken. Every handshake is a full one.
+    /// TLS settings; every handshake is a full one.
     fn tls(&self, protocols: &[&[u8]]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_file_iter(self.bed.env("EDGE_CA")).unwrap() {
@@ -155,15 +155,15 @@ impl Scene {
         tls.connect(name, stream).await
     }
 
-    /// Sends these bytes on a connection of their own, and returns the status of the answer.
+    /// Sends bytes on a new connection, and returns the status of the response.
     async fn send(&self, bytes: &[u8]) -> (Option<u16>, Stream) {
         let mut stream = self.connect(HTTP1).await;
-        // The edge may have refused it before all of it was sent.
+        // The edge may refuse the request before all of it is sent.
         let _ = stream.write_all(bytes).await;
         (answer(&mut stream).await.map(|(status, _)| status), stream)
     }
 
-    /// A good delivery on a connection of its own: how long until it was answered.
+    /// Sends a valid delivery on a new connection, and returns the response time.
     async fn deliver(&self, id: &str) -> Duration {
         let began = Instant::now();
         let (status, _) = self.send(self.delivery(id, "{}").as_bytes()).await;
@@ -171,7 +171,7 @@ impl Scene {
         began.elapsed()
     }
 
-    /// The reasons of all audit lines of this caller, in the order in which they were written.
+    /// The reasons of all audit lines of this caller, oldest first.
     fn reasons(&self) -> Vec<String> {
         self.reasons_of(&[self.caller])
     }
@@ -186,8 +186,8 @@ impl Scene {
         own.map(|line| line["reason"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Waits until the reasons on record are these and no others.
-    async fn on_record(&self, reasons: &[&str]) {
+    /// Waits until the audit lines of this caller have exactly these reasons.
+    async fn audited(&self, reasons: &[&str]) {
         until("the audit lines", || async {
             let found = self.reasons();
             if found == reasons { Ok(()) } else { Err(format!("{found:?}")) }
@@ -200,7 +200,7 @@ fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Reads one answer: its status and its head. `None` when there is none.
+/// Reads one response, and returns its status and head, or `None` if the connection was closed without one.
 async fn answer(stream: &mut Stream) -> Option<(u16, String)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -210,7 +210,7 @@ async fn answer(stream: &mut Stream) -> Option<(u16, String)> {
     Some((head.split(' ').nth(1)?.parse().ok()?, head.to_lowercase()))
 }
 
-/// Reads until the edge closes the connection: how long that took, and what came before.
+/// Reads until the edge closes the connection, and returns how long that took and the bytes read.
 async fn closed(stream: &mut Stream, within: Duration) -> (Duration, Vec<u8>) {
     let (began, mut seen, mut piece) = (Instant::now(), Vec::new(), [0; 1024]);
     let reading = async {
@@ -218,11 +218,11 @@ async fn closed(stream: &mut Stream, within: Duration) -> (Duration, Vec<u8>) {
             seen.extend_from_slice(&piece[..length]);
         }
     };
-    timeout(within, reading).await.unwrap_or_else(|_| panic!("it is still open after {within:?}"));
+    timeout(within, reading).await.unwrap_or_else(|_| panic!("the connection is still open after {within:?}"));
     (began.elapsed(), seen)
 }
 
-/// An edge of the test's own, with the arguments of the bed's. Dropped, it ends and takes its report back.
+/// An edge of one test, with the arguments of the bed's edge. When dropped, it stops and deletes its report.
 struct Edge {
     child: Child,
     identity: String,
@@ -235,7 +235,7 @@ impl Edge {
         Self::start_with(bed, &[]).await
     }
 
-    /// With more in its environment than the bed's has.
+    /// Starts it with additional environment variables.
     async fn start_with(bed: &Bed, environment: &[(&str, &str)]) -> Self {
         let read = |file: &str| {
             let text = std::fs::read_to_string(format!("/proc/{}/{file}", bed.env("EDGE_PID"))).unwrap();
@@ -267,10 +267,10 @@ impl Edge {
     }
 
     async fn scene(&self, test: &str, caller: u8) -> Scene {
-        Scene::before(Bed::open().await, self.address, self.audit.clone(), test, caller).await
+        Scene::at(Bed::open().await, self.address, self.audit.clone(), test, caller).await
     }
 
-    fn asked_to_stop(&self) {
+    fn stop(&self) {
         let (ok, text) = run("kill", &["-TERM", &self.child.id().to_string()], "");
         assert!(ok, "{text}");
     }
@@ -282,11 +282,11 @@ impl Edge {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Waits until its memory is less than this much above a former measurement.
+    /// Waits until its memory exceeds an earlier measurement by less than `bound` KiB.
     async fn memory_returns(&self, before: i64, bound: i64) {
-        until("memory to come back", || async {
+        until("memory to be freed", || async {
             let more = self.memory() - before;
-            if more < bound { Ok(()) } else { Err(format!("{more} KiB more than before")) }
+            if more < bound { Ok(()) } else { Err(format!("{more} KiB above the first measurement")) }
         })
         .await;
     }
@@ -302,7 +302,7 @@ impl Drop for Edge {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_heads_are_cut_off_and_keep_nobody_waiting() {
+async fn slow_request_heads_time_out_and_delay_no_other_caller() {
     let scene = Scene::set("loris", 1).await;
     let head = format!("POST {} HTTP/1.1\r\nHost: localhost\r\nX-Slow: {}", scene.path(), "z".repeat(200));
     let open = AtomicUsize::new(0);
@@ -322,12 +322,12 @@ async fn slow_heads_are_cut_off_and_keep_nobody_waiting() {
         let mut end = [0];
         tokio::select! {
             _ = reader.read(&mut end) => {}
-            () = sending => panic!("all of it was sent"),
+            () = sending => panic!("the whole head was sent"),
         }
         began.elapsed()
     };
     let good = async {
-        until("all to be open", || async {
+        until("all connections to be open", || async {
             let open = open.load(Ordering::Relaxed);
             if open == 200 { Ok(()) } else { Err(open.to_string()) }
         })
@@ -339,44 +339,44 @@ async fn slow_heads_are_cut_off_and_keep_nobody_waiting() {
     };
     let (ended, ()) = tokio::join!(join_all((0..200).map(slow)), good);
     for after in ended {
-        assert!(after + SLACK > STATED && after < STATED + SLACK, "{after:?}");
+        assert!(after + SLACK > EDGE_TIMEOUT && after < EDGE_TIMEOUT + SLACK, "{after:?}");
     }
     assert_eq!(scene.target.count(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_says_nothing_is_cut_off_in_any_protocol() {
+async fn silent_connections_are_closed_in_every_protocol() {
     let scene = Scene::set("mute", 2).await;
-    let cut_off = |protocols, said: &'static [u8]| {
+    let closes_silent = |protocols, said: &'static [u8]| {
         let scene = &scene;
         async move {
             let mut stream = scene.connect(protocols).await;
             stream.write_all(said).await.unwrap();
-            let (after, _) = closed(&mut stream, STATED + SLACK).await;
-            assert!(after + SLACK > STATED, "{after:?}");
+            let (after, _) = closed(&mut stream, EDGE_TIMEOUT + SLACK).await;
+            assert!(after + SLACK > EDGE_TIMEOUT, "{after:?}");
         }
     };
     let served_once = async {
         let mut stream = scene.connect(HTTP1).await;
         stream.write_all(scene.delivery("once", "{}").as_bytes()).await.unwrap();
         assert_eq!(answer(&mut stream).await.unwrap().0, 200);
-        closed(&mut stream, STATED + SLACK).await;
+        closed(&mut stream, EDGE_TIMEOUT + SLACK).await;
     };
     let half_a_head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\0\0\0\0\x01\x83";
     tokio::join!(
-        cut_off(&[], b""),
-        cut_off(HTTP1, b""),
-        cut_off(&[], b"PRI * HTTP"),
-        cut_off(HTTP2, b""),
-        cut_off(HTTP2, b"PRI * HTTP/2.0\r\n\r\nSM"),
-        cut_off(HTTP2, PREFACE),
-        cut_off(HTTP2, half_a_head),
+        closes_silent(&[], b""),
+        closes_silent(HTTP1, b""),
+        closes_silent(&[], b"PRI * HTTP"),
+        closes_silent(HTTP2, b""),
+        closes_silent(HTTP2, b"PRI * HTTP/2.0\r\n\r\nSM"),
+        closes_silent(HTTP2, PREFACE),
+        closes_silent(HTTP2, half_a_head),
         served_once,
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_slower_than_allowed_is_refused() {
+async fn a_body_that_arrives_too_slowly_is_refused() {
     let scene = Scene::set("slow", 3).await;
     let (mut reader, mut writer) = tokio::io::split(scene.connect(HTTP1).await);
     let body = "x".repeat(200);
@@ -396,18 +396,18 @@ async fn a_body_that_is_slower_than_allowed_is_refused() {
     };
     let mut status = [0; 12];
     tokio::select! {
-        read = reader.read_exact(&mut status) => assert!(read.is_ok(), "it is closed without an answer"),
+        read = reader.read_exact(&mut status) => assert!(read.is_ok(), "the connection is closed without a response"),
         () = sending => {}
     }
     assert_eq!(&status, b"HTTP/1.1 408");
     let after = began.elapsed();
-    assert!(after + SLACK > STATED && after < STATED + SLACK, "{after:?}");
+    assert!(after + SLACK > EDGE_TIMEOUT && after < EDGE_TIMEOUT + SLACK, "{after:?}");
     assert_eq!(scene.target.count(), 0);
-    scene.on_record(&["BodyTimeout"]).await;
+    scene.audited(&["BodyTimeout"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_a_body_is_another_request() {
+async fn bytes_after_a_body_are_read_as_a_new_request() {
     let scene = Scene::set("longer", 4).await;
     for (id, more) in [("msg_1", "and more\r\n\r\n"), ("msg_2", "\r\n"), ("msg_3", "\0"), ("msg_4", "{}")] {
         let more = if id == "msg_4" { scene.delivery("msg_1", "{}").replace("POST", "{}POST") } else { more.into() };
@@ -417,13 +417,13 @@ async fn what_follows_a_body_is_another_request() {
         assert_eq!(answer(&mut stream).await.map(|(status, _)| status), Some(400), "{id}");
         closed(&mut stream, PROMPT).await;
     }
-    let bodies: Vec<Bytes> = scene.target.parcels.lock().unwrap().iter().map(|(_, body)| body.clone()).collect();
-    assert_eq!(bodies, ["{}"; 4], "nothing of what followed");
-    scene.on_record(&["Delivered", "Malformed"].repeat(4)).await;
+    let bodies: Vec<Bytes> = scene.target.received.lock().unwrap().iter().map(|(_, body)| body.clone()).collect();
+    assert_eq!(bodies, ["{}"; 4], "no bytes after the body reach the target");
+    scene.audited(&["Delivered", "Malformed"].repeat(4)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_longer_than_allowed_is_refused_however_it_is_sent() {
+async fn a_body_over_the_limit_is_refused_in_every_framing() {
     let scene = Scene::set("large", 5).await;
     let body = "x".repeat(LIMIT + 1);
     let (status, _) = scene.send(scene.delivery("declared", &body).as_bytes()).await;
@@ -433,34 +433,34 @@ async fn a_body_longer_than_allowed_is_refused_however_it_is_sent() {
     assert_eq!(status, Some(413), "in one chunk");
     let bytes = "1\r\nx\r\n".repeat(LIMIT + 1);
     let (status, _) = scene.send(format!("{head}{bytes}0\r\n\r\n").as_bytes()).await;
-    assert_eq!(status, Some(413), "in many");
+    assert_eq!(status, Some(413), "in many chunks");
     let (status, _) = scene.send(format!("{head}{}", "1\r\nx\r\n".repeat(LIMIT + 1)).as_bytes()).await;
-    assert_eq!(status, Some(413), "without an end");
+    assert_eq!(status, Some(413), "in endless chunks");
     let (status, _) =
         scene.send(format!("{}Content-Length: 99999999999\r\n\r\n", scene.head("huge", b"")).as_bytes()).await;
-    assert_eq!(status, Some(413), "said to be huge");
+    assert_eq!(status, Some(413), "with a huge declared length");
     assert_eq!(scene.target.count(), 0);
-    let most = "x".repeat(LIMIT);
-    let (status, _) = scene.send(scene.delivery("most", &most).as_bytes()).await;
-    assert_eq!(status, Some(200), "as long as allowed");
-    let head = scene.head("bytes", most.as_bytes()) + "Transfer-Encoding: chunked\r\n\r\n";
+    let max = "x".repeat(LIMIT);
+    let (status, _) = scene.send(scene.delivery("max", &max).as_bytes()).await;
+    assert_eq!(status, Some(200), "at the limit");
+    let head = scene.head("bytes", max.as_bytes()) + "Transfer-Encoding: chunked\r\n\r\n";
     let (status, _) = scene.send(format!("{head}{}0\r\n\r\n", "1\r\nx\r\n".repeat(LIMIT)).as_bytes()).await;
-    assert_eq!(status, Some(200), "the same in many chunks");
+    assert_eq!(status, Some(200), "at the limit, in many chunks");
     let mut all = ["BodyTooLarge"; 5].to_vec();
     all.extend(["Delivered"; 2]);
-    scene.on_record(&all).await;
+    scene.audited(&all).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_asks_first_is_not_asked_for_a_body_that_is_refused() {
+async fn a_refused_request_receives_no_100_continue() {
     let scene = Scene::set("expect", 6).await;
     let body = "x".repeat(LIMIT + 1);
     let head = format!("{}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n", scene.head("asked", b""), body.len());
     let (status, _) = scene.send(head.as_bytes()).await;
-    assert_eq!(status, Some(413), "and not 100");
+    assert_eq!(status, Some(413), "413 or 404, not 100 Continue");
     let (status, _) = scene.send(head.replace("/hook", "/hooks").as_bytes()).await;
-    assert_eq!(status, Some(404), "and not 100");
-    let head = format!("{}Content-Length: 2\r\nExpect: 100-continue\r\n\r\n", scene.head("right", b"{}"));
+    assert_eq!(status, Some(404), "413 or 404, not 100 Continue");
+    let head = format!("{}Content-Length: 2\r\nExpect: 100-continue\r\n\r\n", scene.head("valid", b"{}"));
     let (status, mut stream) = scene.send(head.as_bytes()).await;
     assert_eq!(status, Some(100));
     stream.write_all(b"{}").await.unwrap();
@@ -468,7 +468,7 @@ async fn a_client_that_asks_first_is_not_asked_for_a_body_that_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_sends_a_large_body_is_told_so() {
+async fn a_client_with_a_large_body_receives_413() {
     let scene = Scene::set("curl", 7).await;
     let url = format!("{}{}", scene.bed.env("EDGE_URL"), scene.path());
     let body = "x".repeat(900_000);
@@ -482,23 +482,23 @@ async fn a_client_that_sends_a_large_body_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_breaks_off_goes_nowhere_and_is_on_record() {
+async fn a_truncated_body_is_not_delivered_and_is_audited() {
     let scene = Scene::set("short", 8).await;
     let short = |id: &str| format!("{}Content-Length: 3\r\n\r\n{{}}", scene.head(id, b"{}"));
     let mut stream = scene.connect(HTTP1).await;
     stream.write_all(short("closed").as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     drop(stream);
-    scene.on_record(&["BodyIncomplete"]).await;
+    scene.audited(&["BodyIncomplete"]).await;
     let mut stream = scene.connect(HTTP1).await;
     let chunked = scene.head("chunked", b"{}") + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n";
     stream.write_all(chunked.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
-    // A reset takes with it what was not yet read.
+    // A reset discards bytes that the edge has not yet read.
     sleep(Duration::from_millis(500)).await;
     stream.get_ref().0.set_zero_linger().unwrap();
     drop(stream);
-    scene.on_record(&["BodyIncomplete"; 2]).await;
+    scene.audited(&["BodyIncomplete"; 2]).await;
 
     let (mut client, driver) = h2::client::handshake(scene.connect(HTTP2).await).await.unwrap();
     let driver = tokio::spawn(driver);
@@ -506,13 +506,13 @@ async fn a_body_that_breaks_off_goes_nowhere_and_is_on_record() {
     body.send_data(Bytes::from_static(b"{"), false).unwrap();
     sleep(Duration::from_millis(200)).await;
     body.send_reset(h2::Reason::CANCEL);
-    scene.on_record(&["BodyIncomplete"; 3]).await;
+    scene.audited(&["BodyIncomplete"; 3]).await;
     driver.abort();
     assert_eq!(scene.target.count(), 0);
 }
 
 impl Scene {
-    /// A delivery that is right, for HTTP/2.
+    /// A valid delivery, for HTTP/2.
     fn request(&self, id: &str, body: &str) -> http::Request<()> {
         let mut request = http::Request::post(format!("https://localhost{}", self.path()));
         for (name, value) in self.signature(id, body.as_bytes()) {
@@ -522,7 +522,7 @@ impl Scene {
     }
 }
 
-/// A target that takes a while.
+/// A target that responds after a pause.
 async fn slow_target(pause: Duration) -> (u16, Arc<AtomicUsize>) {
     let begun = Arc::new(AtomicUsize::new(0));
     let count = begun.clone();
@@ -540,7 +540,7 @@ async fn slow_target(pause: Duration) -> (u16, Arc<AtomicUsize>) {
 }
 
 impl Scene {
-    /// Gives the endpoint another target.
+    /// Changes the target of the endpoint.
     async fn retarget(&self, port: u16) {
         let hook = endpoint(&self.namespace, "hook", &self.target, json!({"standardWebhooks": {}}));
         self.bed.apply(with(hook, "/spec/target/service/port", json!(port))).await.unwrap();
@@ -557,7 +557,7 @@ async fn until_begun(begun: &AtomicUsize, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_whose_caller_left_meanwhile_is_finished_and_on_record() {
+async fn a_delivery_is_completed_after_its_caller_disconnects() {
     let scene = Scene::set("left", 9).await;
     let (port, begun) = slow_target(Duration::from_secs(1)).await;
     scene.retarget(port).await;
@@ -565,7 +565,7 @@ async fn a_delivery_whose_caller_left_meanwhile_is_finished_and_on_record() {
     stream.write_all(scene.delivery("msg_1", "{}").as_bytes()).await.unwrap();
     until_begun(&begun, 1).await;
     drop(stream);
-    scene.on_record(&["Delivered"]).await;
+    scene.audited(&["Delivered"]).await;
 
     let (mut client, driver) = h2::client::handshake(scene.connect(HTTP2).await).await.unwrap();
     let driver = tokio::spawn(driver);
@@ -573,12 +573,12 @@ async fn a_delivery_whose_caller_left_meanwhile_is_finished_and_on_record() {
     body.send_data(Bytes::from_static(b"{}"), true).unwrap();
     until_begun(&begun, 2).await;
     body.send_reset(h2::Reason::CANCEL);
-    scene.on_record(&["Delivered"; 2]).await;
+    scene.audited(&["Delivered"; 2]).await;
     driver.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_can_be_read_in_two_ways_are_refused() {
+async fn requests_with_ambiguous_framing_are_refused() {
     let scene = Scene::set("smuggle", 10).await;
     let both = "2\r\n{}\r\n0\r\n\r\n";
     let forms = [
@@ -595,7 +595,7 @@ async fn requests_that_can_be_read_in_two_ways_are_refused() {
         ("xchunked", "Transfer-Encoding: xchunked\r\n", both),
         ("chunked behind a tab", "Transfer-Encoding: \x0bchunked\r\n", both),
         ("a folded header", "Transfer-Encoding:\r\n chunked\r\n", both),
-        ("a folded header of no meaning", "Content-Length: 2\r\nX: a\r\n b\r\n", "{}"),
+        ("a folded header without meaning", "Content-Length: 2\r\nX: a\r\n b\r\n", "{}"),
         ("a bare LF", "Content-Length: 2\r\nX: a\nY: b\r\n", "{}"),
         ("a bare LF before a length", "X: a\nContent-Length: 2\r\n", "{}"),
         ("a bare CR", "Content-Length: 2\r\nX: a\rY: b\r\n", "{}"),
@@ -613,9 +613,9 @@ async fn requests_that_can_be_read_in_two_ways_are_refused() {
         assert_eq!(status, Some(400), "{what}");
         let _ = stream.shutdown().await;
         let (_, more) = closed(&mut stream, PROMPT).await;
-        assert!(more.is_empty(), "one answer and no more: {what}");
+        assert!(more.is_empty(), "exactly one response: {what}");
         count += 1;
-        scene.on_record(&["Malformed"].repeat(count)).await;
+        scene.audited(&["Malformed"].repeat(count)).await;
     };
     for (what, headers, body) in forms {
         refused(what, format!("{}{headers}\r\n{body}", scene.head("msg", b"{}"))).await;
@@ -628,7 +628,7 @@ async fn requests_that_can_be_read_in_two_ways_are_refused() {
         let head = scene.head("msg", b"{}") + "Transfer-Encoding: chunked\r\n\r\n";
         refused(chunks, head + chunks).await;
     }
-    let right = || scene.delivery("msg", "{}");
+    let valid = || scene.delivery("msg", "{}");
     let first = format!("POST {} HTTP/1.1", scene.path());
     for line in [
         first.replace("POST /", "POST https://localhost/"),
@@ -639,19 +639,19 @@ async fn requests_that_can_be_read_in_two_ways_are_refused() {
         first.replace(" HTTP", "#fragment HTTP"),
         first.replace(" HTTP", "\0 HTTP"),
     ] {
-        refused(&line, right().replace(&first, &line)).await;
+        refused(&line, valid().replace(&first, &line)).await;
     }
     for host in ["Host: \r\n", "Host: a b\r\n", "Host: a/b\r\n", "Host: user@localhost\r\n", ""] {
-        refused(host, right().replace("Host: localhost\r\n", host)).await;
+        refused(host, valid().replace("Host: localhost\r\n", host)).await;
     }
-    refused("an empty line before the request", format!("\r\n{}", right())).await;
-    refused("no line but LF", right().replace("\r\n", "\n")).await;
-    assert_eq!(scene.target.count(), 0, "nothing has reached the target");
-    assert_eq!(scene.send(right().as_bytes()).await.0, Some(200), "what they all were made from");
+    refused("an empty line before the request", format!("\r\n{}", valid())).await;
+    refused("no line but LF", valid().replace("\r\n", "\n")).await;
+    assert_eq!(scene.target.count(), 0, "no request has reached the target");
+    assert_eq!(scene.send(valid().as_bytes()).await.0, Some(200), "the valid request that all were derived from");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_request_is_answered_however_slowly_it_comes() {
+async fn a_refused_request_is_answered_even_if_it_arrives_slowly() {
     let scene = Scene::set("pieces", 11).await;
     let request = format!("{}X: a\nContent-Length: 2\r\n\r\n{{}}", scene.head("msg", b"{}"));
     let mut stream = scene.connect(HTTP1).await;
@@ -660,11 +660,11 @@ async fn a_refused_request_is_answered_however_slowly_it_comes() {
         sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(answer(&mut stream).await.map(|(status, _)| status), Some(400));
-    scene.on_record(&["Malformed"]).await;
+    scene.audited(&["Malformed"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_is_matched_as_it_is_written_and_a_query_leads_nowhere() {
+async fn paths_match_literally_and_queries_do_not_affect_routing() {
     let scene = Scene::set("paths", 12).await;
     let other = Target::start().await;
     bed_other(&scene, &other).await;
@@ -688,7 +688,7 @@ async fn a_path_is_matched_as_it_is_written_and_a_query_leads_nowhere() {
         let request = scene.delivery("msg", "{}").replace(&format!(" {path} "), &format!(" {wrong} "));
         assert_eq!(scene.send(request.as_bytes()).await.0, Some(404), "{wrong}");
     }
-    scene.on_record(&vec!["UnknownPath"; wrong.len()]).await;
+    scene.audited(&vec!["UnknownPath"; wrong.len()]).await;
     assert_eq!(scene.target.count(), 0);
     let queries = ["?", "?a=b", "?/../other", "?%2f..%2fother", "??"];
     for (number, query) in queries.iter().enumerate() {
@@ -699,7 +699,7 @@ async fn a_path_is_matched_as_it_is_written_and_a_query_leads_nowhere() {
     assert_eq!((scene.target.count(), other.count()), (queries.len(), 0));
 }
 
-/// Another endpoint in the same namespace.
+/// Creates another endpoint in the same namespace.
 async fn bed_other(scene: &Scene, target: &Target) {
     let other = endpoint(&scene.namespace, "other", target, json!({"standardWebhooks": {}}));
     scene.bed.apply(other).await.unwrap();
@@ -707,7 +707,7 @@ async fn bed_other(scene: &Scene, target: &Target) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_plain_posts_are_accepted() {
+async fn only_posts_without_content_encoding_are_accepted() {
     let scene = Scene::set("methods", 13).await;
     for method in ["GET", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "post", "BREW"] {
         let mut stream = scene.connect(HTTP1).await;
@@ -723,70 +723,70 @@ async fn only_plain_posts_are_accepted() {
     assert_eq!(scene.target.count(), 0);
     let mut all = ["WrongMethod"; 8].to_vec();
     all.extend(["Encoded"; 2]);
-    scene.on_record(&all).await;
+    scene.audited(&all).await;
     assert_eq!(scene.send(encoded("Content-Encoding: identity").as_bytes()).await.0, Some(200));
 
     let hook = endpoint(&scene.namespace, "hook", &scene.target, json!({"standardWebhooks": {}}));
     scene.bed.apply(with(hook, "/spec/forwardHeaders", json!(["content-encoding"]))).await.unwrap();
     scene.bed.ready("WebhookEndpoint", Some(&scene.namespace), "hook").await;
     let forwarded = format!("{}Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{{}}", scene.head("msg_2", b"{}"));
-    assert_eq!(scene.send(forwarded.as_bytes()).await.0, Some(200), "its target is told");
-    assert_eq!(scene.target.parcels.lock().unwrap()[1].0["content-encoding"], "gzip");
+    assert_eq!(scene.send(forwarded.as_bytes()).await.0, Some(200), "the encoding is forwarded to the target");
+    assert_eq!(scene.target.received.lock().unwrap()[1].0["content-encoding"], "gzip");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signature_header_that_comes_twice_is_refused() {
+async fn a_repeated_signature_header_is_refused() {
     let scene = Scene::set("twice", 14).await;
     let names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
     for (number, name) in names.iter().enumerate() {
         for (place, id) in [("before", format!("a_{number}")), ("after", format!("b_{number}"))] {
-            let right = scene.delivery(&id, "{}");
-            let line = right.lines().find(|line| line.starts_with(name)).unwrap();
+            let valid = scene.delivery(&id, "{}");
+            let line = valid.lines().find(|line| line.starts_with(name)).unwrap();
             let wrong = format!("{name}: 1");
             let both = if place == "before" { format!("{wrong}\r\n{line}") } else { format!("{line}\r\n{wrong}") };
-            let (status, _) = scene.send(right.replace(line, &both).as_bytes()).await;
-            assert_eq!(status, Some(403), "{name}, a wrong one {place} the right one");
+            let (status, _) = scene.send(valid.replace(line, &both).as_bytes()).await;
+            assert_eq!(status, Some(403), "{name}, an invalid one {place} the valid one");
         }
     }
     assert_eq!(scene.target.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_heads_are_refused_and_leave_no_memory() {
+async fn large_request_heads_are_refused_and_leak_no_memory() {
     let bed = Bed::open().await;
     let edge = Edge::start(&bed).await;
     let scene = edge.scene("heads", 15).await;
     let fill = |count: usize| (0..count).map(|number| format!("x-{number}: y\r\n")).collect::<String>();
-    // Host, three of the signature, and the length.
+    // Minus the host, three signature headers, and the content length.
     let with_headers =
         |id: &str, count: usize| scene.delivery(id, "{}").replacen("\r\n", &format!("\r\n{}", fill(count - 5)), 1);
-    assert_eq!(scene.send(with_headers("most", 100).as_bytes()).await.0, Some(200), "as many as allowed");
+    assert_eq!(scene.send(with_headers("max", 100).as_bytes()).await.0, Some(200), "at the limit of headers");
     assert_eq!(scene.send(with_headers("more", 101).as_bytes()).await.0, Some(431));
-    scene.on_record(&["Delivered", "HeadTooLarge"]).await;
+    scene.audited(&["Delivered", "HeadTooLarge"]).await;
 
     let before = edge.memory();
     let huge = format!("{}X: {}\r\n\r\n", scene.head("huge", b""), "y".repeat(1 << 20));
     let answers = join_all((0..50).map(|_| scene.send(huge.as_bytes()))).await;
     assert!(answers.iter().all(|(status, _)| matches!(status, Some(431) | None)));
     let more = edge.memory() - before;
-    assert!(more < 16 << 10, "{more} KiB more while 50 MiB of heads were sent");
+    assert!(more < 16 << 10, "memory grew by {more} KiB while 50 MiB of heads were sent");
     drop(answers);
     assert!(scene.deliver("good").await < PROMPT);
     assert_eq!(scene.target.count(), 2);
     let refused = scene.reasons().iter().filter(|reason| *reason == "HeadTooLarge").count();
-    assert_eq!(refused, 51, "each is on record");
+    assert_eq!(refused, 51, "each refusal is audited");
 }
 
-/// Lets this process, and those that it starts, have as many files as these tests need.
-fn many_files() {
+/// Raises the limit of open files for this process and its children.
+fn raise_file_limit() {
     let (ok, text) = run("prlimit", &["--pid", &std::process::id().to_string(), "--nofile=20000:"], "");
     assert!(ok, "20,000 open files are needed: {text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_idle_connections_keep_nobody_waiting_and_leave_no_memory() {
+async fn many_idle_connections_delay_nobody_and_leak_no_memory() {
     const COUNT: usize = 10_000;
-    many_files();
+    raise_file_limit();
     let bed = Bed::open().await;
     let edge = Edge::start(&bed).await;
     let mut scene = edge.scene("idle", 16).await;
@@ -795,9 +795,9 @@ async fn many_idle_connections_keep_nobody_waiting_and_leave_no_memory() {
     let before = edge.memory();
     let files = || std::fs::read_dir(format!("/proc/{}/fd", edge.child.id())).unwrap().count();
     let files_before = files();
-    let mut most = Vec::new();
+    let mut max = Vec::new();
     for wave in 0..3 {
-        // The ports of the wave before rest for a minute.
+        // The ports of the previous wave stay in TIME_WAIT for a minute.
         scene.caller = Ipv4Addr::new(127, 0, 67, wave);
         let began = Instant::now();
         let connecting = async {
@@ -805,8 +805,8 @@ async fn many_idle_connections_keep_nobody_waiting_and_leave_no_memory() {
             let mut held = VecDeque::with_capacity(COUNT);
             while let Some(connected) = connecting.next().await {
                 held.push_back((Instant::now(), connected.unwrap()));
-                // On a busy machine the first would be cut off before the last is there.
-                while held.front().is_some_and(|(since, _)| since.elapsed() > STATED / 2) {
+                // On a busy machine, the first connections would time out before the last are open.
+                while held.front().is_some_and(|(since, _)| since.elapsed() > EDGE_TIMEOUT / 2) {
                     let (_, mut stream) = held.pop_front().unwrap();
                     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
                     held.push_back((Instant::now(), stream));
@@ -818,7 +818,7 @@ async fn many_idle_connections_keep_nobody_waiting_and_leave_no_memory() {
             for number in 0..5 {
                 sleep(Duration::from_secs(1)).await;
                 let took = scene.deliver(&format!("meanwhile_{wave}_{number}")).await;
-                assert!(took < PROMPT, "{took:?} while others connect");
+                assert!(took < PROMPT, "{took:?} while other callers connect");
             }
         };
         let (held, ()) = tokio::join!(connecting, delivering);
@@ -829,10 +829,10 @@ async fn many_idle_connections_keep_nobody_waiting_and_leave_no_memory() {
         }
         let open = files() - files_before;
         let with = edge.memory() - before;
-        assert!(slowest < PROMPT, "{slowest:?} while others are there");
-        assert!(open > COUNT - COUNT / 100, "only {open} are there after {connected:?}");
+        assert!(slowest < PROMPT, "{slowest:?} while other connections are open");
+        assert!(open > COUNT - COUNT / 100, "only {open} connections are open after {connected:?}");
         drop(held);
-        until("the connections to be gone", || async {
+        until("the connections to be closed", || async {
             let open = files().saturating_sub(files_before);
             if open < 10 { Ok(()) } else { Err(open.to_string()) }
         })
@@ -840,20 +840,20 @@ async fn many_idle_connections_keep_nobody_waiting_and_leave_no_memory() {
         let after = edge.memory() - before;
         println!(
             "{open} connections after {connected:.1?}: {with} KiB, {} KiB each; a delivery in {slowest:.0?}; {after} KiB when \
-             they are gone",
+             they are closed",
             with / i64::try_from(open).unwrap()
         );
-        most.push(with);
+        max.push(with);
     }
-    assert!(most[2] / i64::try_from(COUNT).unwrap() < 40, "more than 40 KiB for each: {most:?}");
-    // What was freed stays with the allocator: that it has come back shows in that it is used again. The second wave finds
-    // it in pieces, and takes some of its own.
-    assert!(most[2] - most[1] < most[1] / 8, "each wave takes memory of its own: {most:?}");
+    assert!(max[2] / i64::try_from(COUNT).unwrap() < 40, "more than 40 KiB for each connection: {max:?}");
+    // The allocator keeps freed memory, so a leak shows as growth from wave to wave. The second wave finds fragmented
+    // memory, and allocates some more.
+    assert!(max[2] - max[1] < max[1] / 8, "memory grows with each wave: {max:?}");
     assert_eq!(scene.target.count(), 25);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_have_only_so_much_room_together_and_by_address() {
+async fn memory_for_bodies_is_limited_in_total_and_by_address() {
     const BODY: usize = 10 << 20;
     let bed = Bed::open().await;
     let edge = Edge::start(&bed).await;
@@ -862,18 +862,18 @@ async fn bodies_have_only_so_much_room_together_and_by_address() {
     bed.apply(with(large, "/spec/limits", json!({"body": "10Mi"}))).await.unwrap();
     bed.ready("WebhookEndpoint", Some(&scene.namespace), "large").await;
     let head = format!("POST /{}/large HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY}\r\n\r\n", scene.namespace);
-    let most = vec![0; BODY - 1];
+    let max = vec![0; BODY - 1];
     let before = edge.memory();
     // All but the last byte of a body on each connection.
     let fill = |streams: Vec<Stream>| {
         join_all(streams.into_iter().map(async |mut stream| {
             stream.write_all(head.as_bytes()).await.unwrap();
-            // Cut short where it is refused.
-            let _ = timeout(Duration::from_secs(15), stream.write_all(&most)).await.unwrap();
+            // The write fails where the body is refused.
+            let _ = timeout(Duration::from_secs(15), stream.write_all(&max)).await.unwrap();
             stream
         }))
     };
-    let on_record = async |scene: &Scene, callers: &[Ipv4Addr], count: usize| {
+    let audited = async |scene: &Scene, callers: &[Ipv4Addr], count: usize| {
         until("the audit lines", || async {
             let reasons = scene.reasons_of(callers);
             if reasons.len() >= count { Ok(reasons) } else { Err(format!("{reasons:?}")) }
@@ -882,16 +882,16 @@ async fn bodies_have_only_so_much_room_together_and_by_address() {
     };
     let callers: Vec<Ipv4Addr> = (121..=125).map(|last| Ipv4Addr::new(127, 0, 66, last)).collect();
 
-    // 80 MiB from one address, which may have 64.
+    // 80 MiB from one address; the limit is 64 MiB.
     let held = fill(join_all((0..8).map(|_| scene.connect(HTTP1))).await).await;
-    let refused = on_record(&scene, &callers[..1], 2).await;
+    let refused = audited(&scene, &callers[..1], 2).await;
     assert!(refused.iter().all(|reason| reason == "NoRoom"), "{refused:?}");
     scene.caller = callers[1];
-    assert!(scene.deliver("other").await < PROMPT, "another address has a share of its own");
+    assert!(scene.deliver("other").await < PROMPT, "another address has its own limit");
     drop(held);
-    on_record(&scene, &callers[..1], 8).await;
+    audited(&scene, &callers[..1], 8).await;
 
-    // 300 MiB from five addresses, and there are 256 for all.
+    // 300 MiB from five addresses; the limit for all is 256 MiB.
     scene.audit_from = std::fs::metadata(&scene.audit).unwrap().len();
     let mut streams = Vec::new();
     for caller in &callers {
@@ -899,12 +899,12 @@ async fn bodies_have_only_so_much_room_together_and_by_address() {
         streams.extend(join_all((0..6).map(|_| scene.connect(HTTP1))).await);
     }
     let held = fill(streams).await;
-    let refused = on_record(&scene, &callers, 5).await;
+    let refused = audited(&scene, &callers, 5).await;
     assert!(refused.iter().all(|reason| reason == "NoRoom"), "{refused:?}");
     let more = edge.memory() - before;
-    assert!(more < 600 << 10, "{more} KiB more");
+    assert!(more < 600 << 10, "memory grew by {more} KiB");
     drop(held);
-    until("the room to be free again", || async {
+    until("memory for bodies to be available again", || async {
         let (status, _) = scene.send(scene.delivery(&unique("msg"), "{}").as_bytes()).await;
         if status == Some(200) { Ok(()) } else { Err(format!("{status:?}")) }
     })
@@ -912,7 +912,7 @@ async fn bodies_have_only_so_much_room_together_and_by_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http2_is_as_strict_about_hosts_and_heads() {
+async fn http2_checks_hosts_and_heads_as_strictly_as_http1() {
     let scene = Scene::set("strict2", 17).await;
     let (mut client, driver) = h2::client::handshake(scene.connect(HTTP2).await).await.unwrap();
     let driver = tokio::spawn(driver);
@@ -928,7 +928,7 @@ async fn http2_is_as_strict_about_hosts_and_heads() {
             request.headers_mut().append("host", http::HeaderValue::from_static(value));
         }
     };
-    assert_eq!(status(&|_| {}, "right").await.unwrap(), 200);
+    assert_eq!(status(&|_| {}, "valid").await.unwrap(), 200);
     assert_eq!(status(&host("LOCALHOST"), "same").await.unwrap(), 200);
     assert_eq!(status(&host("elsewhere.example"), "other").await.unwrap(), 400);
     let large = |request: &mut http::Request<()>| {
@@ -942,7 +942,7 @@ async fn http2_is_as_strict_about_hosts_and_heads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_beyond_the_bound_are_refused() {
+async fn streams_above_the_limit_are_refused() {
     const STREAMS: usize = 64;
     let scene = Scene::set("streams", 18).await;
     let mut stream = scene.connect(HTTP2).await;
@@ -957,20 +957,20 @@ async fn streams_beyond_the_bound_are_refused() {
             refused.push(id);
         }
     }
-    assert!(scene.reasons().is_empty(), "the others are in hand");
+    assert!(scene.reasons().is_empty(), "the other streams are in progress");
     let rest: Vec<u8> =
         ids().filter(|id| !refused.contains(id)).flat_map(|id| frame(DATA, END_OF_STREAM, id, &[])).collect();
     stream.write_all(&rest).await.unwrap();
-    scene.on_record(&["MissingHeader"; STREAMS]).await;
+    scene.audited(&["MissingHeader"; STREAMS]).await;
 }
 
-/// A frame of HTTP/2.
+/// An HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Reads a frame: its kind, its stream, and its payload.
+/// Reads a frame, and returns its type, stream ID and payload.
 async fn read_frame(stream: &mut Stream) -> (u8, u32, Vec<u8>) {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.unwrap();
@@ -980,7 +980,7 @@ async fn read_frame(stream: &mut Stream) -> (u8, u32, Vec<u8>) {
 }
 
 impl Scene {
-    /// `POST https://localhost/<namespace>/hook`, in the forms of HPACK that need no table.
+    /// `POST https://localhost/<namespace>/hook` in HPACK, without a dynamic table.
     fn packed_head(&self) -> Vec<u8> {
         let path = self.path();
         [b"\x83\x87\x01\x09localhost\x04", &[u8::try_from(path.len()).unwrap()][..], path.as_bytes()].concat()
@@ -988,7 +988,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_are_reset_at_once_cost_no_memory() {
+async fn streams_that_are_reset_immediately_leak_no_memory() {
     let bed = Bed::open().await;
     let edge = Edge::start(&bed).await;
     let scene = edge.scene("resets", 19).await;
@@ -1016,7 +1016,7 @@ async fn streams_that_are_reset_at_once_cost_no_memory() {
                 seen.extend_from_slice(&piece[..length]);
             }
         };
-        // The frames may all have been taken, and the connection be open.
+        // The edge may have read all frames and left the connection open.
         let _ = timeout(Duration::from_secs(5), async { tokio::join!(sending, reading) }).await;
     };
     let good = async {
@@ -1031,42 +1031,42 @@ async fn streams_that_are_reset_at_once_cost_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_that_is_asked_to_stop_finishes_what_it_has_accepted() {
+async fn a_stopping_edge_completes_accepted_deliveries() {
     let bed = Bed::open().await;
     let mut edge = Edge::start(&bed).await;
     let scene = edge.scene("stop", 20).await;
     let (port, begun) = slow_target(Duration::from_secs(4)).await;
     scene.retarget(port).await;
     let reported = || bed.get("ConfigMap", Some("credence-edge"), &edge.identity);
-    assert!(reported().await.is_some(), "it has reported what it serves");
+    assert!(reported().await.is_some(), "the edge has written its report");
     let mut stream = scene.connect(HTTP1).await;
     let mut idle = scene.connect(HTTP1).await;
     let mut half = scene.connect(HTTP1).await;
     half.write_all(b"POST / HTTP/1.1\r\nHost: lo").await.unwrap();
     stream.write_all(scene.delivery("held", "{}").as_bytes()).await.unwrap();
     until_begun(&begun, 1).await;
-    edge.asked_to_stop();
+    edge.stop();
     let began = Instant::now();
     closed(&mut idle, PROMPT).await;
     closed(&mut half, PROMPT).await;
-    assert!(scene.try_connect(HTTP1).await.is_err(), "nobody new is let in");
-    assert!(edge.child.try_wait().unwrap().is_none(), "it waits for its delivery");
-    let (status, head) = answer(&mut stream).await.expect("an answer");
-    assert_eq!(status, 200, "the delivery that was held");
+    assert!(scene.try_connect(HTTP1).await.is_err(), "no new connection is accepted");
+    assert!(edge.child.try_wait().unwrap().is_none(), "the process waits for the delivery");
+    let (status, head) = answer(&mut stream).await.expect("a response");
+    assert_eq!(status, 200, "the delivery in progress is completed");
     assert!(head.contains("connection: close"), "{head}");
-    let status = until("the process to end", || {
+    let status = until("the process to exit", || {
         let ended = std::fs::read_to_string(format!("/proc/{}/stat", edge.child.id())).unwrap();
-        async move { if ended.contains(") Z ") { Ok(()) } else { Err("it runs".to_owned()) } }
+        async move { if ended.contains(") Z ") { Ok(()) } else { Err("it is still running".to_owned()) } }
     });
     status.await;
     assert!(edge.child.wait().unwrap().success());
-    assert!(began.elapsed() < Duration::from_secs(25), "within the grace time of its pod: {:?}", began.elapsed());
-    assert!(reported().await.is_none(), "its report is gone");
-    scene.on_record(&["Delivered"]).await;
+    assert!(began.elapsed() < Duration::from_secs(25), "within the grace period of its pod: {:?}", began.elapsed());
+    assert!(reported().await.is_none(), "its report is deleted");
+    scene.audited(&["Delivered"]).await;
 }
 
-/// A way to the API server that becomes silent when told so: what is sent there is never answered. Returns a kubeconfig that
-/// leads there.
+/// A proxy to the API server that can stop answering while it keeps connections open. Returns a kubeconfig that
+/// points to it.
 async fn silenced(bed: &Bed, silence: &watch::Sender<bool>) -> String {
     let folder = bed.env("BED_DIR");
     let mut config: Value =
@@ -1087,7 +1087,7 @@ async fn silenced(bed: &Bed, silence: &watch::Sender<bool>) -> String {
                     silent = silence.wait_for(|silent| *silent) => drop(silent),
                     _ = copy_bidirectional(&mut near, &mut far) => return,
                 }
-                // It stays open.
+                // Keep the connection open.
                 std::future::pending::<()>().await;
             });
         }
@@ -1098,26 +1098,26 @@ async fn silenced(bed: &Bed, silence: &watch::Sender<bool>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_does_not_answer_keeps_no_stop_from_finishing_what_was_accepted() {
+async fn a_stopping_edge_does_not_wait_for_a_silent_api_server() {
     let bed = Bed::open().await;
     let (silence, _) = watch::channel(false);
     let mut edge = Edge::start_with(&bed, &[("KUBECONFIG", &silenced(&bed, &silence).await)]).await;
     let scene = edge.scene("silent", 22).await;
-    // Longer than the API server is waited for.
+    // Longer than the edge waits for the API server.
     let (port, begun) = slow_target(Duration::from_secs(8)).await;
     scene.retarget(port).await;
     let mut stream = scene.connect(HTTP1).await;
     stream.write_all(scene.delivery("held", "{}").as_bytes()).await.unwrap();
     until_begun(&begun, 1).await;
     silence.send_replace(true);
-    edge.asked_to_stop();
+    edge.stop();
     let began = Instant::now();
     let answered = answer(&mut stream).await.map(|(status, _)| status);
     let ended = edge.child.wait().unwrap();
     let took = began.elapsed();
-    // Nobody else takes it back: there is no pod that it goes with.
+    // The report has no owner in this test, so nothing else deletes it.
     bed.delete("ConfigMap", Some("credence-edge"), &edge.identity).await;
     assert_eq!(answered, Some(200));
     assert!(ended.success() && took < Duration::from_secs(12), "{ended} after {took:?}");
-    scene.on_record(&["Delivered"]).await;
+    scene.audited(&["Delivered"]).await;
 }

@@ -1,4 +1,4 @@
-//! Identities become certificates that other people's software accepts.
+//! Certificates and Secrets of identities, checked with OpenSSL and Kafka.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn an_identity_gets_a_certificate_that_openssl_verifies() {
         ]);
     }
     let text = openssl(&["x509", "-in", &chain, "-noout", "-text"]);
-    assert_eq!(text.matches("URI:").count(), 1, "exactly one URI name: {text}");
+    assert_eq!(text.matches("URI:").count(), 1, "exactly one URI SAN: {text}");
     assert!(text.contains(&format!("URI:{id}")), "{text}");
     assert!(text.contains("Digital Signature") && !text.contains("Certificate Sign"), "{text}");
     let key = openssl(&["pkey", "-in", &file(&folder, "tls.key"), "-pubout"]);
@@ -53,24 +53,24 @@ async fn an_identity_gets_a_certificate_that_openssl_verifies() {
 }
 
 #[tokio::test]
-async fn other_kinds_of_keys_are_made_by_choice() {
+async fn every_supported_key_algorithm_can_be_chosen() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("keys").await;
-    for (algorithm, says) in [("Ed25519", "ED25519"), ("RSA", "rsaEncryption"), ("ECDSA", "prime256v1")] {
+    for (algorithm, expected) in [("Ed25519", "ED25519"), ("RSA", "rsaEncryption"), ("ECDSA", "prime256v1")] {
         let name = algorithm.to_lowercase();
         let service = identity(&namespace, &name, &[]);
         bed.apply(with(service, "/spec/authentication/mtls/keyAlgorithm", json!(algorithm))).await.unwrap();
         bed.ready("ServiceIdentity", Some(&namespace), &name).await;
         let folder = bed.mount(&namespace, &format!("{name}-mtls")).await;
         let text = openssl(&["x509", "-in", &file(&folder, "tls.crt"), "-noout", "-text"]);
-        assert!(text.contains(says), "{algorithm}: {text}");
+        assert!(text.contains(expected), "{algorithm}: {text}");
         let key = openssl(&["pkey", "-in", &file(&folder, "tls.key"), "-pubout"]);
         assert_eq!(key, openssl(&["x509", "-in", &file(&folder, "tls.crt"), "-noout", "-pubkey"]), "{algorithm}");
     }
 }
 
 #[tokio::test]
-async fn an_identity_of_a_missing_trust_domain_heals_when_it_appears() {
+async fn an_identity_recovers_when_its_trust_domain_appears() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("heals").await;
     let domain = unique("late");
@@ -78,8 +78,8 @@ async fn an_identity_of_a_missing_trust_domain_heals_when_it_appears() {
     bed.apply(service).await.unwrap();
     let refused = ("False", "TrustDomainNotFound");
     let object = bed.condition("ServiceIdentity", Some(&namespace), "orders", "Accepted", refused).await;
-    assert!(object.data["status"].to_string().contains(&domain), "the message names what is missing");
-    assert!(bed.secret(&namespace, "orders-mtls").await.is_none(), "nothing is applied");
+    assert!(object.data["status"].to_string().contains(&domain), "the message names the missing trust domain");
+    assert!(bed.secret(&namespace, "orders-mtls").await.is_none(), "no Secret is created");
     bed.apply(self_signed(&domain)).await.unwrap();
     bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
 }
@@ -110,7 +110,7 @@ async fn a_service_cannot_ask_for_the_name_of_another() {
 }
 
 #[tokio::test]
-async fn a_trust_domain_gives_suffixes_to_selected_namespaces_only() {
+async fn a_trust_domain_limits_dns_suffixes_to_namespaces() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("suffix").await;
     let domain = unique("suffix");
@@ -139,7 +139,7 @@ async fn one_service_account_has_one_identity() {
 }
 
 #[tokio::test]
-async fn a_secret_of_somebody_else_is_left_alone_and_reported() {
+async fn a_foreign_secret_is_left_unchanged_and_reported() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("foreign").await;
     let foreign = json!({
@@ -151,13 +151,13 @@ async fn a_secret_of_somebody_else_is_left_alone_and_reported() {
     let object = bed.condition("ServiceIdentity", Some(&namespace), "orders", "Ready", ("False", "NotOwned")).await;
     assert!(object.data["status"].to_string().contains("orders-mtls"));
     let after = bed.get("Secret", Some(&namespace), "orders-mtls").await.unwrap();
-    assert_eq!(before.metadata.resource_version, after.metadata.resource_version, "not a byte was written");
+    assert_eq!(before.metadata.resource_version, after.metadata.resource_version, "the foreign Secret is not written");
     bed.delete("Secret", Some(&namespace), "orders-mtls").await;
     bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
 }
 
 #[tokio::test]
-async fn a_secret_that_is_changed_or_deleted_by_hand_is_made_anew() {
+async fn a_changed_or_deleted_secret_is_issued_again() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("byhand").await;
     bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_secret_that_is_changed_or_deleted_by_hand_is_made_anew() {
     let patch = json!({"data": {"ca.crt": "ZXZpbA=="}});
     secrets.patch("orders-mtls", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     let evil = |secret: &Secret| secret.data.as_ref().unwrap()["ca.crt"].0 == b"evil";
-    until("the changed Secret to be made anew", || async {
+    until("the changed Secret to be issued again", || async {
         match bed.secret(&namespace, "orders-mtls").await {
             Some(secret) if !evil(&secret) => Ok(()),
             other => Err(format!("{:?}", other.map(|secret| secret.metadata))),
@@ -174,7 +174,7 @@ async fn a_secret_that_is_changed_or_deleted_by_hand_is_made_anew() {
     })
     .await;
     bed.delete("Secret", Some(&namespace), "orders-mtls").await;
-    until("the deleted Secret to come back", || async {
+    until("the deleted Secret to be issued again", || async {
         bed.secret(&namespace, "orders-mtls").await.ok_or_else(|| "none".to_owned())
     })
     .await;
@@ -182,7 +182,7 @@ async fn a_secret_that_is_changed_or_deleted_by_hand_is_made_anew() {
 }
 
 #[tokio::test]
-async fn names_at_their_limits_work_to_the_broker_and_back() {
+async fn names_of_maximum_length_work_with_the_broker() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("limits").await;
     let name = "n".repeat(63);
@@ -192,11 +192,14 @@ async fn names_at_their_limits_work_to_the_broker_and_back() {
     let object = bed.ready("ServiceIdentity", Some(&namespace), &name).await;
     assert!(object.data["status"]["spiffeID"].as_str().unwrap().ends_with(&format!("/sa/{account}")));
     let account = &object.data["status"]["brokers"][0];
-    assert_eq!(account["verifiedFingerprint"], account["certificate"]["fingerprint"], "the broker let it in");
+    assert_eq!(
+        account["verifiedFingerprint"], account["certificate"]["fingerprint"],
+        "the broker authenticated the account"
+    );
 }
 
 #[tokio::test]
-async fn gateway_trust_ends_when_it_said() {
+async fn gateway_trust_ends_at_its_expiry() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("gateway").await;
     let until = |time: Timestamp| {
@@ -211,7 +214,10 @@ async fn gateway_trust_ends_when_it_said() {
     bed.condition("ServiceIdentity", Some(&namespace), "legacy", "Ready", ("False", "GatewayTrustTooLong")).await;
     bed.apply(until(Timestamp::now() + SignedDuration::from_secs(4))).await.unwrap();
     let object = bed.ready("ServiceIdentity", Some(&namespace), "legacy").await;
-    assert!(object.data["status"].to_string().contains("without proof of its own"), "it is reported until then");
+    assert!(
+        object.data["status"].to_string().contains("without proof of its own"),
+        "gateway trust is reported until it expires"
+    );
     bed.condition("ServiceIdentity", Some(&namespace), "legacy", "Ready", ("False", "GatewayTrustExpired")).await;
 }
 
@@ -234,7 +240,7 @@ async fn an_identity_and_its_broker_must_share_an_environment() {
     assert!(bed.secret(&namespace, &format!("orders.{broker}")).await.is_none());
 }
 
-/// Written past the API server, as an older schema or a restored backup could have left it.
+/// Written directly to etcd, as an older schema or a restored backup could have left it.
 #[tokio::test]
 async fn a_malformed_object_in_the_store_does_not_stall_others() {
     let bed = Bed::open().await;
@@ -267,20 +273,20 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn what_is_not_asked_for_any_more_is_taken_away() {
+async fn secrets_that_are_no_longer_requested_are_deleted() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("surplus").await;
     bed.apply(identity(&namespace, "orders", &["kafka"])).await.unwrap();
     bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
     assert!(bed.secret(&namespace, "orders.kafka").await.is_some());
     bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
-    until("the account to go", || async {
-        bed.secret(&namespace, "orders.kafka").await.map_or(Ok(()), |_| Err("it is still there".to_owned()))
+    until("the account's Secret to be deleted", || async {
+        bed.secret(&namespace, "orders.kafka").await.map_or(Ok(()), |_| Err("it still exists".to_owned()))
     })
     .await;
     bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
-    until("the certificate to go with its owner", || async {
-        bed.secret(&namespace, "orders-mtls").await.map_or(Ok(()), |_| Err("it is still there".to_owned()))
+    until("the certificate to be deleted with its owner", || async {
+        bed.secret(&namespace, "orders-mtls").await.map_or(Ok(()), |_| Err("it still exists".to_owned()))
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! The install without Helm: one rendered file, and `kubectl apply --server-side`. The bed itself is installed by it.
+//! The installation without Helm: one rendered file and `kubectl apply --server-side`. The bed is installed this way.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ fn kubectl(bed: &Bed, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn the_rendered_file_is_in_an_order_that_applies() {
+async fn the_rendered_file_has_objects_in_a_valid_order() {
     let bed = Bed::open().await;
     let own = bed.namespace("rendered").await;
     let edge = format!("edge: {{enabled: true, namespace: {own}}}");
@@ -47,22 +47,22 @@ async fn the_rendered_file_is_in_an_order_that_applies() {
             if object["kind"] == "Namespace" {
                 namespaces.insert(name(object));
             } else if let Some(namespace) = object["metadata"]["namespace"].as_str() {
-                assert!(namespaces.contains(namespace), "{} comes before its namespace {namespace}", name(object));
+                assert!(namespaces.contains(namespace), "{} precedes its namespace {namespace}", name(object));
             }
         }
         assert!(namespaces.contains("credence-system"));
         let crds = objects.iter().filter(|object| object["kind"] == "CustomResourceDefinition").count();
         assert_eq!(crds, credence::api::crds().unwrap().len());
         let finalizers = objects.iter().any(|object| object["kind"] == "MutatingAdmissionPolicy");
-        assert_eq!(finalizers, variables.is_empty(), "an API server below 1.36 does not know them");
+        assert_eq!(finalizers, variables.is_empty(), "API servers below 1.36 do not support them");
         kubectl(&bed, &["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename", &file]);
     }
 }
 
 #[tokio::test]
-async fn the_rendered_file_installs_all_and_applies_again() {
+async fn the_rendered_file_installs_everything_and_is_idempotent() {
     let bed = Bed::open().await;
-    // What the bed was installed by.
+    // The file with which the bed was installed.
     let file = format!("{}/chart.yaml", bed.env("BED_DIR"));
     let versions = || -> Vec<(String, String)> {
         let format = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{'\\n'}{end}";
@@ -72,7 +72,7 @@ async fn the_rendered_file_installs_all_and_applies_again() {
     // Another test may have put an object back under another field manager; this takes it over.
     kubectl(&bed, &["apply", "--server-side", "--force-conflicts", "--filename", &file]);
     let before = versions();
-    assert_eq!(before.len(), read(&file).matches("\nkind: ").count(), "every object of the file is there: {before:?}");
+    assert_eq!(before.len(), read(&file).matches("\nkind: ").count(), "every object of the file exists: {before:?}");
     kubectl(&bed, &["apply", "--server-side", "--filename", &file]);
-    assert_eq!(versions(), before, "what is applied again does not change");
+    assert_eq!(versions(), before, "applying the file again changes no object");
 }

@@ -1,4 +1,4 @@
-//! Several operators: one works, and one that has lost its lease writes nothing more.
+//! Several operators: one is the leader, and a replica that lost its lease writes nothing more.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::bed::{Bed, OPERATOR, identity, run, until};
 
-/// A second operator: the same program with the same arguments under another name.
+/// A standby replica: the same program and arguments, and another identity.
 struct Standby {
     child: Child,
     url: String,
@@ -33,7 +33,7 @@ impl Standby {
     }
 
     async fn says(&self, wanted: &str) {
-        until(&format!("the standby to say {wanted}"), || async {
+        until(&format!("the standby to report {wanted}"), || async {
             let (_, answer) = run("curl", &["--silent", &self.url], "");
             if answer.trim() == wanted { Ok(()) } else { Err(answer) }
         })
@@ -43,7 +43,7 @@ impl Standby {
 
 impl Drop for Standby {
     fn drop(&mut self) {
-        // It gives its lease up, so that the operator of the bed need not wait.
+        // A graceful stop releases the lease, so that the operator of the bed takes over at once.
         run("kill", &["-TERM", &self.child.id().to_string()], "");
         let _ = self.child.wait();
     }
@@ -54,7 +54,7 @@ async fn holder(bed: &Bed) -> String {
     lease.data["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
 }
 
-/// What an operator wrote, beside its lease, as the API server's audit log has it.
+/// The writes of an operator, except those to the Lease, from the API server's audit log.
 fn writes(bed: &Bed, holder: &str) -> Vec<String> {
     let log = std::fs::read_to_string(format!("{}/logs/audit.log", bed.env("BED_DIR"))).unwrap();
     let agent = format!("({holder})");
@@ -65,7 +65,7 @@ fn writes(bed: &Bed, holder: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_leader_that_sleeps_past_its_lease_is_succeeded_and_writes_nothing_more() {
+async fn a_leader_whose_lease_expired_writes_nothing_more() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let namespace = bed.namespace("lease").await;
@@ -79,29 +79,32 @@ async fn a_leader_that_sleeps_past_its_lease_is_succeeded_and_writes_nothing_mor
     run("kill", &["-STOP", &leader], "");
     let paused = Instant::now();
     let written = writes(&bed, &name).len();
-    assert!(written > 0, "the audit log knows the leader");
-    // All of this it would see to as soon as it woke up.
+    assert!(written > 0, "the audit log has writes of the leader");
+    // Work that the paused leader would do as soon as it continues.
     bed.delete("Secret", Some(&namespace), "before-mtls").await;
     bed.apply(identity(&namespace, "meanwhile", &[])).await.unwrap();
     standby.says("working").await;
     let took = paused.elapsed();
     bed.ready("ServiceIdentity", Some(&namespace), "meanwhile").await;
-    until("the lost Secret", || async { bed.secret(&namespace, "before-mtls").await.ok_or_else(String::new) }).await;
+    until("the deleted Secret to be issued again", || async {
+        bed.secret(&namespace, "before-mtls").await.ok_or_else(String::new)
+    })
+    .await;
     assert_eq!(holder(&bed).await, "standby");
-    assert!(took.as_secs() < 20, "the lease of 8 s was taken over after {took:?}");
+    assert!(took.as_secs() < 20, "the standby took over the lease of 8 s after {took:?}");
 
     bed.apply(identity(&namespace, "after", &[])).await.unwrap();
     run("kill", &["-CONT", &leader], "");
     let ready = bed.env("OPERATOR_METRICS_URL").replace("metrics", "readyz");
-    until("the former leader to stand by", || async {
+    until("the former leader to become a standby", || async {
         let (_, answer) = run("curl", &["--silent", &ready], "");
         if answer.trim() == "standing by" { Ok(()) } else { Err(answer) }
     })
     .await;
     bed.ready("ServiceIdentity", Some(&namespace), "after").await;
-    assert_eq!(writes(&bed, &name)[written..], [] as [String; 0]);
+    assert_eq!(writes(&bed, &name)[written..], [] as [String; 0], "the former leader wrote nothing");
 
-    // The lease comes back to the former leader, who begins anew.
+    // The former leader acquires the lease again, and continues with fresh caches.
     drop(standby);
     bed.apply(identity(&namespace, "again", &[])).await.unwrap();
     bed.ready("ServiceIdentity", Some(&namespace), "again").await;

@@ -1,4 +1,4 @@
-//! Tests on real parts: an API server, a Kafka and the operator, as `make test` starts them.
+//! Integration tests on real parts: an API server, Kafka, the operator and the edge, as `make test` starts them.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod admission;

@@ -1,4 +1,4 @@
-//! Generated files and the chart.
+//! Generated CRDs and the chart.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,22 +24,22 @@ fn the_crds_in_the_tree_are_what_the_code_generates() {
 
 #[test]
 fn every_field_is_documented() {
-    fn walk(schema: &Value, path: &str, bare: &mut Vec<String>) {
+    fn walk(schema: &Value, path: &str, undocumented: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
-            // The library's own types are documented by Kubernetes.
+            // Types of the Kubernetes library are documented by Kubernetes.
             if field["description"].as_str().is_none_or(str::is_empty) && name != "status" {
-                bare.push(path.clone());
+                undocumented.push(path.clone());
             }
-            walk(field, &path, bare);
-            walk(&field["items"], &format!("{path}[]"), bare);
+            walk(field, &path, undocumented);
+            walk(&field["items"], &format!("{path}[]"), undocumented);
         }
     }
-    let mut bare = Vec::new();
+    let mut undocumented = Vec::new();
     for (file, manifest) in credence::api::crds().unwrap() {
-        walk(&manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &file, &mut bare);
+        walk(&manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &file, &mut undocumented);
     }
-    assert!(bare.is_empty(), "without a description: {bare:#?}");
+    assert!(undocumented.is_empty(), "without a description: {undocumented:#?}");
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn the_chart_is_valid_and_refuses_wrong_values() {
     assert!(ok && rendered.contains("kind: PodDisruptionBudget"), "{rendered}");
     for wrong in ["replicaCount=many", "replicaCount=11", "leaseSeconds=1", "log.format=xml", "unknown=1", "port=80"] {
         let (ok, output) = run(&helm, &["template", "credence", &chart, "--set", wrong], "");
-        assert!(!ok, "accepted {wrong}: {output}");
+        assert!(!ok, "the chart accepts {wrong}: {output}");
     }
 }
 
@@ -112,7 +112,7 @@ async fn the_chart_runs_the_edge_as_safely_as_the_operator() {
     assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
     let metrics = json!([{"podSelector": {"matchLabels": {"app": "prometheus"}}}]);
     let ingress = json!([{"ports": [{"port": "webhooks"}]}, {"from": metrics, "ports": [{"port": 8080}]}]);
-    assert_eq!(policy["spec"]["ingress"], ingress, "webhooks from everywhere, metrics not");
+    assert_eq!(policy["spec"]["ingress"], ingress, "webhooks are allowed from everywhere, metrics are not");
     assert_eq!(policy["spec"]["egress"], json!([{"ports": [{"port": 6443}]}]));
     assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
     for name in ["edge", "edge-poddisruptionbudget", "edge-networkpolicy", "edge-service"] {
@@ -123,7 +123,7 @@ async fn the_chart_runs_the_edge_as_safely_as_the_operator() {
 }
 
 #[tokio::test]
-async fn the_chart_brings_of_the_edge_what_was_asked_for() {
+async fn the_chart_renders_only_the_requested_parts_of_the_edge() {
     let bed = Bed::open().await;
     let helm = format!("{}/helm", bed.env("BED_BIN"));
     let chart = project("charts/credence");
@@ -139,12 +139,12 @@ async fn the_chart_brings_of_the_edge_what_was_asked_for() {
     assert!(!ok && output.contains("more than 1 needs edge.redis.urlSecret"), "{output}");
     for wrong in ["terminationGracePeriodSeconds=30", "networkPolicy.egress=all", "replicaCount=101", "affinity=[]"] {
         let (ok, output) = render(&format!("edge.{wrong}"));
-        assert!(!ok, "accepted {wrong}: {output}");
+        assert!(!ok, "the chart accepts {wrong}: {output}");
     }
 }
 
 #[tokio::test]
-async fn the_operator_may_do_no_more_than_it_needs() {
+async fn the_operator_has_no_more_rights_than_it_needs() {
     let bed = Bed::open().await;
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
     let can = |arguments: &[&str]| {
@@ -170,19 +170,19 @@ async fn the_operator_may_do_no_more_than_it_needs() {
 }
 
 #[tokio::test]
-async fn explain_teaches_every_kind() {
+async fn kubectl_explain_describes_every_kind() {
     let bed = Bed::open().await;
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
-    for (path, says) in [
-        ("sid.spec.authentication.gatewayOnly.expiresAt", "Past it the identity is not Ready"),
+    for (path, expected) in [
+        ("sid.spec.authentication.gatewayOnly.expiresAt", "After that the identity is not Ready"),
         ("td.spec.issuer.ca.secretRef", "operator's namespace"),
-        ("rp.spec.issuedBefore", "emergency lever"),
-        ("brk.spec.mode", "changes nothing"),
+        ("rp.spec.issuedBefore", "For emergencies"),
+        ("brk.spec.mode", "what they would change"),
         ("tp.spec.deletionPolicy", "revokes them first"),
     ] {
         let (ok, output) = run(&kubectl, &["--kubeconfig", bed.env("KUBECONFIG"), "explain", path], "");
         let flat = output.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(ok && flat.contains(says), "{path}: {output}");
+        assert!(ok && flat.contains(expected), "{path}: {output}");
     }
 }
 
@@ -216,5 +216,5 @@ async fn health_and_metrics_are_served() {
         assert!(parts.contains(&format!("[+]{part} ok")), "{parts}");
         assert_eq!(get(&format!("readyz/{part}")), (true, "ok\n".to_owned()));
     }
-    assert!(!get("readyz/nothing").0, "a part that does not exist is not ready");
+    assert!(!get("readyz/nothing").0, "an unknown part is not ready");
 }

@@ -1,4 +1,4 @@
-//! What watches the operator and the edge: their metrics, the alerts, the dashboard, and the chart that brings them.
+//! Monitoring of the operator and the edge: metrics, alerts, the dashboard, and the chart that installs them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -43,12 +43,12 @@ fn alerts() -> Vec<Value> {
     groups.flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
 }
 
-/// Everything that operator and edge can export.
+/// All metrics that the operator and the edge can export.
 pub(crate) fn everything_exported() -> String {
     exported_by_operator().replace("# EOF\n", "") + &exported_by_edge()
 }
 
-/// Everything that the edge can export.
+/// All metrics that the edge can export.
 fn exported_by_edge() -> String {
     let metrics = webhook::Metrics::default();
     let record = AuditRecord {
@@ -72,7 +72,7 @@ fn exported_by_edge() -> String {
     metrics.render()
 }
 
-/// Everything that the operator can export. A family without a series is left out, so each one is given one.
+/// All metrics that the operator can export. Families without a series are not encoded, so each gets one series.
 fn exported_by_operator() -> String {
     let metrics = Metrics::default();
     metrics.reconciled("topic_policy", "ok", "Ready", Duration::from_millis(1));
@@ -95,13 +95,13 @@ fn exported_by_operator() -> String {
     metrics.render()
 }
 
-/// The families of an exposition, with their types.
+/// The metric families of an exposition, with their types.
 pub(crate) fn families(exposition: &str) -> BTreeMap<String, String> {
     let declared = exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     declared.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
 
-/// The families whose metrics a text names.
+/// The metric families that a text mentions.
 pub(crate) fn named(text: &str) -> BTreeSet<String> {
     text.split(|it: char| !(it.is_ascii_lowercase() || it == '_'))
         .filter(|word| word.starts_with("credence_") || word.starts_with("process_"))
@@ -112,7 +112,7 @@ pub(crate) fn named(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// An exposition in the older text format, the one that promtool reads: there, counters and infos are declared under
+/// An exposition in the older text format, which promtool reads: there, counters and infos are declared under
 /// the names of their series.
 fn as_older_format(exposition: &str) -> String {
     let families = families(exposition);
@@ -179,7 +179,7 @@ async fn every_expression_of_the_dashboard_is_valid() {
 }
 
 #[test]
-fn alerts_and_dashboard_know_what_is_measured() {
+fn alerts_and_dashboard_match_the_exported_metrics() {
     let exported: BTreeSet<String> = families(&everything_exported()).into_keys().collect();
     let shown = named(&read(DASHBOARD));
     let unknown: Vec<_> =
@@ -190,7 +190,7 @@ fn alerts_and_dashboard_know_what_is_measured() {
 }
 
 #[tokio::test]
-async fn the_metrics_keep_the_conventions_of_prometheus() {
+async fn the_metrics_follow_the_conventions_of_prometheus() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     for (url, exported) in [("OPERATOR_METRICS_URL", exported_by_operator()), ("EDGE_METRICS_URL", exported_by_edge())]
@@ -199,7 +199,7 @@ async fn the_metrics_keep_the_conventions_of_prometheus() {
         assert!(ok, "{served}");
         let known = families(&exported);
         for family in families(&served) {
-            assert_eq!(known.get(&family.0), Some(&family.1), "{} is missing in this test", family.0);
+            assert_eq!(known.get(&family.0), Some(&family.1), "{} is missing from this test's list", family.0);
         }
         for exposition in [served, exported] {
             promtool(&bed, &["check", "metrics"], &as_older_format(&exposition));
@@ -208,7 +208,7 @@ async fn the_metrics_keep_the_conventions_of_prometheus() {
 }
 
 #[tokio::test]
-async fn the_chart_brings_monitoring_and_a_network_policy() {
+async fn the_chart_renders_monitoring_and_a_network_policy() {
     let bed = Bed::open().await;
     let folder = format!("{}/chart-with-everything", bed.env("BED_DIR"));
     let values = "networkPolicy.enabled=true,networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus,\
@@ -250,11 +250,11 @@ async fn the_chart_brings_monitoring_and_a_network_policy() {
     }
     for wrong in ["metrics.serviceMonitor.interval=often", "metrics.port=1", "networkPolicy.metricsFrom=all"] {
         let (ok, output) = run(&helm, &[&render[..5], &["--set", wrong]].concat(), "");
-        assert!(!ok, "accepted {wrong}: {output}");
+        assert!(!ok, "the chart accepts {wrong}: {output}");
     }
 }
 
-/// Whether all labels of a selector stand on an object.
+/// Asserts that an object has all labels of a selector.
 pub(crate) fn assert_selects(selector: &Value, object: &Value) {
     let selector = selector.as_object().unwrap();
     assert!(!selector.is_empty());

@@ -1,4 +1,4 @@
-//! The documentation: what it says of reasons, metrics and files is so, and its way to restore an authority works.
+//! The documentation matches the code in reasons, metrics and links, and its procedure to restore an authority works.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use crate::bed::{Bed, OPERATOR, run, self_signed, unique, until, with};
 use crate::monitoring::{everything_exported, families, named, read};
 
 const OPERATIONS: &str = "docs/operations.md";
-/// Where objects of the whole cluster keep their Secrets.
+/// The namespace with the Secrets of cluster-scoped objects.
 const SYSTEM: &str = "credence-system";
-/// The page of every kind, and how tables name the kind.
+/// The page of every kind, and the abbreviation of the kind in tables.
 const KINDS: [(&str, &str); 7] = [
     ("td", "docs/kinds/trustdomain.md"),
     ("sid", "docs/kinds/serviceidentity.md"),
@@ -25,14 +25,14 @@ const KINDS: [(&str, &str); 7] = [
     ("whd", "docs/kinds/webhookdestination.md"),
 ];
 
-/// A table below a heading; every row has as many cells as the first one.
+/// A table below a heading; every row has as many cells as the header.
 struct Table {
     heading: String,
     header: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
-/// The lines of a document outside of its examples.
+/// The lines of a document outside code blocks.
 fn prose(text: &str) -> Vec<&str> {
     let mut example = false;
     let is_prose = |line: &&str| {
@@ -72,7 +72,7 @@ fn tables(text: &str) -> Vec<Table> {
     tables
 }
 
-/// What a text has in backticks.
+/// The parts of a text in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = String> {
     text.split('`').skip(1).step_by(2).map(ToOwned::to_owned)
 }
@@ -85,7 +85,7 @@ fn reasons<'a>(rows: impl IntoIterator<Item = &'a Vec<String>>) -> BTreeSet<Stri
     rows.into_iter().flat_map(|row| quoted(&row[0]).collect::<Vec<_>>()).collect()
 }
 
-/// The condition that follows another one. A new one does not compile before it has its place.
+/// The next condition type. A new type does not compile until it is added here.
 fn after(kind: ConditionType) -> Option<ConditionType> {
     match kind {
         ConditionType::Accepted => Some(ConditionType::AuthorityReady),
@@ -110,19 +110,19 @@ fn conditions() -> Vec<&'static str> {
 }
 
 #[test]
-fn every_reason_stands_in_a_table_and_no_other() {
+fn the_tables_list_exactly_the_reasons_of_the_code() {
     let known: BTreeSet<String> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
     let tables = reason_tables(OPERATIONS);
     assert_eq!(reasons(tables.iter().flat_map(|table| &table.rows)), known);
     for (_, page) in KINDS {
         let tables = reason_tables(page);
-        let told = reasons(tables.iter().flat_map(|table| &table.rows));
-        assert!(!told.is_empty() && told.is_subset(&known), "{page}: {:?}", told.difference(&known));
+        let listed = reasons(tables.iter().flat_map(|table| &table.rows));
+        assert!(!listed.is_empty() && listed.is_subset(&known), "{page}: {:?}", listed.difference(&known));
     }
 }
 
 #[test]
-fn every_condition_has_a_heading_and_tables_name_what_there_is() {
+fn every_condition_has_a_heading_and_tables_name_no_others() {
     let (conditions, tables) = (conditions(), reason_tables(OPERATIONS));
     let headings = headings(&read(OPERATIONS));
     let described: Vec<&str> =
@@ -141,7 +141,7 @@ fn every_condition_has_a_heading_and_tables_name_what_there_is() {
 }
 
 #[test]
-fn the_page_of_a_kind_knows_the_same_reasons() {
+fn the_page_of_a_kind_lists_the_same_reasons() {
     let (conditions, tables) = (conditions(), reason_tables(OPERATIONS));
     for (kind, page) in KINDS {
         let of_conditions = tables.iter().filter(|table| conditions.contains(&table.heading.as_str()));
@@ -153,7 +153,7 @@ fn the_page_of_a_kind_knows_the_same_reasons() {
 }
 
 #[test]
-fn every_metric_is_described_with_its_type_and_its_labels() {
+fn every_metric_is_documented_with_type_and_labels() {
     let exposition = everything_exported();
     let mut labels: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in exposition.lines().filter(|line| !line.starts_with('#')) {
@@ -177,7 +177,7 @@ fn every_metric_is_described_with_its_type_and_its_labels() {
         .map(|row| (named(&row[0]).pop_first().unwrap(), (row[1].clone(), quoted(&row[2]).collect())))
         .collect();
     assert_eq!(described, exported);
-    assert_eq!(table.rows.len(), exported.len(), "one row for each");
+    assert_eq!(table.rows.len(), exported.len(), "one row for each metric");
 }
 
 /// The documents, by their paths in the project.
@@ -197,7 +197,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// What the headings of a document can be linked by, as GitHub makes it of them.
+/// The anchors of the headings of a document, as GitHub generates them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut before: BTreeMap<String, u32> = BTreeMap::new();
     let anchor = |title: String| {
@@ -221,7 +221,7 @@ fn links(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_an_existing_target() {
     let mut followed = 0;
     for document in documents() {
         let text = read(&document);
@@ -246,7 +246,7 @@ fn kubectl(bed: &Bed, arguments: &[&str], input: &str) -> String {
     output
 }
 
-/// The Secrets of an authority as the page keeps them; the intermediate comes before the root.
+/// The Secrets of an authority, backed up as the page describes; the intermediate comes before the root.
 fn back_up(bed: &Bed, domain: &str) -> Vec<Value> {
     let selector = "app.kubernetes.io/managed-by=credence,credence.dev/component in (root,intermediate)";
     let get = ["get", "secrets", "--namespace", SYSTEM, "--output", "json", "--selector", selector];
@@ -264,7 +264,7 @@ fn back_up(bed: &Bed, domain: &str) -> Vec<Value> {
     backup
 }
 
-/// Restores them as the page says.
+/// Restores them as the page describes.
 fn restore(bed: &Bed, backup: &[Value], domain: &DynamicObject) {
     let uid = json!(domain.metadata.uid.as_ref().unwrap());
     let owned = |secret: &Value| with(secret.clone(), "/metadata/ownerReferences/0/uid", uid.clone());
@@ -275,14 +275,14 @@ fn restore(bed: &Bed, backup: &[Value], domain: &DynamicObject) {
     kubectl(bed, &apply, &list.to_string());
 }
 
-/// Deletes the Secrets of an authority. The root goes first, as it would give a new intermediate at once.
+/// Deletes the Secrets of an authority, the root first: with a root, the operator would issue a new intermediate.
 async fn lose(bed: &Bed, backup: &[Value]) {
     for secret in backup.iter().rev() {
         let name = secret["metadata"]["name"].as_str().unwrap();
-        // The garbage collector may have been faster.
+        // The garbage collector may already have deleted it.
         let _ = bed.api("Secret", Some(SYSTEM)).delete(name, &DeleteParams::default()).await;
-        until(&format!("the Secret {name} to go"), || async {
-            bed.secret(SYSTEM, name).await.map_or(Ok(()), |_| Err("it is still there".to_owned()))
+        until(&format!("the Secret {name} to be deleted"), || async {
+            bed.secret(SYSTEM, name).await.map_or(Ok(()), |_| Err("it still exists".to_owned()))
         })
         .await;
     }
@@ -296,7 +296,7 @@ fn authority(domain: &DynamicObject) -> (Value, Value) {
 }
 
 #[tokio::test]
-async fn a_lost_authority_comes_back_while_the_operator_runs() {
+async fn a_lost_authority_is_restored_while_the_operator_runs() {
     let bed = Bed::open().await;
     let name = unique("restored");
     bed.apply(self_signed(&name)).await.unwrap();
@@ -311,7 +311,7 @@ async fn a_lost_authority_comes_back_while_the_operator_runs() {
 }
 
 #[tokio::test]
-async fn an_authority_is_taken_into_a_cluster_where_its_trust_domain_is_new() {
+async fn an_authority_is_restored_under_a_new_trust_domain() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
     let name = unique("moved");
@@ -319,8 +319,8 @@ async fn an_authority_is_taken_into_a_cluster_where_its_trust_domain_is_new() {
     let before = bed.ready("TrustDomain", None, &name).await;
     let backup = back_up(&bed, &name);
     bed.delete("TrustDomain", None, &name).await;
-    until("the trust domain to go", || async {
-        bed.get("TrustDomain", None, &name).await.map_or(Ok(()), |_| Err("it is still there".to_owned()))
+    until("the trust domain to be deleted", || async {
+        bed.get("TrustDomain", None, &name).await.map_or(Ok(()), |_| Err("it still exists".to_owned()))
     })
     .await;
 

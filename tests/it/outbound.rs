@@ -1,5 +1,5 @@
-//! Webhooks that go out: posted by curl with the certificate of an identity, received by a server with a certificate of its own,
-//! and verified as receivers do it.
+//! Outbound webhooks: posted by curl with the certificate of an identity, received by a server with its own certificate,
+//! and verified with the libraries of receivers.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -26,7 +26,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 
 use crate::bed::{Bed, identity, manifest, policy, run, until, with};
-use crate::hooks::{Parcels, Target};
+use crate::hooks::{Received, Target};
 use crate::webhook::{audit, check_assertion};
 use crate::webhook_objects as objects;
 
@@ -34,15 +34,15 @@ use crate::webhook_objects as objects;
 #[derive(Clone)]
 struct Receiver {
     port: u16,
-    /// The authority of its certificate, in PEM.
+    /// The CA certificate that issued its certificate, in PEM.
     authority: String,
-    /// Its public key, as a destination pins it.
+    /// The digest of its public key, for pinning.
     key: String,
-    parcels: Parcels,
-    /// What it answers, one after the other; then 200.
+    received: Received,
+    /// The statuses of the next responses, in order; afterwards 200.
     answers: Arc<Mutex<VecDeque<u16>>>,
-    /// Held, nobody is answered.
-    patience: Arc<RwLock<()>>,
+    /// While this is locked for writing, no request is answered.
+    hold: Arc<RwLock<()>>,
 }
 
 impl Receiver {
@@ -61,9 +61,9 @@ impl Receiver {
             port: listener.local_addr().unwrap().port(),
             authority: authority.pem(),
             key: STANDARD.encode(digest(&SHA256, &pair.subject_public_key_info())),
-            parcels: Parcels::default(),
+            received: Received::default(),
             answers: Arc::default(),
-            patience: Arc::default(),
+            hold: Arc::default(),
         };
         tokio::spawn(receiver.clone().serve(listener, TlsAcceptor::from(Arc::new(tls))));
         receiver
@@ -74,11 +74,11 @@ impl Receiver {
     }
 
     fn count(&self) -> usize {
-        self.parcels.lock().unwrap().len()
+        self.received.lock().unwrap().len()
     }
 
     fn last(&self) -> (HeaderMap, Bytes) {
-        self.parcels.lock().unwrap().last().cloned().unwrap()
+        self.received.lock().unwrap().last().cloned().unwrap()
     }
 }
 
@@ -103,8 +103,8 @@ impl Receiver {
         let body = body.collect().await.unwrap().to_bytes();
         let mut headers = parts.headers;
         headers.insert("x-path", parts.uri.to_string().parse().unwrap());
-        self.parcels.lock().unwrap().push((headers, body));
-        let _ = self.patience.read().await;
+        self.received.lock().unwrap().push((headers, body));
+        let _ = self.hold.read().await;
         let status = self.answers.lock().unwrap().pop_front().unwrap_or(200);
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -113,7 +113,7 @@ impl Receiver {
     }
 }
 
-/// A namespace with an identity that may send.
+/// A namespace with an identity that is allowed to send.
 struct Scene {
     bed: Bed,
     namespace: String,
@@ -161,7 +161,7 @@ impl Scene {
         self.bed.ready("WebhookDestination", Some(&self.namespace), &name).await;
     }
 
-    /// Posts as a service does, and returns the status of the answer.
+    /// Posts a message with curl as a service would, and returns the status of the response.
     fn post(&self, name: &str, certificate: Option<&Path>, headers: &[&str], body: &str) -> u16 {
         let url = format!("{}/{}/out/{name}", self.bed.env("EDGE_URL"), self.namespace);
         let mut arguments = vec!["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_code}"];
@@ -185,7 +185,7 @@ impl Scene {
         self.post(name, Some(&self.certificate), &[&format!("webhook-id: {id}")], body)
     }
 
-    /// Whether a receiver with this key takes what has come.
+    /// Whether a receiver with this key accepts the message.
     fn verifies(&self, key: &str, (headers, body): &(HeaderMap, Bytes)) -> bool {
         let named = headers.iter().map(|(name, value)| (name.to_string(), json!(value.to_str().unwrap())));
         let headers = Value::Object(named.collect()).to_string();
@@ -205,7 +205,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_service_posts_is_signed_and_reaches_its_destination() {
+async fn an_outbound_message_is_signed_and_delivered() {
     let scene = Scene::open("out").await;
     let receiver = Receiver::start().await;
     scene.ready(scene.destination("acme", &receiver)).await;
@@ -213,16 +213,16 @@ async fn what_a_service_posts_is_signed_and_reaches_its_destination() {
     let body = r#"{"type": "paid",  "amount": 7}"#;
 
     assert_eq!(scene.send("acme", "msg_1", body), 200);
-    let taken = receiver.last();
-    assert_eq!(taken.1, body, "byte by byte");
+    let message = receiver.last();
+    assert_eq!(message.1, body, "the body is unchanged");
     assert_eq!(
-        (&taken.0["webhook-id"], &taken.0["x-path"]),
+        (&message.0["webhook-id"], &message.0["x-path"]),
         (&"msg_1".parse().unwrap(), &"/in?token=hidden".parse().unwrap())
     );
-    assert_eq!(taken.0["content-type"], "application/json");
-    assert!(scene.verifies(&key, &taken), "{:?}", taken.0);
-    assert!(!scene.verifies("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &taken), "another key");
-    let mut names: Vec<&str> = taken.0.keys().map(http::HeaderName::as_str).collect();
+    assert_eq!(message.0["content-type"], "application/json");
+    assert!(scene.verifies(&key, &message), "{:?}", message.0);
+    assert!(!scene.verifies("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &message), "another key does not verify");
+    let mut names: Vec<&str> = message.0.keys().map(http::HeaderName::as_str).collect();
     names.sort_unstable();
     let expected = [
         "content-length",
@@ -234,9 +234,9 @@ async fn what_a_service_posts_is_signed_and_reaches_its_destination() {
         "webhook-timestamp",
         "x-path",
     ];
-    assert_eq!(names, expected, "nothing of the sender's and of the cluster's travels on");
+    assert_eq!(names, expected, "no other headers are sent");
 
-    assert_eq!(scene.post("acme", Some(&scene.certificate), &[], body), 200, "an ID is made where none is given");
+    assert_eq!(scene.post("acme", Some(&scene.certificate), &[], body), 200, "a missing ID is generated");
     assert!(receiver.last().0["webhook-id"].to_str().unwrap().starts_with("msg_"));
 
     assert_eq!(scene.post("acme", None, &["webhook-id: msg_2"], body), 403, "without a certificate");
@@ -251,16 +251,16 @@ async fn what_a_service_posts_is_signed_and_reaches_its_destination() {
     assert_eq!(receiver.count(), 2);
 
     let lines = scene.audit("acme");
-    let told: Vec<&str> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    let reasons: Vec<&str> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
     let wrong = "WrongDeliveryId";
-    assert_eq!(told, ["Delivered", "Delivered", "WrongSource", "WrongSource", wrong, wrong, wrong]);
+    assert_eq!(reasons, ["Delivered", "Delivered", "WrongSource", "WrongSource", wrong, wrong, wrong]);
     assert_eq!((&lines[0]["direction"], &lines[0]["delivery"]), (&json!("Outbound"), &json!("msg_1")));
     assert_eq!(lines[0]["target"], format!("https://localhost:{}/in", receiver.port), "without the query");
     assert_eq!((&lines[0]["targetStatus"], &lines[0]["sourceIdentity"]), (&json!(200), &json!(scene.spiffe_id)));
     assert_eq!(lines[0]["key"], scene.key("acme", "signing-key-id").await);
     let log = std::fs::read_to_string(scene.bed.env("EDGE_AUDIT_LOG")).unwrap();
     assert!(!log.contains(&key) && !log.contains("hidden"));
-    until("the use of the key to be on record", || async {
+    until("the use of the key to be in the status", || async {
         let found = scene.bed.get("WebhookDestination", Some(&scene.namespace), "acme").await.unwrap();
         let keys = found.data["status"]["keys"].clone();
         if keys[0]["lastVerified"].is_string() { Ok(()) } else { Err(keys.to_string()) }
@@ -269,37 +269,37 @@ async fn what_a_service_posts_is_signed_and_reaches_its_destination() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_live_key_signs_while_keys_turn() {
+async fn every_active_key_signs_during_a_rotation() {
     let scene = Scene::open("signing").await;
     let receiver = Receiver::start().await;
     let destination = scene.destination("acme", &receiver);
     scene.ready(destination.clone()).await;
     let policy = json!({"targets": [{"kind": "WebhookDestination"}], "credentials": {"overlap": "12s"}});
-    scene.bed.apply(manifest("RotationPolicy", Some(&scene.namespace), "turn", policy)).await.unwrap();
-    until("the policy to count its destination", || async {
-        let found = scene.bed.get("RotationPolicy", Some(&scene.namespace), "turn").await.unwrap();
+    scene.bed.apply(manifest("RotationPolicy", Some(&scene.namespace), "rotate", policy)).await.unwrap();
+    until("the policy to select the destination", || async {
+        let found = scene.bed.get("RotationPolicy", Some(&scene.namespace), "rotate").await.unwrap();
         if found.data["status"]["targets"] == 1 { Ok(()) } else { Err(found.data["status"].to_string()) }
     })
     .await;
     let secret = scene.key("acme", "signing-key").await;
-    assert_eq!(scene.key("acme", "verification-key").await, secret, "both sides have the same");
+    assert_eq!(scene.key("acme", "verification-key").await, secret, "both sides have the same key");
     let asymmetric = json!({"generated": {"algorithm": "Ed25519"}});
     scene.bed.apply(with(destination, "/spec/keys", asymmetric)).await.unwrap();
     let public = until("a public key", || async {
         let key = scene.key("acme", "verification-key").await;
-        if key.starts_with("whpk_") { Ok(key) } else { Err("still the secret".to_owned()) }
+        if key.starts_with("whpk_") { Ok(key) } else { Err("it is still the shared secret".to_owned()) }
     })
     .await;
     assert!(scene.key("acme", "signing-key").await.starts_with("whsk_"));
     let found = scene.bed.get("WebhookDestination", Some(&scene.namespace), "acme").await.unwrap();
-    let told = found.data["status"].to_string();
-    assert!(told.contains(&public) && !told.contains("whsk_") && !told.contains("whsec_"), "{told}");
+    let status = found.data["status"].to_string();
+    assert!(status.contains(&public) && !status.contains("whsk_") && !status.contains("whsec_"), "{status}");
     assert_eq!(scene.send("acme", "msg_1", "{}"), 200);
     let both = receiver.last();
-    assert!(scene.verifies(&secret, &both), "who has not changed yet takes it: {:?}", both.0);
-    assert!(scene.verifies(&public, &both), "who has changed takes it as well: {:?}", both.0);
+    assert!(scene.verifies(&secret, &both), "a receiver with the previous key accepts it: {:?}", both.0);
+    assert!(scene.verifies(&public, &both), "a receiver with the new key accepts it: {:?}", both.0);
     assert_eq!(scene.audit("acme")[0]["key"].as_str().unwrap().split(',').count(), 2);
-    until("the former key to end", || async {
+    until("the previous key to expire", || async {
         assert_eq!(scene.send("acme", "msg_2", "{}"), 200);
         let signatures = receiver.last().0["webhook-signature"].to_str().unwrap().to_owned();
         if signatures.contains("v1,") { Err(signatures) } else { Ok(()) }
@@ -309,26 +309,26 @@ async fn every_live_key_signs_while_keys_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_is_its_host_its_key_and_an_address_that_is_allowed() {
+async fn a_destination_is_verified_by_host_key_and_address() {
     let scene = Scene::open("pinned").await;
     let receiver = Receiver::start().await;
-    let right = scene.destination("acme", &receiver);
+    let valid = scene.destination("acme", &receiver);
     let url = |host: &str| json!(format!("https://{host}:{}/in", receiver.port));
     let other = Receiver::start().await;
-    let mut no_authority = right.clone();
+    let mut no_authority = valid.clone();
     no_authority["spec"]["target"].as_object_mut().unwrap().remove("caBundle");
     let cases = [
-        (with(right.clone(), "/spec/target/publicKeys", json!([other.key, receiver.key])), 200, "Delivered"),
-        (with(right.clone(), "/spec/target/publicKeys", json!([other.key])), 502, "TargetUntrusted"),
-        (with(right.clone(), "/spec/target/caBundle", json!(other.authority)), 502, "TargetUntrusted"),
+        (with(valid.clone(), "/spec/target/publicKeys", json!([other.key, receiver.key])), 200, "Delivered"),
+        (with(valid.clone(), "/spec/target/publicKeys", json!([other.key])), 502, "TargetUntrusted"),
+        (with(valid.clone(), "/spec/target/caBundle", json!(other.authority)), 502, "TargetUntrusted"),
         (no_authority, 502, "TargetUntrusted"),
-        // The certificate is for the name, not for the address.
-        (with(right.clone(), "/spec/target/url", url("127.0.0.1")), 502, "TargetUntrusted"),
-        (with(right.clone(), "/spec/target/url", url("127.0.0.2")), 502, "AddressRefused"),
-        (with(right.clone(), "/spec/target/url", url("[::1]")), 502, "AddressRefused"),
-        (with(right.clone(), "/spec/target/url", url("[::ffff:169.254.169.254]")), 502, "AddressRefused"),
-        (with(right.clone(), "/spec/target/url", url("10.0.0.1")), 502, "AddressRefused"),
-        (with(right, "/spec/target/url", json!("https://localhost:1/in")), 502, "TargetUnreachable"),
+        // The certificate is valid for the name, not for the address.
+        (with(valid.clone(), "/spec/target/url", url("127.0.0.1")), 502, "TargetUntrusted"),
+        (with(valid.clone(), "/spec/target/url", url("127.0.0.2")), 502, "AddressRefused"),
+        (with(valid.clone(), "/spec/target/url", url("[::1]")), 502, "AddressRefused"),
+        (with(valid.clone(), "/spec/target/url", url("[::ffff:169.254.169.254]")), 502, "AddressRefused"),
+        (with(valid.clone(), "/spec/target/url", url("10.0.0.1")), 502, "AddressRefused"),
+        (with(valid, "/spec/target/url", json!("https://localhost:1/in")), 502, "TargetUnreachable"),
     ];
     for (destination, status, reason) in cases {
         let target = destination["spec"]["target"].to_string();
@@ -340,7 +340,7 @@ async fn a_destination_is_its_host_its_key_and_an_address_that_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_destination_does_not_take_is_tried_again_and_then_goes_to_the_dead_letter() {
+async fn a_failed_message_is_retried_and_then_dead_lettered() {
     let scene = Scene::open("dead").await;
     let receiver = Receiver::start().await;
     let office = Target::start().await;
@@ -349,10 +349,13 @@ async fn what_a_destination_does_not_take_is_tried_again_and_then_goes_to_the_de
     scene.ready(destination.clone()).await;
     receiver.answers(&[503]);
     assert_eq!(scene.send("acme", "msg_1", "{}"), 200);
-    let parcels = receiver.parcels.lock().unwrap().clone();
-    assert_eq!(parcels.len(), 2);
-    assert_eq!(parcels[0].0["webhook-id"], parcels[1].0["webhook-id"]);
-    assert_ne!(parcels[0].0["webhook-timestamp"], parcels[1].0["webhook-timestamp"], "each attempt is signed anew");
+    let received = receiver.received.lock().unwrap().clone();
+    assert_eq!(received.len(), 2);
+    assert_eq!(received[0].0["webhook-id"], received[1].0["webhook-id"]);
+    assert_ne!(
+        received[0].0["webhook-timestamp"], received[1].0["webhook-timestamp"],
+        "each attempt has its own signature"
+    );
     for (answers, attempts) in [(&[410][..], 1), (&[302], 1), (&[500, 429], 2)] {
         let before = receiver.count();
         receiver.answers(answers);
@@ -364,7 +367,7 @@ async fn what_a_destination_does_not_take_is_tried_again_and_then_goes_to_the_de
     scene.ready(with(destination, "/spec/deadLetter", letter)).await;
     receiver.answers(&[503, 503]);
     assert_eq!(scene.send("acme", "msg_3", r#"{"kept": true}"#), 202);
-    let (headers, body) = office.parcels.lock().unwrap()[0].clone();
+    let (headers, body) = office.received.lock().unwrap()[0].clone();
     assert_eq!(
         (body.as_ref(), &headers["credence-failure"]),
         (&br#"{"kept": true}"#[..], &"TargetRefused".parse().unwrap())
@@ -378,17 +381,17 @@ async fn what_a_destination_does_not_take_is_tried_again_and_then_goes_to_the_de
     assert_eq!((&claims["failure"], &claims["source"]), (&json!("TargetRefused"), &json!(scene.spiffe_id)));
     *office.status.lock().unwrap() = StatusCode::INTERNAL_SERVER_ERROR;
     receiver.answers(&[410]);
-    assert_eq!(scene.send("acme", "msg_4", "{}"), 502, "nobody has it but its sender");
+    assert_eq!(scene.send("acme", "msg_4", "{}"), 502, "the dead letter failed, so the sender must retry");
     let lines = scene.audit("acme");
-    let told: Vec<(&str, &Value)> =
+    let reasons: Vec<(&str, &Value)> =
         lines.iter().map(|line| (line["reason"].as_str().unwrap(), &line["failure"])).collect();
     let (none, refused) = (&Value::Null, &json!("TargetRefused"));
-    assert_eq!(told[4..], [("DeadLettered", refused), ("TargetRefused", refused)]);
-    assert_eq!(told[..2], [("Delivered", none), ("TargetRefused", none)]);
+    assert_eq!(reasons[4..], [("DeadLettered", refused), ("TargetRefused", refused)]);
+    assert_eq!(reasons[..2], [("Delivered", none), ("TargetRefused", none)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_can_be_a_record_written_with_an_account_of_the_namespace() {
+async fn a_dead_letter_can_be_a_kafka_record() {
     let scene = Scene::open("letters").await;
     let (bed, namespace) = (&scene.bed, &scene.namespace);
     let receiver = Receiver::start().await;
@@ -417,10 +420,10 @@ async fn a_dead_letter_can_be_a_record_written_with_an_account_of_the_namespace(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_can_be_an_object_made_with_an_account_of_the_namespace() {
+async fn a_dead_letter_can_be_a_kubernetes_object() {
     let bed = Bed::open().await;
     let namespace = objects::namespace(&bed, "deadobject", false).await;
-    objects::let_the_edge_act(&bed, &namespace).await;
+    objects::allow_edge_to_impersonate(&bed, &namespace).await;
     let scene = Scene::within(bed, namespace).await;
     let receiver = Receiver::start().await;
     let template = objects::config_map(json!({"letter": "$(delivery.body)", "assertion": "$(delivery.assertion)"}));
@@ -428,33 +431,29 @@ async fn a_dead_letter_can_be_an_object_made_with_an_account_of_the_namespace() 
     scene.ready(with(scene.destination("acme", &receiver), "/spec/deadLetter", object)).await;
     for _ in 0..2 {
         receiver.answers(&[410]);
-        assert_eq!(
-            scene.send("acme", "msg_1", r#"{"kept": true}"#),
-            202,
-            "and once more, since its sender did not hear"
-        );
+        assert_eq!(scene.send("acme", "msg_1", r#"{"kept": true}"#), 202, "a repeated message is dead-lettered again");
     }
-    let made = objects::made(&scene.bed, "ConfigMap", &scene.namespace, "acme").await;
-    assert_eq!(made.len(), 1, "one delivery is one object");
-    assert_eq!(made[0].data["data"]["letter"], r#"{"kept": true}"#);
+    let created = objects::created(&scene.bed, "ConfigMap", &scene.namespace, "acme").await;
+    assert_eq!(created.len(), 1, "a message creates one object");
+    assert_eq!(created[0].data["data"]["letter"], r#"{"kept": true}"#);
     let audience = format!("configmap.{}", scene.namespace);
-    let claims = check_assertion(&scene.bed, made[0].data["data"]["assertion"].as_str().unwrap(), &audience);
+    let claims = check_assertion(&scene.bed, created[0].data["data"]["assertion"].as_str().unwrap(), &audience);
     assert_eq!((&claims["failure"], &claims["jti"]), (&json!("TargetRefused"), &json!("msg_1")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_that_hangs_holds_so_many_deliveries_and_no_more() {
+async fn a_hanging_destination_holds_a_limited_number_of_messages() {
     const AT_ONCE: usize = 64;
     let scene = Arc::new(Scene::open("hangs").await);
     let receiver = Receiver::start().await;
     scene.ready(with(scene.destination("acme", &receiver), "/spec/target/timeout", json!("60s"))).await;
-    let held = receiver.patience.write().await;
+    let held = receiver.hold.write().await;
     let mut senders = JoinSet::new();
     for number in 0..AT_ONCE {
         let scene = scene.clone();
         senders.spawn(async move { spawn_blocking(move || scene.send("acme", &format!("msg_{number}"), "{}")).await });
     }
-    until("all of them to be under way", || async {
+    until("all messages to be in progress", || async {
         let count = receiver.count();
         if count == AT_ONCE { Ok(()) } else { Err(count.to_string()) }
     })
@@ -463,7 +462,7 @@ async fn a_destination_that_hangs_holds_so_many_deliveries_and_no_more() {
     assert_eq!(scene.audit("acme").last().unwrap()["reason"], "TargetBusy");
     let other = Receiver::start().await;
     scene.ready(scene.destination("other", &other)).await;
-    assert_eq!(scene.send("other", "msg_1", "{}"), 200, "nobody else waits for it");
+    assert_eq!(scene.send("other", "msg_1", "{}"), 200, "other destinations are not affected");
     drop(held);
     for answer in senders.join_all().await {
         assert_eq!(answer.unwrap(), 200);
@@ -472,33 +471,33 @@ async fn a_destination_that_hangs_holds_so_many_deliveries_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_that_cannot_be_served_says_why() {
+async fn an_invalid_destination_reports_why_it_is_not_served() {
     let scene = Scene::open("outspec").await;
     let receiver = Receiver::start().await;
-    let right = scene.destination("acme", &receiver);
-    let refused = |object: Value, says: &'static str| {
+    let valid = scene.destination("acme", &receiver);
+    let refused = |object: Value, wanted: &'static str| {
         let bed = &scene.bed;
         async move {
-            let message = bed.apply(object).await.expect_err(says);
-            assert!(message.contains(says), "{message:?} does not say {says:?}");
+            let message = bed.apply(object).await.expect_err(wanted);
+            assert!(message.contains(wanted), "{message:?} does not contain {wanted:?}");
         }
     };
-    refused(with(right.clone(), "/spec/source", json!({"cidrs": ["127.0.0.1/32"]})), "name the identities").await;
-    refused(with(right.clone(), "/spec/signing", json!({})), "set standardWebhooks").await;
-    refused(with(right.clone(), "/spec/forwardHeaders", json!(["webhook-signature"])), "never forwarded").await;
+    refused(with(valid.clone(), "/spec/source", json!({"cidrs": ["127.0.0.1/32"]})), "name the identities").await;
+    refused(with(valid.clone(), "/spec/signing", json!({})), "set standardWebhooks").await;
+    refused(with(valid.clone(), "/spec/forwardHeaders", json!(["webhook-signature"])), "never forwarded").await;
     for url in ["http://localhost/in", "https://user@localhost/", "https://localhost/#x", "https:///in", "https://a b/"]
     {
-        refused(with(right.clone(), "/spec/target/url", json!(url)), "url").await;
+        refused(with(valid.clone(), "/spec/target/url", json!(url)), "url").await;
     }
-    scene.ready(right.clone()).await;
-    refused(with(right.clone(), "/spec/path", json!("/other")), "immutable").await;
+    scene.ready(valid.clone()).await;
+    refused(with(valid.clone(), "/spec/path", json!("/other")), "immutable").await;
 
     let endpoint = manifest(
         "WebhookEndpoint",
         Some(&scene.namespace),
         "acme",
         json!({
-            "path": right["spec"]["path"],
+            "path": valid["spec"]["path"],
             "verification": {"standardWebhooks": {}},
             "target": {"service": {"name": "x", "port": 80}},
         }),
@@ -506,7 +505,7 @@ async fn a_destination_that_cannot_be_served_says_why() {
     scene.bed.apply(endpoint).await.unwrap();
     let claimed = ("False", "PathClaimed");
     scene.bed.condition("WebhookEndpoint", Some(&scene.namespace), "acme", "Accepted", claimed).await;
-    assert_eq!(scene.send("acme", "msg_1", "{}"), 200, "the older one keeps the path");
+    assert_eq!(scene.send("acme", "msg_1", "{}"), 200, "the older object keeps the path");
     scene.bed.delete("WebhookDestination", Some(&scene.namespace), "acme").await;
     scene.bed.ready("WebhookEndpoint", Some(&scene.namespace), "acme").await;
 
@@ -534,8 +533,8 @@ async fn a_destination_that_cannot_be_served_says_why() {
     scene.bed.apply(secret(private.expose())).await.unwrap();
     let ready = scene.bed.ready("WebhookDestination", Some(&scene.namespace), "mine").await;
     assert_eq!(ready.data["status"]["keys"][0]["publicKey"], public);
-    let made = scene.bed.secret(&scene.namespace, "mine-webhook-signing-keys").await;
-    assert!(made.is_none(), "what the operator had made is of no use any more");
+    let created = scene.bed.secret(&scene.namespace, "mine-webhook-signing-keys").await;
+    assert!(created.is_none(), "the generated key Secret is deleted");
     assert_eq!(scene.send("mine", "msg_1", "{}"), 200);
     assert!(scene.verifies(&public, &receiver.last()));
 }

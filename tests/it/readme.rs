@@ -1,4 +1,4 @@
-//! What readers copy from the documentation: the commands of the README, and every manifest.
+//! Examples that readers copy: the commands of the README, and every manifest of the documentation.
 
 use std::path::{Path, PathBuf};
 
@@ -7,29 +7,32 @@ use serde_json::Value;
 use crate::bed::{Bed, run, unique, until};
 use crate::monitoring::read;
 
-/// How a command is tested that cannot be run here as it is written.
-enum How {
-    /// With an option that keeps it from changing anything.
-    With(&'static str),
-    /// Not here, for this reason. A target of make must exist all the same.
-    Elsewhere(&'static str),
+/// How a command is tested that cannot be run here unchanged.
+enum Exception {
+    /// With an additional option, so that it changes nothing.
+    WithOption(&'static str),
+    /// Not run here, for this reason. A target of make must still exist.
+    NotHere(&'static str),
 }
 
-/// Commands by a part of them. Every other command of the README is run as it is written.
-const EXCEPTIONS: [(&str, How); 13] = [
-    ("make demo", How::Elsewhere("it needs a bed of its own; CI runs it before the tests")),
-    ("make up", How::Elsewhere("the bed of this test is running")),
-    ("make down", How::Elsewhere("the bed of this test is needed; CI runs it after the demo")),
-    ("make test", How::Elsewhere("this is one of its tests")),
-    ("make image", How::Elsewhere("it is a second release build; charts/image/check tests the result")),
-    ("kind load ", How::Elsewhere("it needs a cluster with a container engine")),
-    ("ctr ", How::Elsewhere("it needs a node with containerd")),
-    ("docker load ", How::Elsewhere("it needs a container engine; charts/image/check reads the image as it does")),
-    ("helm install ", How::With("--dry-run=client")),
-    ("helm uninstall ", How::Elsewhere("the chart of the bed was installed without Helm")),
-    ("kubectl delete credence --all", How::With("--dry-run=server")),
-    ("kubectl get crds ", How::With("--dry-run=server")),
-    ("target/credence.yaml", How::With("--dry-run=server")),
+/// Exceptions, by a part of the command. Every other command of the README is run unchanged.
+const EXCEPTIONS: [(&str, Exception); 13] = [
+    ("make demo", Exception::NotHere("it starts its own bed; CI runs it before the tests")),
+    ("make up", Exception::NotHere("the bed of this test is already running")),
+    ("make down", Exception::NotHere("the bed of this test is needed; CI runs it after the demo")),
+    ("make test", Exception::NotHere("this is one of its tests")),
+    ("make image", Exception::NotHere("it is a second release build; charts/image/check tests the result")),
+    ("kind load ", Exception::NotHere("it needs a cluster with a container engine")),
+    ("ctr ", Exception::NotHere("it needs a node with containerd")),
+    (
+        "docker load ",
+        Exception::NotHere("it needs a container engine; charts/image/check reads the image in the same way"),
+    ),
+    ("helm install ", Exception::WithOption("--dry-run=client")),
+    ("helm uninstall ", Exception::NotHere("the bed was installed without Helm")),
+    ("kubectl delete credence --all", Exception::WithOption("--dry-run=server")),
+    ("kubectl get crds ", Exception::WithOption("--dry-run=server")),
+    ("target/credence.yaml", Exception::WithOption("--dry-run=server")),
 ];
 
 fn project(path: &str) -> PathBuf {
@@ -42,7 +45,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     text.split(&opening).skip(1).map(|rest| rest.split_once("\n```").unwrap().0.to_owned()).collect()
 }
 
-/// The commands of the console blocks: what follows a prompt, without the comment behind it.
+/// The commands of the console blocks: the text after a prompt, without a trailing comment.
 fn commands(text: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     for block in blocks(text, "console") {
@@ -53,7 +56,7 @@ fn commands(text: &str) -> Vec<String> {
     commands
 }
 
-/// A folder that looks like the project in which this bed was started with `make up`.
+/// A folder with the layout of a checkout in which this bed was started with `make up`.
 fn checkout(bed: &Bed) -> PathBuf {
     let folder = Path::new(bed.env("BED_DIR")).join("mounts").join(unique("checkout"));
     std::fs::create_dir_all(&folder).unwrap();
@@ -77,13 +80,13 @@ async fn every_command_of_the_readme_works() {
     };
     let commands = commands(&read(project("README.md")));
     assert!(commands.len() > 9, "{commands:?}");
-    // What one command exports, the next ones see.
+    // Variables that a command exports are visible to the following commands.
     let mut exports = String::new();
     for command in &commands {
         let command = match EXCEPTIONS.iter().find(|(part, _)| command.contains(part)) {
             None => command.clone(),
-            Some((_, How::With(option))) => format!("{command} {option}"),
-            Some((_, How::Elsewhere(reason))) => {
+            Some((_, Exception::WithOption(option))) => format!("{command} {option}"),
+            Some((_, Exception::NotHere(reason))) => {
                 if command.starts_with("make ") {
                     let (ok, output) = shell(&format!("make --dry-run {}", command.trim_start_matches("make ")));
                     assert!(ok, "{command} is not run here ({reason}), and make has no such target: {output}");
@@ -91,7 +94,7 @@ async fn every_command_of_the_readme_works() {
                 continue;
             }
         };
-        // Readers wait a moment, too, until the operator has made what they look at.
+        // As for a reader, it can take a moment until the operator has created the objects.
         until(&command, || async {
             let (ok, output) = shell(&format!("{exports}{command}"));
             if ok { Ok(()) } else { Err(output) }
@@ -108,7 +111,7 @@ async fn every_command_of_the_readme_works() {
     }
 }
 
-/// The files with manifests to copy, as their YAML.
+/// The YAML blocks and example files with manifests.
 fn shown() -> Vec<(PathBuf, Vec<String>)> {
     let mut shown = Vec::new();
     let mut folders = vec![project("docs"), project("examples")];
@@ -129,7 +132,7 @@ fn shown() -> Vec<(PathBuf, Vec<String>)> {
     shown
 }
 
-/// Puts a fragment, such as another `target`, into the object that the page began with.
+/// Merges a fragment, such as another `target`, into the first object of the page.
 fn merged(mut object: Value, fragment: &Value) -> Value {
     for (field, value) in fragment.as_object().unwrap() {
         let place = if field == "metadata" || field == "spec" { &mut object } else { &mut object["spec"] };
@@ -141,7 +144,7 @@ fn merged(mut object: Value, fragment: &Value) -> Value {
     object
 }
 
-/// The same object where it disturbs nobody: in a namespace of its own, or under a name of its own.
+/// The same object in a namespace of the test, or under a unique name, so that it affects no other test.
 fn moved(mut object: Value, namespace: &str) -> Value {
     if let Some(former) = object["metadata"]["namespace"].as_str().map(ToOwned::to_owned) {
         object["metadata"]["namespace"] = namespace.into();
@@ -155,7 +158,7 @@ fn moved(mut object: Value, namespace: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_manifest_that_is_shown_is_accepted() {
+async fn every_manifest_in_the_documentation_is_accepted() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("shown").await;
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
@@ -171,8 +174,9 @@ async fn every_manifest_that_is_shown_is_accepted() {
                 found
             } else {
                 fragments += 1;
-                let whole =
-                    first.clone().unwrap_or_else(|| panic!("{}: a fragment of nothing: {text}", file.display()));
+                let whole = first
+                    .clone()
+                    .unwrap_or_else(|| panic!("{}: a fragment without an object before it: {text}", file.display()));
                 merged(whole, &found)
             };
             first.get_or_insert_with(|| object.clone());

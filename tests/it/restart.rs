@@ -1,4 +1,4 @@
-//! A restart with nothing to do does nothing.
+//! A restart of the operator writes nothing when everything is up to date.
 
 use serde_json::json;
 
@@ -37,13 +37,13 @@ async fn a_restart_of_the_operator_writes_nothing() {
         }
         versions
     };
-    // Until the watches have brought back what was written last.
+    // Until the watches have delivered the last writes.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let before = versions().await;
 
     bed.part("stop", "operator");
     bed.part("start", "operator");
-    // It is at work again once it has made something new.
+    // When it has created a new object, it is working again.
     bed.apply(identity(&namespace, "after", &[])).await.unwrap();
     bed.ready("ServiceIdentity", Some(&namespace), "after").await;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;

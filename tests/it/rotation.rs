@@ -1,4 +1,4 @@
-//! Rotation: ordered, held back, spread, and apart from everything functional.
+//! Rotation: requested, suspended, limited in concurrency, and separate from all other configuration.
 
 use jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -15,14 +15,14 @@ fn serial(object: &DynamicObject) -> String {
     object.data["status"]["certificate"]["serialNumber"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Orders are compared with whole seconds.
+/// Waits for the next second: `issuedBefore` has a resolution of one second.
 async fn next_second() -> String {
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     Timestamp::from_second(Timestamp::now().as_second()).unwrap().to_string()
 }
 
 #[tokio::test]
-async fn rotation_by_order_renews_everything_and_touches_nothing_functional() {
+async fn issued_before_renews_credentials_and_changes_nothing_else() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("order").await;
     let topic = format!("sandbox.{namespace}");
@@ -48,11 +48,14 @@ async fn rotation_by_order_renews_everything_and_touches_nothing_functional() {
         if renewed { Ok(now) } else { Err(serial(&now)) }
     })
     .await;
-    assert_eq!(after.metadata.generation, before.metadata.generation, "the spec of the identity is as it was");
+    assert_eq!(after.metadata.generation, before.metadata.generation, "the spec of the identity is unchanged");
     assert_eq!(after.data["spec"], before.data["spec"]);
-    assert_eq!(bed.acls(principal), acls, "no ACL was touched");
+    assert_eq!(bed.acls(principal), acls, "no ACL was changed");
     let policy_after = bed.get("TopicPolicy", Some(&namespace), "orders").await.unwrap();
-    assert_eq!(policy_after.metadata.resource_version, policy_before.metadata.resource_version, "nor its policy");
+    assert_eq!(
+        policy_after.metadata.resource_version, policy_before.metadata.resource_version,
+        "the policy was not written"
+    );
 
     let new_mtls = bed.mount(&namespace, "orders-mtls").await;
     let chain = |folder: &std::path::Path| folder.join("tls.crt").to_str().unwrap().to_owned();
@@ -62,17 +65,20 @@ async fn rotation_by_order_renews_everything_and_touches_nothing_functional() {
     }
     for account in [&old_account, &bed.mount(&namespace, "orders.kafka").await] {
         let (published, output) = bed.publish(account, &topic);
-        assert!(published, "both the old and the new credential publish: {output}");
+        assert!(published, "both the old and the new credential can publish: {output}");
     }
     bed.condition("RotationPolicy", Some(&namespace), "default", "Rotated", ("True", "Renewed")).await;
     let settled = bed.get("ServiceIdentity", Some(&namespace), "orders").await.unwrap();
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     let later = bed.get("ServiceIdentity", Some(&namespace), "orders").await.unwrap();
-    assert_eq!(settled.metadata.resource_version, later.metadata.resource_version, "an order is carried out once");
+    assert_eq!(
+        settled.metadata.resource_version, later.metadata.resource_version,
+        "each issuedBefore is carried out once"
+    );
 }
 
 #[tokio::test]
-async fn rotation_passes_one_at_a_time_through_a_narrow_gate() {
+async fn rotation_renews_no_more_than_max_concurrent_at_once() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("narrow").await;
     let names: Vec<String> = (0..6).map(|number| format!("service-{number}")).collect();
@@ -95,7 +101,7 @@ async fn rotation_passes_one_at_a_time_through_a_narrow_gate() {
 }
 
 #[tokio::test]
-async fn rotation_waits_while_suspended_and_goes_on_after() {
+async fn rotation_pauses_while_suspended_and_then_continues() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("suspend").await;
     bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
@@ -106,7 +112,7 @@ async fn rotation_waits_while_suspended_and_goes_on_after() {
     bed.condition("RotationPolicy", Some(&namespace), "default", "Ready", ("False", "Suspended")).await;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     let now = bed.get("ServiceIdentity", Some(&namespace), "orders").await.unwrap();
-    assert_eq!(serial(&now), before, "suspended");
+    assert_eq!(serial(&now), before, "rotation is suspended");
     bed.apply(rotation(&namespace, "default", json!({"suspend": false, "issuedBefore": order}))).await.unwrap();
     until("the renewal", || async {
         let now = serial(&bed.get("ServiceIdentity", Some(&namespace), "orders").await.unwrap());
@@ -116,7 +122,7 @@ async fn rotation_waits_while_suspended_and_goes_on_after() {
 }
 
 #[tokio::test]
-async fn rotation_follows_the_closest_policy_and_says_which() {
+async fn rotation_uses_the_most_specific_policy_and_names_it() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("closest").await;
     let mut service = identity(&namespace, "orders", &[]);
@@ -146,9 +152,9 @@ async fn rotation_follows_the_closest_policy_and_says_which() {
     let now = followed(format!("{namespace}/name")).await;
     let time = |field: &str| now.data["status"]["certificate"][field].as_str().unwrap().parse::<Timestamp>().unwrap();
     let planned = time("renewAt").duration_since(time("issuedAt")).as_secs();
-    assert!((24 * 60..=30 * 60).contains(&planned), "the shorter lifetime counts at once: {planned} s");
+    assert!((24 * 60..=30 * 60).contains(&planned), "the shorter lifetime takes effect immediately: {planned} s");
 
-    // A policy that cannot be read as a whole is not in force, and says so.
+    // An invalid policy is not active, and reports so.
     let zone = json!([{"start": "02:00", "duration": "1h", "timeZone": "Europe/Atlantis"}]);
     bed.apply(with(rotation(&namespace, "name", short), "/spec/windows", zone)).await.unwrap();
     bed.condition("RotationPolicy", Some(&namespace), "name", "Ready", ("False", "InvalidPolicy")).await;

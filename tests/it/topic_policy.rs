@@ -1,4 +1,4 @@
-//! Topic policies become ACLs of a real Kafka, and Kafka's own tools are the judges.
+//! Topic policies and their ACLs on a real Kafka, checked with Kafka's own tools.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ async fn with_account(bed: &Bed, test: &str) -> String {
     namespace
 }
 
-async fn gone(bed: &Bed, namespace: &str, name: &str) {
-    until(&format!("the TopicPolicy {name} to go"), || async {
+async fn wait_until_deleted(bed: &Bed, namespace: &str, name: &str) {
+    until(&format!("the TopicPolicy {name} to be deleted"), || async {
         match bed.get("TopicPolicy", Some(namespace), name).await {
             None => Ok(()),
             Some(left) => Err(left.data["status"].to_string()),
@@ -48,7 +48,7 @@ async fn a_granted_producer_publishes_and_another_is_refused() {
 }
 
 #[tokio::test]
-async fn a_policy_of_another_environment_or_topic_is_refused_and_applies_nothing() {
+async fn a_policy_with_a_foreign_environment_or_topic_is_refused() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "refused").await;
     let good = policy(&namespace, "orders", "sandbox.refused", publish("orders"));
@@ -59,22 +59,22 @@ async fn a_policy_of_another_environment_or_topic_is_refused_and_applies_nothing
         let outside = with(with(good.clone(), "/spec/topic", topic), "/metadata/name", json!(name));
         bed.apply(outside).await.unwrap();
         let object = bed.condition("TopicPolicy", Some(&namespace), name, "Ready", ("False", "TopicNotAllowed")).await;
-        assert!(object.data["status"].to_string().contains("sandbox."), "the message names what is given");
+        assert!(object.data["status"].to_string().contains("sandbox."), "the message names the allowed topics");
     }
     let twice = json!([publish("orders")[0], publish("orders")[0]]);
     bed.apply(with(with(good, "/spec/grants", twice), "/metadata/name", json!("twice"))).await.unwrap();
     bed.condition("TopicPolicy", Some(&namespace), "twice", "Ready", ("False", "DuplicateGrant")).await;
-    assert_eq!(bed.acls(&principal(&namespace, "orders")).trim(), "", "nothing of it is on the broker");
+    assert_eq!(bed.acls(&principal(&namespace, "orders")).trim(), "", "the broker has no ACL of the refused policies");
 }
 
 #[tokio::test]
-async fn a_grant_for_a_missing_identity_heals_and_ends_with_it() {
+async fn a_grant_starts_and_ends_with_its_identity() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "missing").await;
     let grants = json!([publish("orders")[0], publish("late")[0]]);
     bed.apply(policy(&namespace, "both", "sandbox.missing", grants)).await.unwrap();
     let object = bed.condition("TopicPolicy", Some(&namespace), "both", "Ready", ("False", "IdentityNotFound")).await;
-    assert_eq!(object.data["status"]["grants"][0]["state"], "Applied", "the other grant does not suffer");
+    assert_eq!(object.data["status"]["grants"][0]["state"], "Applied", "the other grant is not affected");
     assert_eq!(object.data["status"]["grants"][1]["state"], "Refused");
     bed.apply(identity(&namespace, "late", &[])).await.unwrap();
     bed.condition("TopicPolicy", Some(&namespace), "both", "Ready", ("False", "IdentityHasNoAccount")).await;
@@ -83,11 +83,11 @@ async fn a_grant_for_a_missing_identity_heals_and_ends_with_it() {
     assert!(bed.acls(&principal(&namespace, "late")).contains("operation=WRITE"));
     bed.delete("ServiceIdentity", Some(&namespace), "late").await;
     bed.condition("TopicPolicy", Some(&namespace), "both", "Ready", ("False", "IdentityNotFound")).await;
-    assert_eq!(bed.acls(&principal(&namespace, "late")).trim(), "", "the rights of a deleted identity are revoked");
+    assert_eq!(bed.acls(&principal(&namespace, "late")).trim(), "", "the ACLs of a deleted identity are revoked");
 }
 
 #[tokio::test]
-async fn rights_that_two_policies_give_stay_until_the_last_of_them_goes() {
+async fn an_acl_of_two_policies_stays_until_both_are_deleted() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "overlap").await;
     let grants =
@@ -97,17 +97,17 @@ async fn rights_that_two_policies_give_stay_until_the_last_of_them_goes() {
     bed.ready("TopicPolicy", Some(&namespace), "one").await;
     bed.ready("TopicPolicy", Some(&namespace), "two").await;
     bed.delete("TopicPolicy", Some(&namespace), "two").await;
-    gone(&bed, &namespace, "two").await;
+    wait_until_deleted(&bed, &namespace, "two").await;
     let left = bed.acls(&principal(&namespace, "orders"));
-    assert!(left.contains("operation=WRITE"), "the other policy still gives it: {left}");
-    assert!(!left.contains("operation=READ"), "nobody gives this any more: {left}");
+    assert!(left.contains("operation=WRITE"), "the other policy still grants it: {left}");
+    assert!(!left.contains("operation=READ"), "no policy grants this any more: {left}");
     bed.delete("TopicPolicy", Some(&namespace), "one").await;
-    gone(&bed, &namespace, "one").await;
+    wait_until_deleted(&bed, &namespace, "one").await;
     assert_eq!(bed.acls(&principal(&namespace, "orders")).trim(), "");
 }
 
 #[tokio::test]
-async fn narrowing_a_policy_revokes_what_it_no_longer_gives() {
+async fn narrowing_a_policy_revokes_the_removed_acls() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "narrow").await;
     bed.apply(policy(&namespace, "orders", "sandbox.narrow-a", publish("orders"))).await.unwrap();
@@ -125,7 +125,7 @@ async fn narrowing_a_policy_revokes_what_it_no_longer_gives() {
 }
 
 #[tokio::test]
-async fn observing_shows_a_plan_and_changes_nothing() {
+async fn observe_mode_reports_a_plan_and_changes_nothing() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "observe").await;
     let observed =
@@ -142,7 +142,7 @@ async fn observing_shows_a_plan_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_orphaned_policy_leaves_its_rights() {
+async fn an_orphaned_policy_leaves_its_acls() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "orphan").await;
     let orphan = with(
@@ -153,12 +153,12 @@ async fn an_orphaned_policy_leaves_its_rights() {
     bed.apply(orphan).await.unwrap();
     bed.ready("TopicPolicy", Some(&namespace), "orders").await;
     bed.delete("TopicPolicy", Some(&namespace), "orders").await;
-    gone(&bed, &namespace, "orders").await;
+    wait_until_deleted(&bed, &namespace, "orders").await;
     assert!(bed.acls(&principal(&namespace, "orders")).contains("operation=WRITE"));
 }
 
 #[tokio::test]
-async fn lost_rights_are_put_back_and_rights_of_others_are_left_and_listed() {
+async fn lost_acls_are_restored_and_foreign_acls_are_reported() {
     let bed = Bed::open().await;
     let namespace = with_account(&bed, "drift").await;
     bed.apply(policy(&namespace, "orders", "sandbox.drift", publish("orders"))).await.unwrap();
@@ -169,19 +169,19 @@ async fn lost_rights_are_put_back_and_rights_of_others_are_left_and_listed() {
     let theirs = ["--topic", "sandbox.theirs", "--operation", "Read", "--allow-principal", &orders];
     bed.kafka("kafka-acls", &[&["--add"][..], &theirs].concat());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    until("drift to be repaired", || async {
+    until("the drift to be repaired", || async {
         let acls = bed.acls(&orders);
         if acls.contains("operation=WRITE") { Ok(()) } else { Err(acls) }
     })
     .await;
-    until("the foreign right to be listed", || async {
+    until("the foreign ACL to be reported", || async {
         let broker = bed.get("BrokerConnection", None, "kafka").await.unwrap();
         let listed = broker.data["status"]["unmanaged"].to_string();
         if listed.contains(&format!("{orders}: Read on topic sandbox.theirs")) { Ok(()) } else { Err(listed) }
     })
     .await;
     bed.delete("TopicPolicy", Some(&namespace), "orders").await;
-    gone(&bed, &namespace, "orders").await;
+    wait_until_deleted(&bed, &namespace, "orders").await;
     let left = bed.acls(&orders);
     assert!(left.contains("operation=READ") && !left.contains("operation=WRITE"), "{left}");
     bed.kafka("kafka-acls", &[&["--remove", "--force"][..], &theirs].concat());
@@ -203,7 +203,7 @@ async fn a_consumer_group_belongs_to_one_namespace() {
 }
 
 #[tokio::test]
-async fn a_policy_whose_broker_is_away_waits_to_be_revoked_until_it_is_orphaned() {
+async fn deletion_waits_for_an_absent_broker_unless_orphaned() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("away").await;
     let broker = unique("away");
@@ -227,14 +227,14 @@ async fn a_policy_whose_broker_is_away_waits_to_be_revoked_until_it_is_orphaned(
     bed.apply(away).await.unwrap();
     bed.condition("BrokerConnection", None, &broker, "Ready", ("False", "BrokerUnreachable")).await;
     bed.delete("TopicPolicy", Some(&namespace), "orders").await;
-    until("the wait to be told", || async {
-        let object = bed.get("TopicPolicy", Some(&namespace), "orders").await.expect("it waits");
+    until("the pending cleanup to be reported", || async {
+        let object = bed.get("TopicPolicy", Some(&namespace), "orders").await.expect("the deletion is pending");
         let status = object.data["status"].to_string();
         if status.contains("CleanupPending") && status.contains("Orphan") { Ok(()) } else { Err(status) }
     })
     .await;
     bed.apply(with(topic, "/spec/deletionPolicy", json!("Orphan"))).await.unwrap();
-    gone(&bed, &namespace, "orders").await;
+    wait_until_deleted(&bed, &namespace, "orders").await;
     bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
     bed.delete("BrokerConnection", None, &broker).await;
     let topic = ["--topic", "sandbox.away", "--operation", "Write", "--allow-principal"];
@@ -245,7 +245,7 @@ async fn a_policy_whose_broker_is_away_waits_to_be_revoked_until_it_is_orphaned(
 }
 
 #[tokio::test]
-async fn a_broker_without_a_usable_credential_says_so_and_recovers() {
+async fn a_broker_without_a_usable_credential_recovers() {
     let bed = Bed::open().await;
     let name = unique("cred");
     let spec = json!({

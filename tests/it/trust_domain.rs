@@ -1,4 +1,4 @@
-//! Authorities that are brought from outside, and bundles.
+//! External authorities and trust bundles.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, label, manifest, openssl, self_signed, unique, until, with};
 
-/// A root and an intermediate, made by openssl.
+/// A root and an intermediate, issued by OpenSSL.
 struct Authority {
     folder: PathBuf,
 }
@@ -76,17 +76,17 @@ impl Authority {
     }
 }
 
-fn brought(name: &str, secret: &str) -> Value {
+fn external_ca(name: &str, secret: &str) -> Value {
     with(self_signed(name), "/spec/issuer", json!({"ca": {"secretRef": {"name": secret}}}))
 }
 
 #[tokio::test]
-async fn a_brought_intermediate_issues_under_its_offline_root() {
+async fn an_external_intermediate_issues_under_its_offline_root() {
     let bed = Bed::open().await;
-    let namespace = bed.namespace("brought").await;
+    let namespace = bed.namespace("external-ca").await;
     let authority = Authority::make(&bed);
-    let name = unique("brought");
-    bed.apply(brought(&name, &name)).await.unwrap();
+    let name = unique("external-ca");
+    bed.apply(external_ca(&name, &name)).await.unwrap();
     bed.condition("TrustDomain", None, &name, "Ready", ("False", "IssuerSecretNotFound")).await;
     bed.apply(authority.secret(&name, "intermediate", "intermediate")).await.unwrap();
     bed.ready("TrustDomain", None, &name).await;
@@ -98,7 +98,7 @@ async fn a_brought_intermediate_issues_under_its_offline_root() {
 }
 
 #[tokio::test]
-async fn an_authority_that_cannot_sign_is_refused_and_heals() {
+async fn an_authority_that_cannot_sign_is_refused_and_recovers() {
     let bed = Bed::open().await;
     let authority = Authority::make(&bed);
     authority.issue("other", Some("root"), &["-days", "20"], true);
@@ -106,7 +106,7 @@ async fn an_authority_that_cannot_sign_is_refused_and_heals() {
     let past = ["-not_before", "20200101000000Z", "-not_after", "20200102000000Z"];
     let stamped = openssl(&["version"]).split_whitespace().nth(1).unwrap() >= "3.4";
     let name = unique("refused");
-    bed.apply(brought(&name, &name)).await.unwrap();
+    bed.apply(external_ca(&name, &name)).await.unwrap();
     let mut cases = vec![
         ("intermediate", "other", "does not belong to the certificate"),
         ("leaf", "leaf", "not that of an authority"),
@@ -131,7 +131,7 @@ async fn an_authority_that_cannot_sign_is_refused_and_heals() {
     bed.ready("TrustDomain", None, &name).await;
 }
 
-/// An expired intermediate with an openssl whose `req` takes no dates: its `ca` command does.
+/// Issues an expired intermediate with `openssl ca`, for OpenSSL versions whose `req` has no option for dates.
 fn expire(authority: &Authority) {
     authority.issue("expired", Some("root"), &["-days", "1"], true);
     let (request, config) = (authority.path("expired.csr"), authority.path("ca.cnf"));
@@ -169,7 +169,7 @@ fn expire(authority: &Authority) {
 }
 
 #[tokio::test]
-async fn the_bundle_is_in_selected_namespaces_and_nowhere_else() {
+async fn the_bundle_is_published_in_selected_namespaces_only() {
     let bed = Bed::open().await;
     let (inside, outside) = (bed.namespace("inside").await, bed.namespace("outside").await);
     let name = unique("bundle");
@@ -177,8 +177,8 @@ async fn the_bundle_is_in_selected_namespaces_and_nowhere_else() {
     label(&bed, &inside, json!({"mesh": name})).await;
     let selector = json!({"namespaceSelector": {"matchLabels": {"mesh": name}}});
     bed.apply(with(self_signed(&name), "/spec/bundle", selector)).await.unwrap();
-    // The operator may see the trust domain before it sees the label.
-    until("the selected namespace and the operator's to have the bundle", || async {
+    // The operator may process the trust domain before the label.
+    until("the bundle in the selected namespace and the operator's", || async {
         let status = bed.ready("TrustDomain", None, &name).await.data["status"].clone();
         if status["bundle"]["namespaces"] == 2 { Ok(()) } else { Err(status.to_string()) }
     })
@@ -189,7 +189,7 @@ async fn the_bundle_is_in_selected_namespaces_and_nowhere_else() {
 
     label(&bed, &outside, json!({"mesh": name})).await;
     label(&bed, &inside, json!({"mesh": null})).await;
-    until("the bundle to move", || async {
+    until("the bundle to follow the changed selector", || async {
         let (left, came) = (
             bed.get("ConfigMap", Some(&inside), &bundle_name).await,
             bed.get("ConfigMap", Some(&outside), &bundle_name).await,
@@ -200,7 +200,7 @@ async fn the_bundle_is_in_selected_namespaces_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_config_map_of_somebody_else_is_left_alone_and_reported() {
+async fn a_foreign_config_map_is_left_unchanged_and_reported() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("theirs").await;
     let name = unique("theirs");
@@ -221,7 +221,7 @@ async fn a_config_map_of_somebody_else_is_left_alone_and_reported() {
 }
 
 #[tokio::test]
-async fn a_lost_authority_is_never_replaced_in_silence_and_comes_back_from_a_backup() {
+async fn a_lost_authority_is_restored_but_never_generated_again() {
     let bed = Bed::open().await;
     let name = unique("lost");
     bed.apply(self_signed(&name)).await.unwrap();
@@ -265,14 +265,14 @@ async fn a_trust_domain_stays_while_identities_belong_to_it() {
     bed.condition("TrustDomain", None, &name, "Accepted", ("False", "InUse")).await;
     assert!(bed.secret("credence-system", &format!("{name}-root-1")).await.is_some());
     bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
-    until("the trust domain to go", || async {
-        bed.get("TrustDomain", None, &name).await.map_or(Ok(()), |_| Err("it is still there".to_owned()))
+    until("the trust domain to be deleted", || async {
+        bed.get("TrustDomain", None, &name).await.map_or(Ok(()), |_| Err("it still exists".to_owned()))
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_broken_trust_domain_does_not_disturb_another() {
+async fn a_broken_trust_domain_does_not_affect_another() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("apart").await;
     let broken = manifest(

@@ -1,4 +1,4 @@
-//! Webhooks: signed by their senders' own libraries, sent by curl, received by a target on this machine.
+//! Inbound webhooks: signed by the senders' own libraries, sent by curl, received by a target on this machine.
 
 use axum::http::StatusCode;
 use base64::Engine;
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::bed::{Bed, manifest, openssl, run, until, with};
 use crate::hooks::{Target, endpoint, now, signing_key};
 
-/// The URL as senders know it, where it is signed.
+/// The external URL, which some schemes sign.
 const URL: &str = "https://hooks.example.com/in";
 
-/// The headers that a sender's own library makes.
+/// The headers that a sender's own library generates.
 pub fn sign(bed: &Bed, scheme: &str, key: &str, id: &str, at: i64, body: &str) -> Vec<String> {
     let at = at.to_string();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers");
@@ -25,12 +25,12 @@ pub fn sign(bed: &Bed, scheme: &str, key: &str, id: &str, at: i64, body: &str) -
     text.lines().map(ToOwned::to_owned).collect()
 }
 
-/// Sends a delivery with curl, and returns the status of the answer.
+/// Sends a delivery with curl, and returns the status of the response.
 pub fn send(bed: &Bed, path: &str, headers: &[String], body: &str) -> u16 {
     send_as(bed, path, &[], headers, body)
 }
 
-/// The same with more options of curl.
+/// The same with additional options of curl.
 pub fn send_as(bed: &Bed, path: &str, options: &[&str], headers: &[String], body: &str) -> u16 {
     let url = format!("{}{path}", bed.env("EDGE_URL"));
     let mut arguments = vec!["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{http_code}"];
@@ -56,21 +56,21 @@ pub fn audit(bed: &Bed, endpoint: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_reaches_its_target_once_and_is_on_record() {
+async fn a_delivery_reaches_its_target_once_and_is_audited() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("hooks").await;
     let target = Target::start().await;
     bed.apply(endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}))).await.unwrap();
     let ready = bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
     let key = signing_key(&bed, &namespace, "payments").await;
-    assert!(!ready.data["status"].to_string().contains(&key), "a status tells no key");
+    assert!(!ready.data["status"].to_string().contains(&key), "the status contains no key");
     let path = format!("/{namespace}/payments");
     let body = r#"{"type": "paid",  "amount": 7}"#;
 
     let headers = sign(&bed, "standard-webhooks", &key, "msg_1", now(), body);
     assert_eq!(send(&bed, &path, &headers, body), 200);
-    let (given, received) = target.parcels.lock().unwrap()[0].clone();
-    assert_eq!(received, body, "byte by byte");
+    let (given, received) = target.received.lock().unwrap()[0].clone();
+    assert_eq!(received, body, "the body is unchanged");
     assert_eq!(given["idempotency-key"], "msg_1");
     assert_eq!(given["content-type"], "application/json");
     assert!(given.get("webhook-signature").is_none() && given.get("user-agent").is_none(), "{given:?}");
@@ -82,23 +82,23 @@ async fn a_delivery_reaches_its_target_once_and_is_on_record() {
         (&json!("msg_1"), 60)
     );
 
-    assert_eq!(send(&bed, &path, &headers, body), 409, "the same again");
+    assert_eq!(send(&bed, &path, &headers, body), 409, "a replay");
     let stale = sign(&bed, "standard-webhooks", &key, "msg_2", now() - 3600, body);
     assert_eq!(send(&bed, &path, &stale, body), 403);
     let other = sign(&bed, "standard-webhooks", &key, "msg_3", now(), body);
     assert_eq!(send(&bed, &path, &other, &body.replace('7', "8")), 403, "another body");
     assert_eq!(send(&bed, &path, &[], body), 403, "no signature");
     assert_eq!(send(&bed, &format!("{path}/other"), &other, body), 404);
-    assert_eq!(target.count(), 1, "nothing but the first has reached the target");
+    assert_eq!(target.count(), 1, "only the first delivery has reached the target");
 
     let lines = audit(&bed, &format!("{namespace}/payments"));
-    let told: Vec<&str> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
-    assert_eq!(told, ["Delivered", "Replayed", "TooOld", "WrongSignature", "MissingHeader"]);
+    let reasons: Vec<&str> = lines.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["Delivered", "Replayed", "TooOld", "WrongSignature", "MissingHeader"]);
     assert_eq!(lines[0]["delivery"], "msg_1");
     assert_eq!(lines[0]["targetStatus"], 200);
     assert!(lines[0]["key"].is_string() && lines[0]["source"] == "127.0.0.1" && lines[0]["bodySHA256"].is_string());
     let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
-    assert!(!log.contains(&key) && !log.contains("amount"), "neither keys nor bodies are on record");
+    assert!(!log.contains(&key) && !log.contains("amount"), "the audit log contains neither keys nor bodies");
 }
 
 pub fn check_assertion(bed: &Bed, token: &str, audience: &str) -> Value {
@@ -110,7 +110,7 @@ pub fn check_assertion(bed: &Bed, token: &str, audience: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_that_the_target_did_not_take_may_come_again() {
+async fn a_delivery_that_the_target_refused_can_be_sent_again() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("again").await;
     let target = Target::start().await;
@@ -128,9 +128,9 @@ async fn a_delivery_that_the_target_did_not_take_may_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_turn_without_a_change_of_the_endpoint_and_the_former_one_is_accepted() {
+async fn key_rotation_keeps_the_previous_key_valid_for_a_while() {
     let bed = Bed::open().await;
-    let namespace = bed.namespace("turn").await;
+    let namespace = bed.namespace("rotate").await;
     let target = Target::start().await;
     bed.apply(endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}))).await.unwrap();
     let before = bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
@@ -141,9 +141,9 @@ async fn keys_turn_without_a_change_of_the_endpoint_and_the_former_one_is_accept
         "issuedBefore": (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1)).to_string(),
         "suspend": true,
     });
-    bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", order.clone())).await.unwrap();
-    until("the policy to count its endpoint", || async {
-        let status = bed.get("RotationPolicy", Some(&namespace), "turn").await.unwrap().data["status"].clone();
+    bed.apply(manifest("RotationPolicy", Some(&namespace), "rotate", order.clone())).await.unwrap();
+    until("the policy to select the endpoint", || async {
+        let status = bed.get("RotationPolicy", Some(&namespace), "rotate").await.unwrap().data["status"].clone();
         if (&status["targets"], &status["outstanding"]) == (&json!(1), &json!(1)) {
             Ok(())
         } else {
@@ -151,30 +151,30 @@ async fn keys_turn_without_a_change_of_the_endpoint_and_the_former_one_is_accept
         }
     })
     .await;
-    assert_eq!(signing_key(&bed, &namespace, "payments").await, old, "it is suspended");
-    bed.apply(manifest("RotationPolicy", Some(&namespace), "turn", with(order, "/suspend", json!(false))))
+    assert_eq!(signing_key(&bed, &namespace, "payments").await, old, "rotation is suspended");
+    bed.apply(manifest("RotationPolicy", Some(&namespace), "rotate", with(order, "/suspend", json!(false))))
         .await
         .unwrap();
-    let new = until("another key", || async {
+    let new = until("a new key", || async {
         let key = signing_key(&bed, &namespace, "payments").await;
-        if key == old { Err("still the same".to_owned()) } else { Ok(key) }
+        if key == old { Err("it is still the old key".to_owned()) } else { Ok(key) }
     })
     .await;
     let (path, body) = (format!("/{namespace}/payments"), "{}");
     for (id, key) in [("msg_1", &old), ("msg_2", &new)] {
         assert_eq!(send(&bed, &path, &sign(&bed, "standard-webhooks", key, id, now(), body), body), 200, "{id}");
     }
-    bed.condition("RotationPolicy", Some(&namespace), "turn", "Rotated", ("True", "Renewed")).await;
+    bed.condition("RotationPolicy", Some(&namespace), "rotate", "Rotated", ("True", "Renewed")).await;
     let after = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
     assert_eq!(after.metadata.generation, before.metadata.generation);
-    until("the former key to end", || async {
+    until("the previous key to expire", || async {
         let found = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
         let keys = found.data["status"]["keys"].as_array().unwrap().len();
         if keys == 1 { Ok(()) } else { Err(found.data["status"]["keys"].to_string()) }
     })
     .await;
     let headers = sign(&bed, "standard-webhooks", &old, "msg_3", now(), body);
-    assert_eq!(send(&bed, &path, &headers, body), 403, "its time is over");
+    assert_eq!(send(&bed, &path, &headers, body), 403, "the previous key has expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +203,7 @@ async fn a_sender_can_have_a_private_key_that_the_edge_never_sees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_cannot_be_served_says_why_and_is_not() {
+async fn an_invalid_endpoint_is_not_served_and_reports_why() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("refused").await;
     let target = Target::start().await;
@@ -245,7 +245,7 @@ async fn an_endpoint_that_cannot_be_served_says_why_and_is_not() {
     .await;
 }
 
-/// A scheme with the key that its sender signs with, what the edge is given of it, and whether it signs a timestamp.
+/// A scheme with the sender's key, the entry in the edge's key Secret, and whether a timestamp is signed.
 struct Case {
     scheme: &'static str,
     verification: Value,
@@ -312,7 +312,7 @@ fn jwks(private: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_libraries_of_senders_sign_is_accepted_and_nothing_else() {
+async fn only_deliveries_signed_by_sender_libraries_are_accepted() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("signers").await;
     let target = Target::start().await;
@@ -338,10 +338,10 @@ async fn what_the_libraries_of_senders_sign_is_accepted_and_nothing_else() {
         let signed_at = now();
         let headers = signed("msg_1", signed_at);
         assert_eq!(send(&bed, &path, &headers, body), 200, "{scheme}");
-        assert_eq!(send(&bed, &path, &headers, body), 409, "{scheme}, again");
+        assert_eq!(send(&bed, &path, &headers, body), 409, "{scheme}, a replay");
         assert_eq!(target.count(), before + 1, "{scheme}");
 
-        // A plain token signs nothing, so there is nothing to alter but itself.
+        // A plain token is not a signature; only the token itself can be altered.
         let headers = signed("msg_2", now());
         let secret_header = |header: &String| {
             header.contains("signature")
@@ -362,11 +362,11 @@ async fn what_the_libraries_of_senders_sign_is_accepted_and_nothing_else() {
             assert_eq!(send(&bed, &path, &headers, &format!("{body} ")), 403, "{scheme}, another body");
             let rewritten = body.replace("  ", " ").replace("Empty=", "Empty");
             assert_ne!(rewritten, body);
-            // Twilio signs what a form says and not how it is written, so this is the delivery of before.
+            // Twilio signs the fields of a form and not its encoding, so this is a replay of the first delivery.
             let answer = if scheme == "twilio" { 409 } else { 403 };
-            assert_eq!(send(&bed, &path, &headers, &rewritten), answer, "{scheme}, the same in other words");
+            assert_eq!(send(&bed, &path, &headers, &rewritten), answer, "{scheme}, an equivalent body");
         }
-        // An ID that is signed is no other delivery's, and one that is not makes no other delivery.
+        // A signed ID cannot be changed, and changing an unsigned ID does not make another delivery.
         let delivered = signed("msg_1", signed_at);
         let renamed = delivered.iter().map(|header| match header.strip_suffix(": msg_1") {
             Some(name) => format!("{name}: msg_9"),
@@ -386,7 +386,7 @@ async fn what_the_libraries_of_senders_sign_is_accepted_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_proves_who_it_is_by_a_token_beside_what_the_scheme_asks_for() {
+async fn a_caller_token_is_required_in_addition_to_the_signature() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("callers").await;
     let target = Target::start().await;
@@ -423,18 +423,18 @@ async fn a_caller_proves_who_it_is_by_a_token_beside_what_the_scheme_asks_for() 
     assert_eq!(send(&bed, &path, std::slice::from_ref(&good), body), 403, "a token alone is not enough");
     assert_eq!(target.count(), 0);
     assert_eq!(call(std::slice::from_ref(&good)), 200);
-    let (given, _) = target.parcels.lock().unwrap()[0].clone();
+    let (given, _) = target.received.lock().unwrap()[0].clone();
     assert!(given.get("authorization").is_none(), "{given:?}");
     let assertion = given["credence-assertion"].to_str().unwrap();
     let claims = check_assertion(&bed, assertion, &format!("gitlab.{namespace}.svc"));
     assert_eq!(claims["source"], "jwt:https://issuer.example#runner");
 
     let lines = audit(&bed, &format!("{namespace}/gitlab"));
-    let told: Vec<_> =
+    let reasons: Vec<_> =
         lines.iter().map(|line| (line["reason"].as_str().unwrap(), line["sourceIdentity"].as_str())).collect();
     let runner = Some("jwt:https://issuer.example#runner");
     assert_eq!(
-        told,
+        reasons,
         [
             ("MissingHeader", None),
             ("WrongSource", None),
@@ -449,20 +449,20 @@ async fn a_caller_proves_who_it_is_by_a_token_beside_what_the_scheme_asks_for() 
     );
 }
 
-/// A header with the last characters of its value cut off.
+/// A header whose value lacks its last characters.
 fn truncated(header: &str) -> String {
     let (kept, _, rest) = last_four(header);
     format!("{kept}{rest}")
 }
 
-/// A header with one of the last characters of its value exchanged.
+/// A header with one of the last characters of its value changed.
 fn flipped(header: &str) -> String {
     let (kept, last, rest) = last_four(header);
     let other = if last.starts_with('a') { "b" } else { "a" };
     format!("{kept}{other}{}{rest}", &last[1..])
 }
 
-/// A header whose value is the same written otherwise: in upper case, or as base64 with other padding.
+/// A header whose value has an equivalent encoding: in upper case, or as base64 with other padding.
 fn reencoded(header: &str) -> String {
     let (name, value) = header.split_once(": ").unwrap();
     if value.chars().rev().take(32).all(|digit| digit.is_ascii_hexdigit()) {

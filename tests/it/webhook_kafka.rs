@@ -1,4 +1,4 @@
-//! Webhooks whose target is a topic of Kafka, which Kafka's own tools read.
+//! Webhooks whose target is a Kafka topic, checked with Kafka's own tools.
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -17,7 +17,7 @@ fn endpoint(namespace: &str, name: &str, topic: &str) -> Value {
     manifest("WebhookEndpoint", Some(namespace), name, spec)
 }
 
-/// A namespace whose identity has an account, and a topic of its own that nobody may write to yet.
+/// A namespace whose identity has an account, and a new topic that nobody has the right to write to.
 async fn namespace(bed: &Bed, test: &str, partitions: &str, config: &str) -> (String, String) {
     let namespace = bed.namespace(test).await;
     let topic = format!("sandbox.{namespace}");
@@ -33,14 +33,14 @@ async fn grant(bed: &Bed, namespace: &str, topic: &str) {
     bed.ready("TopicPolicy", Some(namespace), "hooks").await;
 }
 
-/// An endpoint that is served, and its key.
+/// Creates an endpoint, waits until it is served, and returns its key.
 async fn serve(bed: &Bed, namespace: &str, name: &str, topic: &str) -> String {
     bed.apply(endpoint(namespace, name, topic)).await.unwrap();
     bed.ready("WebhookEndpoint", Some(namespace), name).await;
     signing_key(bed, namespace, name).await
 }
 
-/// What Kafka's console consumer reads from the beginning: partition, headers, key and value of each record.
+/// Partition, headers, key and value of each record from the beginning, read with Kafka's console consumer.
 fn consume(bed: &Bed, topic: &str, count: usize) -> Vec<[String; 4]> {
     let print = ["partition", "headers", "key"].map(|it| format!("print.{it}=true"));
     let count = count.to_string();
@@ -52,7 +52,7 @@ fn consume(bed: &Bed, topic: &str, count: usize) -> Vec<[String; 4]> {
     records.map(parts).collect()
 }
 
-/// How many records a topic has.
+/// The number of records in a topic.
 fn count(bed: &Bed, topic: &str) -> u64 {
     let arguments = ["--bootstrap-server", bed.env("KAFKA_BOOTSTRAP"), "--topic", topic];
     let config = ["--command-config", bed.env("KAFKA_ADMIN_CONFIG")];
@@ -86,10 +86,10 @@ async fn a_delivery_becomes_one_record_in_the_partition_of_its_key() {
     let ids: Vec<String> = (0..10).map(|number| format!("msg_{number}")).collect();
     for id in &ids {
         assert_eq!(sender.send(&path, &key, id, body).await.unwrap(), 200, "{id}");
-        assert_eq!(sender.send(&path, &key, id, body).await.unwrap(), 409, "{id} again");
+        assert_eq!(sender.send(&path, &key, id, body).await.unwrap(), 409, "{id}, a replay");
     }
-    assert_eq!(count(&bed, &topic), 10, "each once");
-    // Kafka's own client puts records of the same keys beside them.
+    assert_eq!(count(&bed, &topic), 10, "each delivery once");
+    // Kafka's own client writes records with the same keys to the same topic.
     let theirs: String = ids.iter().map(|id| format!("{id}:theirs\n")).collect();
     let server = ["--bootstrap-server", bed.env("KAFKA_BOOTSTRAP"), "--topic", &topic];
     let config = ["--command-config", bed.env("KAFKA_ADMIN_CONFIG")];
@@ -103,31 +103,35 @@ async fn a_delivery_becomes_one_record_in_the_partition_of_its_key() {
     for [partition, headers, id, value] in ours {
         assert_eq!(value, body);
         assert!(theirs.iter().any(|record| (&record[0], &record[2]) == (partition, id)), "{partition} {id}");
-        for said in [format!("idempotency-key:{id}"), format!("credence-endpoint:{namespace}/payments")] {
-            assert!(headers.contains(&said), "{headers}");
+        for header in [format!("idempotency-key:{id}"), format!("credence-endpoint:{namespace}/payments")] {
+            assert!(headers.contains(&header), "{headers}");
         }
         assert!(headers.contains("credence-assertion:ey") && headers.contains("webhook-timestamp:1"), "{headers}");
         assert!(!headers.contains("webhook-signature"), "{headers}");
     }
-    assert!(records.iter().any(|record| record[0] != records[0][0]), "not all in one partition");
+    assert!(records.iter().any(|record| record[0] != records[0][0]), "the records are in more than one partition");
     let lines = audit(&bed, &format!("{namespace}/payments"));
     assert_eq!(lines[0]["target"], format!("{topic}.kafka"));
     assert!(lines[0].get("targetStatus").is_none(), "{}", lines[0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_account_may_not_write_and_a_topic_that_is_not_there_are_told_apart() {
+async fn a_missing_right_and_a_missing_topic_are_distinguished() {
     let bed = Bed::open().await;
     let (namespace, topic) = namespace(&bed, "granted", "1", "retention.ms=-1").await;
     let sender = Sender::new(&bed, bed.env("EDGE_URL"));
     let key = serve(&bed, &namespace, "payments", &topic).await;
     let path = format!("/{namespace}/payments");
-    assert_eq!(sender.send(&path, &key, "msg_1", "hidden-in-the-record").await.unwrap(), 502, "nobody lets it");
+    assert_eq!(
+        sender.send(&path, &key, "msg_1", "hidden-in-the-record").await.unwrap(),
+        502,
+        "the account has no right to write"
+    );
     assert_eq!(reasons(&bed, &namespace, "payments"), ["TargetForbidden"]);
     assert!(logged(&bed, "not authorized to write to the topic", &topic), "the log does not name the topic");
     grant(&bed, &namespace, &topic).await;
-    // A refusal is remembered for a moment.
-    until("the same delivery to be taken", || async {
+    // A refusal is cached for a short time.
+    until("the same delivery to be accepted", || async {
         let status = sender.send(&path, &key, "msg_1", "hidden-in-the-record").await.unwrap();
         if status == 200 { Ok(()) } else { Err(status.to_string()) }
     })
@@ -143,13 +147,13 @@ async fn what_the_account_may_not_write_and_a_topic_that_is_not_there_are_told_a
     assert_eq!(sender.send(&path, &key, "msg_1", "{}").await.unwrap(), 502);
     assert_eq!(reasons(&bed, &namespace, "absent"), ["TargetRefused"]);
     assert!(logged(&bed, "topic does not exist", &absent), "the log does not name the topic");
-    assert!(!edge_log(&bed).contains("hidden-in-the-record"), "a log says nothing of bodies");
+    assert!(!edge_log(&bed).contains("hidden-in-the-record"), "the log contains no bodies");
     let topics = bed.kafka("kafka-topics", &["--list"]);
-    assert!(!topics.contains(&absent), "the edge makes no topics");
+    assert!(!topics.contains(&absent), "the edge creates no topics");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_too_large_takes_no_other_with_it() {
+async fn an_oversized_record_does_not_fail_other_records() {
     let bed = Bed::open().await;
     let (namespace, topic) = namespace(&bed, "sizes", "1", "max.message.bytes=20000").await;
     grant(&bed, &namespace, &topic).await;
@@ -172,7 +176,7 @@ async fn a_record_that_is_too_large_takes_no_other_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_is_one_thing_and_a_topic_has_a_name() {
+async fn a_target_has_one_type_and_a_topic_has_a_name() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("topics").await;
     for topic in [".", "..", "a b", "a/b", ""] {

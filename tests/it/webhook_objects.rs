@@ -1,4 +1,4 @@
-//! Webhooks whose target is an object: what is created, with whose rights, and what is not.
+//! Webhooks whose target is a Kubernetes object: what is created, with which rights, and what is refused.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,7 +30,7 @@ fn job(arguments: Value) -> Value {
     json!({"apiVersion": "batch/v1", "kind": "Job", "spec": {"suspend": true, "template": {"spec": pod}}})
 }
 
-/// A Role of the namespace, and who has it. The API server knows of it only after a moment.
+/// Creates a Role and its binding, and waits until the API server enforces them.
 async fn grant(bed: &Bed, namespace: &str, name: &str, rules: Value, subject: Value, allows: &[&str]) {
     let group = "rbac.authorization.k8s.io";
     let metadata = json!({"name": name, "namespace": namespace});
@@ -53,15 +53,15 @@ async fn grant(bed: &Bed, namespace: &str, name: &str, rules: Value, subject: Va
         ["--kubeconfig", bed.env("KUBECONFIG"), "auth", "can-i", "create", "--namespace", namespace, "--as", &user];
     let arguments: Vec<&str> = ask.iter().chain(allows).copied().collect();
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
-    until("a right that was given", || async {
+    until("a granted right to take effect", || async {
         let (ok, output) = run(&kubectl, &arguments, "");
         if ok { Ok(()) } else { Err(output) }
     })
     .await;
 }
 
-/// What `docs/kinds/webhookendpoint.md` tells the owner of a namespace to apply.
-pub async fn let_the_edge_act(bed: &Bed, namespace: &str) {
+/// Grants the edge the right to act as the account, as `docs/kinds/webhookendpoint.md` describes.
+pub async fn allow_edge_to_impersonate(bed: &Bed, namespace: &str) {
     let rule = json!({
         "apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [ACCOUNT], "verbs": ["create"],
     });
@@ -77,7 +77,7 @@ pub async fn let_the_edge_act(bed: &Bed, namespace: &str) {
     .await;
 }
 
-/// A namespace with an account that may create ConfigMaps, and Jobs if the test says so.
+/// A namespace with an account that may create ConfigMaps, and Jobs if the test needs them.
 pub async fn namespace(bed: &Bed, test: &str, jobs: bool) -> String {
     let namespace = bed.namespace(test).await;
     let metadata = json!({"name": ACCOUNT, "namespace": namespace});
@@ -91,15 +91,15 @@ pub async fn namespace(bed: &Bed, test: &str, jobs: bool) -> String {
     namespace
 }
 
-/// An endpoint that is served, and its key.
+/// Creates an endpoint, waits until it is served, and returns its key.
 async fn serve(bed: &Bed, namespace: &str, name: &str, template: Value) -> String {
     bed.apply(endpoint(namespace, name, template)).await.unwrap();
     bed.ready("WebhookEndpoint", Some(namespace), name).await;
     signing_key(bed, namespace, name).await
 }
 
-/// What was created for an endpoint.
-pub async fn made(bed: &Bed, kind: &str, namespace: &str, name: &str) -> Vec<DynamicObject> {
+/// The objects that were created for an endpoint.
+pub async fn created(bed: &Bed, kind: &str, namespace: &str, name: &str) -> Vec<DynamicObject> {
     let all = bed.api(kind, Some(namespace)).list(&ListParams::default()).await.unwrap();
     let beginning = format!("{name}-");
     all.items.into_iter().filter(|it| it.metadata.name.as_ref().unwrap().starts_with(&beginning)).collect()
@@ -111,10 +111,10 @@ fn reasons(bed: &Bed, namespace: &str, name: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_makes_one_object_of_any_kind() {
+async fn a_delivery_creates_one_object_of_any_kind() {
     let bed = Bed::open().await;
     let namespace = namespace(&bed, "objects", true).await;
-    let_the_edge_act(&bed, &namespace).await;
+    allow_edge_to_impersonate(&bed, &namespace).await;
     let sender = Sender::new(&bed, bed.env("EDGE_URL"));
     let body = "{\"say\": \"it's \\\"$(delivery.id)\\\"\"},\n  \"metadata\": {\"namespace\": \"default\"}\r\n$(delivery.endpoint) é";
     let values = ["id", "body", "bodyBase64", "endpoint"].map(|it| format!("$(delivery.{it})"));
@@ -124,8 +124,8 @@ async fn a_delivery_makes_one_object_of_any_kind() {
         let key = serve(&bed, &namespace, name, template).await;
         let path = format!("/{namespace}/{name}");
         assert_eq!(sender.send(&path, &key, "msg_1", body).await.unwrap(), 200, "{kind}");
-        assert_eq!(sender.send(&path, &key, "msg_1", body).await.unwrap(), 409, "{kind}: the same again");
-        let objects = made(&bed, kind, &namespace, name).await;
+        assert_eq!(sender.send(&path, &key, "msg_1", body).await.unwrap(), 409, "{kind}: a replay");
+        let objects = created(&bed, kind, &namespace, name).await;
         assert_eq!(objects.len(), 1, "{kind}");
         let (metadata, object) = (&objects[0].metadata, &objects[0].data);
         assert_eq!(metadata.name.as_ref().unwrap().len(), name.len() + 21);
@@ -139,42 +139,46 @@ async fn a_delivery_makes_one_object_of_any_kind() {
         let [id, text, encoded, _] = &wanted;
         if kind == "Job" {
             let arguments = &object["spec"]["template"]["spec"]["containers"][0]["args"];
-            assert_eq!(arguments, &json!([id, text, encoded, endpoint]), "each is one string, as it came");
+            assert_eq!(
+                arguments,
+                &json!([id, text, encoded, endpoint]),
+                "each variable is one string with the unchanged text"
+            );
         } else {
             assert_eq!(metadata.labels.as_ref().unwrap()["made"], "here");
             let data = json!({"id": id, "body": text, "base64": encoded, "endpoint": endpoint, "plain": "$(x)"});
             assert_eq!(object["data"], data);
         }
         assert_eq!(sender.send(&path, &key, "msg_2", body).await.unwrap(), 200);
-        assert_eq!(made(&bed, kind, &namespace, name).await.len(), 2, "another delivery, another {kind}");
+        assert_eq!(created(&bed, kind, &namespace, name).await.len(), 2, "each delivery creates its own {kind}");
     }
-    let managers = made(&bed, "ConfigMap", &namespace, "note").await[0].metadata.managed_fields.clone().unwrap();
+    let managers = created(&bed, "ConfigMap", &namespace, "note").await[0].metadata.managed_fields.clone().unwrap();
     assert_eq!(managers[0].manager.as_deref(), Some("credence-edge"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_is_there_already_counts_as_delivered() {
+async fn an_object_that_already_exists_counts_as_delivered() {
     let bed = Bed::open().await;
     let namespace = namespace(&bed, "there", false).await;
-    let_the_edge_act(&bed, &namespace).await;
+    allow_edge_to_impersonate(&bed, &namespace).await;
     let sender = Sender::new(&bed, bed.env("EDGE_URL"));
     let template = config_map(json!({"id": "$(delivery.id)"}));
     let key = serve(&bed, &namespace, "note", template.clone()).await;
     let path = format!("/{namespace}/note");
     assert_eq!(sender.send(&path, &key, "msg_1", "{}").await.unwrap(), 200);
-    // Another memory, which knows nothing of it.
+    // Another store, which has no history of the delivery.
     let mut other = endpoint(&namespace, "note", template);
     other["spec"]["replay"] = json!({"store": "Redis"});
     bed.apply(other).await.unwrap();
     bed.ready("WebhookEndpoint", Some(&namespace), "note").await;
     assert_eq!(sender.send(&path, &key, "msg_1", "{}").await.unwrap(), 200);
-    assert_eq!(made(&bed, "ConfigMap", &namespace, "note").await.len(), 1);
+    assert_eq!(created(&bed, "ConfigMap", &namespace, "note").await.len(), 1);
     let lines = audit(&bed, &format!("{namespace}/note"));
     assert_eq!((&lines[0]["targetStatus"], &lines[1]["targetStatus"]), (&json!(201), &json!(409)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_made_with_rights_that_nobody_gave() {
+async fn no_object_is_created_without_granted_rights() {
     let bed = Bed::open().await;
     let namespace = namespace(&bed, "rights", false).await;
     let sender = Sender::new(&bed, bed.env("EDGE_URL"));
@@ -182,29 +186,33 @@ async fn nothing_is_made_with_rights_that_nobody_gave() {
     let path = format!("/{namespace}/note");
     assert_eq!(sender.send(&path, &note, "msg_1", "{}").await.unwrap(), 502, "the edge may not act as the account");
     assert_eq!(reasons(&bed, &namespace, "note"), ["TargetForbidden"]);
-    assert!(made(&bed, "ConfigMap", &namespace, "note").await.is_empty());
+    assert!(created(&bed, "ConfigMap", &namespace, "note").await.is_empty());
     let log = std::fs::read_to_string(format!("{}/logs/edge.log", bed.env("BED_DIR"))).unwrap();
-    let says = format!(
+    let expected = format!(
         "kubectl create role credence-edge-hooks --namespace {namespace} --verb=create \
          --resource=serviceaccounts/token --resource-name=hooks && kubectl create rolebinding credence-edge-hooks \
          --namespace {namespace} --role=credence-edge-hooks --serviceaccount=credence-edge:credence-edge"
     );
-    assert!(log.contains(&says), "the log does not say: {says}");
+    assert!(log.contains(&expected), "the log does not contain: {expected}");
 
-    let_the_edge_act(&bed, &namespace).await;
-    assert_eq!(sender.send(&path, &note, "msg_1", "{}").await.unwrap(), 200, "the same delivery, once it may");
+    allow_edge_to_impersonate(&bed, &namespace).await;
+    assert_eq!(
+        sender.send(&path, &note, "msg_1", "{}").await.unwrap(),
+        200,
+        "the same delivery, after the right was granted"
+    );
     let work = serve(&bed, &namespace, "work", job(json!(["$(delivery.body)"]))).await;
     let path = format!("/{namespace}/work");
     assert_eq!(sender.send(&path, &work, "msg_1", "{}").await.unwrap(), 502, "the account may not create Jobs");
     assert_eq!(reasons(&bed, &namespace, "work"), ["TargetForbidden"]);
-    assert!(made(&bed, "Job", &namespace, "work").await.is_empty());
+    assert!(created(&bed, "Job", &namespace, "work").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_object_cannot_hold_is_refused() {
+async fn a_delivery_that_fits_no_object_is_refused() {
     let bed = Bed::open().await;
     let namespace = namespace(&bed, "holds", false).await;
-    let_the_edge_act(&bed, &namespace).await;
+    allow_edge_to_impersonate(&bed, &namespace).await;
     let sender = Sender::new(&bed, bed.env("EDGE_URL"));
     let key = serve(&bed, &namespace, "note", config_map(json!({"body": "$(delivery.body)"}))).await;
     let path = format!("/{namespace}/note");
@@ -219,11 +227,11 @@ async fn what_an_object_cannot_hold_is_refused() {
     assert_eq!(sender.send(&format!("/{namespace}/absent"), &key, "msg_1", "{}").await.unwrap(), 502);
     assert_eq!(reasons(&bed, &namespace, "absent"), ["TargetRefused"]);
     let log = std::fs::read_to_string(format!("{}/logs/edge.log", bed.env("BED_DIR"))).unwrap();
-    assert!(!log.contains("hidden-in-the-body"), "a log says nothing of bodies");
+    assert!(!log.contains("hidden-in-the-body"), "the log contains no bodies");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_that_says_too_much_is_not_served() {
+async fn a_template_with_forbidden_fields_is_not_served() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("templates").await;
     let with = |metadata: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
@@ -247,12 +255,12 @@ async fn a_template_that_says_too_much_is_not_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_without_end_is_nobody_elses_trouble() {
+async fn a_deeply_nested_template_does_not_affect_others() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("deep").await;
     let deep = (0..200).fold(json!("x"), |inner, _| json!({"a": inner}));
     let object = endpoint(&namespace, "deep", config_map(deep));
-    // Parsed by no client: the answer of the API server is as deep as the request.
+    // Not parsed by this client: the response of the API server is as deeply nested as the request.
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
     let arguments = ["--kubeconfig", bed.env("KUBECONFIG"), "create", "--filename", "-"];
     let (ok, output) = run(&kubectl, &arguments, &object.to_string());

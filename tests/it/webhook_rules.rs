@@ -1,4 +1,4 @@
-//! What an endpoint asks beside a signature: who calls, how often, and what counts as the same delivery.
+//! Checks of an endpoint besides the signature: caller, rate, and idempotency key.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::bed::{Bed, identity, with};
 use crate::hooks::{Target, endpoint, now, signing_key};
 use crate::webhook::{audit, send, send_as, sign};
 
-/// A served endpoint of Standard Webhooks, with more in its spec.
+/// A served endpoint of Standard Webhooks with one additional field in its spec.
 struct Scene {
     bed: Bed,
     namespace: String,
@@ -20,12 +20,12 @@ impl Scene {
         let namespace = bed.namespace(test).await;
         let target = Target::start().await;
         let scene = Self { bed, namespace, target, key: String::new() };
-        scene.ask(field, value).await;
+        scene.set(field, value).await;
         let key = signing_key(&scene.bed, &scene.namespace, "hook").await;
         Self { key, ..scene }
     }
 
-    async fn ask(&self, field: &str, value: Value) {
+    async fn set(&self, field: &str, value: Value) {
         let object = endpoint(&self.namespace, "hook", &self.target, json!({"standardWebhooks": {}}));
         self.bed.apply(with(object, &format!("/spec/{field}"), value)).await.unwrap();
         self.bed.ready("WebhookEndpoint", Some(&self.namespace), "hook").await;
@@ -35,7 +35,7 @@ impl Scene {
         sign(&self.bed, "standard-webhooks", &self.key, id, now(), body)
     }
 
-    /// Sends a delivery that is rightly signed.
+    /// Sends a correctly signed delivery.
     fn send(&self, id: &str, options: &[&str], body: &str) -> u16 {
         send_as(&self.bed, &self.path(), options, &self.signed(id, body), body)
     }
@@ -51,7 +51,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_proves_by_its_certificate_that_it_is_one_of_those_who_may() {
+async fn only_callers_with_an_allowed_certificate_are_accepted() {
     let scene =
         Scene::open("certified", "source", json!({"clientCertificate": {"dnsNames": ["nobody.example"]}})).await;
     let (bed, namespace) = (&scene.bed, &scene.namespace);
@@ -68,61 +68,69 @@ async fn a_caller_proves_by_its_certificate_that_it_is_one_of_those_who_may() {
     let certificates =
         [mount(&bed.mount(namespace, "named-mtls").await), mount(&bed.mount(namespace, "plain-mtls").await)];
     let [as_named, as_plain] = certificates.each_ref().map(|[chain, key]| ["--cert", chain, "--key", key]);
-    assert_eq!(scene.send("msg_1", &as_named, "{}"), 403, "a certificate with another name");
+    assert_eq!(scene.send("msg_1", &as_named, "{}"), 403, "a certificate with a name that is not allowed");
     for (pin, may, may_not) in
         [(json!({"dnsNames": [named]}), as_named, as_plain), (json!({"spiffeIDs": [spiffe_id]}), as_plain, as_named)]
     {
-        scene.ask("source", json!({"clientCertificate": pin})).await;
+        scene.set("source", json!({"clientCertificate": pin})).await;
         let id = pin.to_string().len().to_string();
         assert_eq!(scene.send(&id, &may_not, "{}"), 403, "{pin}");
         assert_eq!(scene.send(&id, &[], "{}"), 403, "{pin}, without a certificate");
         assert_eq!(scene.send(&id, &may, "{}"), 200, "{pin}");
-        assert_eq!(send_as(bed, &scene.path(), &may, &[], "{}"), 403, "a certificate is no signature");
+        assert_eq!(send_as(bed, &scene.path(), &may, &[], "{}"), 403, "a certificate does not replace the signature");
     }
-    let told = scene.reasons();
-    assert_eq!(told[1..5], ["WrongSource", "WrongSource", "Delivered", "MissingHeader"]);
+    let reasons = scene.reasons();
+    assert_eq!(reasons[1..5], ["WrongSource", "WrongSource", "Delivered", "MissingHeader"]);
     let lines = audit(bed, &format!("{namespace}/hook"));
     assert_eq!(lines.last().unwrap()["sourceIdentity"], spiffe_id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_is_what_a_trusted_proxy_says_and_nobody_else() {
+async fn only_a_trusted_proxy_can_forward_an_address() {
     let far = json!(["203.0.113.0/24"]);
     let scene = Scene::open("proxied", "source", json!({"cidrs": far})).await;
     let by = |address: &str| format!("x-forwarded-for: {address}");
-    let (right, wrong) = (by("203.0.113.9"), by("198.51.100.1"));
-    assert_eq!(scene.send("msg_1", &["--header", &right], "{}"), 403, "nobody trusts this caller's word");
-    scene.ask("source", json!({"cidrs": far, "trustedProxies": ["127.0.0.0/8"]})).await;
-    assert_eq!(scene.send("msg_1", &["--header", &wrong], "{}"), 403);
-    assert_eq!(scene.send("msg_1", &["--header", &by("203.0.113.9, 198.51.100.1")], "{}"), 403, "the last one counts");
-    assert_eq!(scene.send("msg_1", &["--header", &right], "{}"), 200);
+    let (allowed, other) = (by("203.0.113.9"), by("198.51.100.1"));
+    assert_eq!(scene.send("msg_1", &["--header", &allowed], "{}"), 403, "the caller is not a trusted proxy");
+    scene.set("source", json!({"cidrs": far, "trustedProxies": ["127.0.0.0/8"]})).await;
+    assert_eq!(scene.send("msg_1", &["--header", &other], "{}"), 403);
+    assert_eq!(
+        scene.send("msg_1", &["--header", &by("203.0.113.9, 198.51.100.1")], "{}"),
+        403,
+        "the last address counts"
+    );
+    assert_eq!(scene.send("msg_1", &["--header", &allowed], "{}"), 200);
     let lines = audit(&scene.bed, &format!("{}/hook", scene.namespace));
     assert_eq!(lines.last().unwrap()["source"], "203.0.113.9");
     assert_eq!(scene.reasons(), ["WrongSource", "WrongSource", "WrongSource", "Delivered"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_calls_too_often_is_told_so_and_may_call_again_later() {
+async fn a_caller_over_the_rate_limit_can_call_again_later() {
     let limits = json!({"perSecond": 4, "perSourcePerSecond": 2});
     let scene = Scene::open("often", "limits", limits).await;
     let from = |last: u8| format!("127.0.66.{last}");
     let send = |id: String, from: &str| scene.send(&id, &["--interface", from], "{}");
     let answers: Vec<u16> = (0..4).map(|number| send(format!("one_{number}"), &from(31))).collect();
     assert_eq!(answers[0], 200);
-    assert!(answers.contains(&429), "one address has its own bound: {answers:?}");
+    assert!(answers.contains(&429), "the limit of one address applies: {answers:?}");
     let others: Vec<u16> = (0..8).map(|number| send(format!("other_{number}"), &from(40 + number))).collect();
-    assert!(others.contains(&429), "and all of them have one: {others:?}");
+    assert!(others.contains(&429), "the limit of all addresses applies: {others:?}");
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     assert_eq!(send("later".to_owned(), &from(31)), 200);
     assert!(scene.reasons().contains(&"TooMany".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_deliveries_with_one_idempotency_key_are_one_however_they_are_signed() {
+async fn two_deliveries_with_the_same_idempotency_key_are_one() {
     let scene = Scene::open("same", "replay", json!({"idempotencyKey": "/data/id"})).await;
     let body = r#"{"data": {"id": "order-7"}, "try": 1}"#;
     assert_eq!(scene.send("msg_1", &[], body), 200);
-    assert_eq!(scene.send("msg_2", &[], &body.replace("1}", "2}")), 409, "another ID, another body, the same order");
+    assert_eq!(
+        scene.send("msg_2", &[], &body.replace("1}", "2}")),
+        409,
+        "another ID and body, the same idempotency key"
+    );
     assert_eq!(scene.send("msg_3", &[], &body.replace('7', "8")), 200);
     for without in [r#"{"data": {}}"#, r#"{"data": {"id": ""}}"#, r#"{"data": {"id": null}}"#, "no JSON"] {
         assert_eq!(scene.send("msg_4", &[], without), 403, "{without}");

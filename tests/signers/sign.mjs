@@ -1,4 +1,4 @@
-// Signs a delivery with the JavaScript library that a sender would use.
+// Signs a delivery with the JavaScript library of a sender.
 //
 // sign.mjs SCHEME KEY ID SECONDS   body on standard input; prints one header per line
 
@@ -6,10 +6,10 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-// The libraries are installed in a folder of their own.
+// The libraries are installed in a separate folder.
 const require = createRequire(pathToFileURL(`${process.env.NODE_SIGNERS}/package.json`));
 const { Webhook } = require("standardwebhooks");
-// It can only be imported, and an import by name would look beside this file.
+// This library is an ES module. It is imported by path, because an import by name searches next to this file.
 const octokit = "node_modules/@octokit/webhooks-methods/dist-node/index.js";
 const { sign } = await import(pathToFileURL(`${process.env.NODE_SIGNERS}/${octokit}`));
 

@@ -1,9 +1,9 @@
-"""Signs a delivery with the library that a sender would use, and checks what the edge signs as others would.
+"""Signs deliveries with the libraries of senders, and checks signatures of the edge as a receiver would.
 
-sign.py SCHEME KEY ID SECONDS [URL]  body on standard input; prints one header per line, as curl takes them
-sign.py verify KEY HEADERS           whether a receiver takes a delivery: body on standard input, headers as JSON
-sign.py caller KEY SUBJECT SECONDS           the token of a caller, whatever it sends
-sign.py assertion TOKEN AUDIENCE CA  prints the claims of an assertion whose chain ends in the authorities of a file
+sign.py SCHEME KEY ID SECONDS [URL]  body on standard input; prints one header per line, in the format of curl
+sign.py verify KEY HEADERS           verifies a delivery as its receiver: body on standard input, headers as JSON
+sign.py caller KEY SUBJECT SECONDS   prints the header with the token of a caller
+sign.py assertion TOKEN AUDIENCE CA  verifies an assertion with the CA certificates of a file, and prints its claims
 """
 
 import base64
@@ -15,7 +15,7 @@ import sys
 
 
 def standard_webhooks(key, body, delivery, seconds, url):
-    """The library knows secrets only; a private key signs as the standard says."""
+    """The library supports shared secrets only; a private key signs as the standard describes."""
     from standardwebhooks.webhooks import Webhook
 
     headers = {"webhook-id": delivery, "webhook-timestamp": str(seconds)}
@@ -54,7 +54,7 @@ def twilio(key, body, delivery, seconds, url):
 
 
 def shopify(key, body, delivery, seconds, url):
-    """Shopify has no library that signs."""
+    """Shopify has no library for signing."""
     signature = base64.b64encode(hmac.digest(key.encode(), body, "sha256")).decode()
     return {"x-shopify-webhook-id": delivery, "x-shopify-hmac-sha256": signature}
 
@@ -107,7 +107,7 @@ def jwt(key, body, delivery, seconds, url):
 
 
 def verify(key, headers, body):
-    """As a receiver does it: by the library of Standard Webhooks, which knows secrets only, or by the public key."""
+    """Verifies with the library of Standard Webhooks, which supports shared secrets only, or with the public key."""
     if not key.startswith("whpk_"):
         from standardwebhooks.webhooks import Webhook
 

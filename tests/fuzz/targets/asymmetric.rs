@@ -1,6 +1,6 @@
 #![no_main]
-//! HTTP Message Signatures by private keys: a request that was rightly signed is altered, and what is still let in says the
-//! same in all that is covered. The first is of RFC 9421 itself; of the other two nobody has kept the private key.
+//! HTTP Message Signatures with asymmetric keys: a correctly signed request is altered, and if it is still accepted, all
+//! covered components are unchanged. The first example is from RFC 9421; the private keys of the others were not kept.
 
 use std::sync::OnceLock;
 
@@ -10,7 +10,7 @@ use credence_fuzz::{Parts, edited};
 use jiff::{SignedDuration, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
-/// Algorithm, ID of the key, the key, and what it has made.
+/// Algorithm, key ID, public key, and signature.
 const SIGNED: [(&str, &str, &str, &str); 3] = [
     (
         "RsaPssSha512",
@@ -78,12 +78,12 @@ impl Signed {
         ];
         let text = text.join("\n").into_bytes();
         let parts = Parts::read(&text).unwrap();
-        let verified = let_in(&scheme, &keys, &parts).unwrap();
+        let verified = accept(&scheme, &keys, &parts).unwrap();
         Self { scheme, keys, text, parts, verified }
     }
 }
 
-fn let_in(scheme: &Scheme, keys: &[Key], parts: &Parts) -> Option<Verified> {
+fn accept(scheme: &Scheme, keys: &[Key], parts: &Parts) -> Option<Verified> {
     let Parts { method, uri, headers, body } = parts;
     let request = SignedRequest { method, uri, authority: "example.com", external_url: None, headers, body };
     let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
@@ -97,8 +97,8 @@ fuzz_target!(|data: &[u8]| {
     let all = ALL.get_or_init(|| SIGNED.map(Signed::new));
     let Signed { scheme, keys, text, parts, verified } = &all[usize::from(*which) % all.len()];
     let Some(altered) = Parts::read(&edited(text, edits)) else { return };
-    let Some(let_in) = let_in(scheme, keys, &altered) else { return };
-    assert_eq!(&let_in, verified);
+    let Some(accepted) = accept(scheme, keys, &altered) else { return };
+    assert_eq!(&accepted, verified);
     assert_eq!((&altered.method, altered.uri.path(), &altered.body), (&parts.method, parts.uri.path(), &parts.body));
     for name in ["content-digest", "content-length", "content-type"] {
         assert!(altered.headers.get_all(name).iter().eq(parts.headers.get_all(name)), "{name}");

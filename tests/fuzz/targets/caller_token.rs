@@ -1,14 +1,14 @@
 #![no_main]
-//! The token of a caller. One that was rightly signed is altered, and what is still let in has not changed in what is signed;
-//! and whatever the issuer signs, nobody is let in but a caller that the endpoint expects, now.
+//! The token of a caller. A correctly signed token is altered, and if it is still accepted, its signed part is unchanged.
+//! And whatever the issuer signs, only an allowed caller with a currently valid token is accepted.
 
 use std::sync::OnceLock;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use credence::edge::webhook::verify::keys::Key;
 use credence::edge::webhook::caller_token::CallerTokenPolicy;
+use credence::edge::webhook::verify::keys::Key;
 use credence::edge::webhook::verify::{Verifier, Window};
 use credence_fuzz::{Parts, edited};
 use http::header::AUTHORIZATION;
@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 const NOW: i64 = 1_764_000_000;
 
-/// Made by PyJWT. The key for ES256 is the example of RFC 7517 (appendix A), that for EdDSA has the seed of 32 sevens, and that
-/// for RSA nobody has kept.
+/// Created with PyJWT. The key for ES256 is the example of RFC 7517 (appendix A), the key for EdDSA has a seed of 32 sevens,
+/// and the private key for RSA was not kept.
 const TOKENS: [&str; 4] = [
     "eyJhbGciOiJFUzI1NiIsImtpZCI6InAyNTYiLCJ0eXAiOiJKV1QifQ.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwiYXVkIjpbImhvb2tzIiwib3RoZXIiXSwic3ViIjoic2hvcCIsImlhdCI6MTc2NDAwMDAwMCwiZXhwIjoxNzY0MDAzNjAwLCJuYmYiOjE3NjQwMDAwMDB9.FyglNAysACpW5bv87A2ycSTBEm2IXmsvoYPe7YCe59NUtzdTkQNxQvVAi2Nyu9_uIjv1vtK6lghaiF5WUdbHKQ",
     "eyJhbGciOiJFZERTQSIsImtpZCI6ImVkMjU1MTkiLCJ0eXAiOiJKV1QifQ.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwiYXVkIjpbImhvb2tzIiwib3RoZXIiXSwic3ViIjoic2hvcCIsImlhdCI6MTc2NDAwMDAwMCwiZXhwIjoxNzY0MDAzNjAwLCJuYmYiOjE3NjQwMDAwMDB9.lOQDr2nVVgKx7LgQaLKl5xrFrO1yTclll86WznpnA95DfI28C0l8ozJoG8ABX5aO3z9pJ7Vsx-kcVRkWrO9xAw",
@@ -28,7 +28,7 @@ const TOKENS: [&str; 4] = [
     "eyJhbGciOiJQUzI1NiIsImtpZCI6InJzYS1wc3MiLCJ0eXAiOiJKV1QifQ.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwiYXVkIjpbImhvb2tzIiwib3RoZXIiXSwic3ViIjoic2hvcCIsImlhdCI6MTc2NDAwMDAwMCwiZXhwIjoxNzY0MDAzNjAwLCJuYmYiOjE3NjQwMDAwMDB9.cKPCJAaQY07K1uZ4rva_IG5F2ir3EpmwkEUZhhVqB1CLlt3ctHDdDcVCLksOjmPX3zr4xPUeF0qMiShRYSuXrc-FGz74lgBI_JnN6ZFhtlQF9vF5eHFyS0s7n4DnHjUHQmAwEV94Q_5ARVNLhbMYa8JjfsCsPrM7_xn3_JsZYhnlaG1i1Hy3tuAGyoLl9xu0NNXCymPN9xeuCCpszM0YZA9YlkSiDt2-fbyTjTrWHSNsOCxvc6hxGO_cZgpGtcNooiDS6rYZ7Aphg2gpbBrqxENT2RrJA8eiXGU42a99yZuO_4565kV9tTS6dSEUKJfT5PCizfOMJojbmaaogkXZyQ",
 ];
 
-/// One claim a line, so that an edit may repeat one.
+/// One claim per line, so that an edit can repeat a claim.
 const CLAIMS: &[u8] = br#"{
 "iss":"https://issuer.example",
 "aud":["hooks","shop"],
@@ -39,7 +39,7 @@ const CLAIMS: &[u8] = br#"{
 "jti":"1"
 }"#;
 
-fn pin() -> CallerTokenPolicy {
+fn policy() -> CallerTokenPolicy {
     let rsa = "uOcK3Gn2Wb9X7cHihQJ2qd7fAJ3tqxczDtdSQEO87HA0hPomwBKgwGLjPAGK8HnaUGI0NlR7mon-xJ9ag-3zymCEiadpC3qjOjFcRisXmBm1OboLHDRsTbuKMECovbY_KOjcjdhjSLgqSZ-x4VheMHxNEIKRKBc44zGhTxr5oqRuNkp90232Cnw_9HngDUcKYb2wFZvewYt5Xop0Q9AZ7gASTZ2msz2iKL559dUT4ezdvMEER3SV-RRp8mZBoXKFgLoxv_vBu0My9vjXrTGIfS8UypykWbyvn2jJCE4WNscG-k957TxzR6EKIne8cptOi4eh6fe-QJb0tejmMamlSQ";
     let jwks = json!({"keys": [
         {"kty": "EC", "crv": "P-256", "kid": "p256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
@@ -49,17 +49,17 @@ fn pin() -> CallerTokenPolicy {
         {"kty": "RSA", "alg": "PS256", "kid": "rsa-pss", "e": "AQAB", "n": rsa},
     ]});
     let verifier = Verifier::jwks(jwks.to_string().as_bytes()).unwrap();
-    let pin = json!({
+    let policy = json!({
         "issuer": "https://issuer.example", "audience": "hooks", "subjects": ["shop", "bank"], "secretRef": {"name": "a"},
     });
     let keys = vec![Key { id: "only".into(), not_before: None, not_after: None, verifier }];
     let window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };
-    CallerTokenPolicy::new(&serde_json::from_value(pin).unwrap(), keys, window)
+    CallerTokenPolicy::new(&serde_json::from_value(policy).unwrap(), keys, window)
 }
 
 fn caller(headers: &HeaderMap) -> Option<String> {
-    static PIN: OnceLock<CallerTokenPolicy> = OnceLock::new();
-    PIN.get_or_init(pin).authenticate(headers, Timestamp::from_second(NOW).unwrap()).ok()
+    static POLICY: OnceLock<CallerTokenPolicy> = OnceLock::new();
+    POLICY.get_or_init(policy).authenticate(headers, Timestamp::from_second(NOW).unwrap()).ok()
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -75,32 +75,34 @@ fn altered(token: &str, edits: &[u8]) {
     let text = format!("POST\n/in\nauthorization: {signed}\ndate: Tue, 25 Nov 2025 00:00:00 GMT\n\n");
     let Some(parts) = Parts::read(&edited(text.as_bytes(), edits)) else { return };
     let Some(caller) = caller(&parts.headers) else {
-        assert!(edits.len() >= 4, "it is right as it is");
+        assert!(edits.len() >= 4, "the unaltered token is accepted");
         return;
     };
     assert_eq!(caller, "jwt:https://issuer.example#shop");
     let without_signature = |text: &str| text.rsplit_once('.').unwrap().0.to_owned();
-    let [let_in] = parts.headers.get_all(AUTHORIZATION).iter().collect::<Vec<_>>()[..] else { panic!("not once") };
-    assert_eq!(without_signature(let_in.to_str().unwrap()), without_signature(&signed));
+    let [accepted] = parts.headers.get_all(AUTHORIZATION).iter().collect::<Vec<_>>()[..] else {
+        panic!("the header is not there exactly once")
+    };
+    assert_eq!(without_signature(accepted.to_str().unwrap()), without_signature(&signed));
 }
 
 fn signed(claims: &[u8]) {
     static ISSUER: OnceLock<Ed25519KeyPair> = OnceLock::new();
-    // Nothing else could be claims, and signing costs more than all the rest.
-    let Ok(said) = serde_json::from_slice::<Value>(claims) else { return };
+    // Claims must be JSON. Checked first, because signing is the most expensive step.
+    let Ok(parsed) = serde_json::from_slice::<Value>(claims) else { return };
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA"}"#), URL_SAFE_NO_PAD.encode(claims));
     let issuer = ISSUER.get_or_init(|| Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap());
     let token = format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes())));
     let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(&token).unwrap())]);
     let Some(caller) = caller(&headers) else {
-        assert_ne!(claims, CLAIMS, "they are right as they are");
+        assert_ne!(claims, CLAIMS, "the unaltered claims are accepted");
         return;
     };
-    let subject = said["sub"].as_str().unwrap();
+    let subject = parsed["sub"].as_str().unwrap();
     assert_eq!(caller, format!("jwt:https://issuer.example#{subject}"));
-    assert!(said["iss"] == "https://issuer.example" && ["shop", "bank"].contains(&subject));
-    assert!(said["aud"] == "hooks" || said["aud"].as_array().unwrap().contains(&json!("hooks")));
-    let (issued_at, ends_at) = (said["iat"].as_i64().unwrap(), said["exp"].as_i64().unwrap());
+    assert!(parsed["iss"] == "https://issuer.example" && ["shop", "bank"].contains(&subject));
+    assert!(parsed["aud"] == "hooks" || parsed["aud"].as_array().unwrap().contains(&json!("hooks")));
+    let (issued_at, ends_at) = (parsed["iat"].as_i64().unwrap(), parsed["exp"].as_i64().unwrap());
     assert!(issued_at <= NOW + 60 && NOW < ends_at && ends_at - issued_at <= 3600);
-    assert!(said["nbf"].as_i64().is_none_or(|begins_at| begins_at <= NOW + 60));
+    assert!(parsed["nbf"].as_i64().is_none_or(|begins_at| begins_at <= NOW + 60));
 }

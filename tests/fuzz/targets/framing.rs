@@ -1,6 +1,6 @@
 #![no_main]
-//! HTTP/1.1 as the edge reads it before its parser: however it comes in pieces, exactly that passes which a plain reading of
-//! the whole finds beyond dispute, and the parser reads heads as that reading does.
+//! HTTP/1.1 framing, which the edge checks before its HTTP parser. However the bytes are split, exactly the part passes
+//! that a simple reading of all bytes finds unambiguous, and the parser reads heads in the same way.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -15,33 +15,35 @@ fuzz_target!(|data: &[u8]| {
     let (read, error) = read_strictly(data, &sizes[1..], usize::from(sizes[0]) + 1);
     let (passed, poison, expected) = match reading(data) {
         Ok(()) => (data.len(), &b""[..], None),
-        Err(Dispute { at, in_head }) => (at, if in_head { &b"\0\r\n\r\n"[..] } else { b"" }, Some(ErrorKind::InvalidData)),
+        Err(Ambiguity { at, in_head }) => {
+            (at, if in_head { &b"\0\r\n\r\n"[..] } else { b"" }, Some(ErrorKind::InvalidData))
+        }
     };
     assert_eq!((read, error), ([&data[..passed], poison].concat(), expected));
 });
 
-/// What a reader gets with a buffer of this size, when the bytes come in pieces of these sizes.
-fn read_strictly(data: &[u8], sizes: &[u8], room: usize) -> (Vec<u8>, Option<ErrorKind>) {
-    let mut stream = Strict::new(Pieces { left: data, sizes: sizes.iter().cycle() });
+/// What the reader returns with a buffer of this size when the bytes arrive in chunks of these sizes.
+fn read_strictly(data: &[u8], sizes: &[u8], buffer_size: usize) -> (Vec<u8>, Option<ErrorKind>) {
+    let mut stream = Strict::new(Chunks { left: data, sizes: sizes.iter().cycle() });
     let mut context = Context::from_waker(Waker::noop());
-    let (mut read, mut buffer) = (Vec::new(), vec![0; room]);
+    let (mut read, mut buffer) = (Vec::new(), vec![0; buffer_size]);
     loop {
         let mut buffer = ReadBuf::new(&mut buffer);
         match Pin::new(&mut stream).poll_read(&mut context, &mut buffer) {
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => return (read, None),
             Poll::Ready(Ok(())) => read.extend_from_slice(buffer.filled()),
             Poll::Ready(Err(error)) => return (read, Some(error.kind())),
-            Poll::Pending => unreachable!("the bytes are here"),
+            Poll::Pending => unreachable!("all bytes are available"),
         }
     }
 }
 
-struct Pieces<'a> {
+struct Chunks<'a> {
     left: &'a [u8],
     sizes: std::iter::Cycle<std::slice::Iter<'a, u8>>,
 }
 
-impl AsyncRead for Pieces<'_> {
+impl AsyncRead for Chunks<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let size = usize::from(*self.sizes.next().unwrap()) + 1;
         let (piece, left) = self.left.split_at(size.min(buffer.remaining()).min(self.left.len()));
@@ -51,21 +53,23 @@ impl AsyncRead for Pieces<'_> {
     }
 }
 
-/// The first byte that leaves a doubt.
-struct Dispute {
+/// The first byte at which the framing is ambiguous.
+struct Ambiguity {
     at: usize,
     in_head: bool,
 }
 
-/// Reads requests one after the other, as far as they are there.
-fn reading(data: &[u8]) -> Result<(), Dispute> {
+/// Reads requests one after the other, up to the last complete one.
+fn reading(data: &[u8]) -> Result<(), Ambiguity> {
     let mut at = 0;
     while at < data.len() {
-        let Some((body, framing)) = head(data, at).map_err(|at| Dispute { at, in_head: true })? else { return Ok(()) };
-        parsed_alike(&data[at..body], &framing);
+        let Some((body, framing)) = head(data, at).map_err(|at| Ambiguity { at, in_head: true })? else {
+            return Ok(());
+        };
+        assert_parsed_alike(&data[at..body], &framing);
         let end = match framing {
             Framing::Length(length) => Some(usize::try_from(length).unwrap().saturating_add(body)),
-            Framing::Chunked => chunks(data, body).map_err(|at| Dispute { at, in_head: false })?,
+            Framing::Chunked => chunks(data, body).map_err(|at| Ambiguity { at, in_head: false })?,
         };
         let Some(end) = end else { return Ok(()) };
         at = end;
@@ -79,7 +83,7 @@ enum Framing {
     Chunked,
 }
 
-/// The line that begins here, and where the next one does; `None` when it has not come as a whole.
+/// The line at this position and the position of the next line, or `None` if the line is incomplete.
 fn line<'a>(data: &'a [u8], begin: usize, forbidden: &[u8]) -> Result<Option<(&'a [u8], usize)>, usize> {
     for at in begin..data.len() {
         match (data[at], data.get(at + 1)) {
@@ -93,7 +97,7 @@ fn line<'a>(data: &'a [u8], begin: usize, forbidden: &[u8]) -> Result<Option<(&'
     Ok(None)
 }
 
-/// Where the head ends, and how its body is framed.
+/// The end of the head, and the framing of the body.
 fn head(data: &[u8], begin: usize) -> Result<Option<(usize, Framing)>, usize> {
     let Some((request, mut at)) = line(data, begin, b"#")? else { return Ok(None) };
     if request.is_empty() {
@@ -106,8 +110,10 @@ fn head(data: &[u8], begin: usize) -> Result<Option<(usize, Framing)>, usize> {
         }
         let name = header.split(|byte| *byte == b':').next().unwrap().to_ascii_lowercase();
         let value = String::from_utf8_lossy(header.get(name.len() + 1..).unwrap_or_default().trim_ascii()).into_owned();
-        let said = match name.as_slice() {
-            b"content-length" if value.bytes().all(|byte| byte.is_ascii_digit()) => value.parse().ok().map(Framing::Length),
+        let found_framing = match name.as_slice() {
+            b"content-length" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                value.parse().ok().map(Framing::Length)
+            }
             b"transfer-encoding" if value.eq_ignore_ascii_case("chunked") => Some(Framing::Chunked),
             b"content-length" | b"transfer-encoding" => None,
             _ => {
@@ -115,12 +121,14 @@ fn head(data: &[u8], begin: usize) -> Result<Option<(usize, Framing)>, usize> {
                 continue;
             }
         };
-        // One that is long hides its end from readers that keep less.
-        let Some(said) = said.filter(|_| header.len() < 256) else { return Err(next - 1) };
-        match framing.replace(said) {
+        // The end of a long header can be invisible to parsers with smaller buffers.
+        let Some(found_framing) = found_framing.filter(|_| header.len() < 256) else { return Err(next - 1) };
+        match framing.replace(found_framing) {
             None => {}
-            // The two kinds are told apart at the end of the head only.
-            Some(before) if before != Framing::Chunked && framing == Some(Framing::Chunked) => return mixed(data, next),
+            // Both kinds of framing in one head are reported only at the end of the head.
+            Some(before) if before != Framing::Chunked && framing == Some(Framing::Chunked) => {
+                return mixed(data, next);
+            }
             Some(Framing::Chunked) if framing != Some(Framing::Chunked) => return mixed(data, next),
             Some(_) => return Err(next - 1),
         }
@@ -129,7 +137,7 @@ fn head(data: &[u8], begin: usize) -> Result<Option<(usize, Framing)>, usize> {
     Ok(None)
 }
 
-/// A head with both kinds of length: it is refused where it ends, or where something in it is refused by itself.
+/// A head with both kinds of framing. It is refused at its end, or earlier at a header that is invalid by itself.
 fn mixed(data: &[u8], mut at: usize) -> Result<Option<(usize, Framing)>, usize> {
     while let Some((header, next)) = line(data, at, b"")? {
         let name = header.split(|byte| *byte == b':').next().unwrap().to_ascii_lowercase();
@@ -141,7 +149,7 @@ fn mixed(data: &[u8], mut at: usize) -> Result<Option<(usize, Framing)>, usize> 
     Ok(None)
 }
 
-/// Where the chunks end.
+/// The end of the last chunk.
 fn chunks(data: &[u8], mut at: usize) -> Result<Option<usize>, usize> {
     loop {
         let Some((size, next)) = line(data, at, b"")? else { return Ok(None) };
@@ -168,8 +176,8 @@ fn chunks(data: &[u8], mut at: usize) -> Result<Option<usize>, usize> {
     }
 }
 
-/// Whether the parser finds the same head there, unless it refuses it.
-fn parsed_alike(head: &[u8], framing: &Framing) {
+/// Asserts that the parser finds the same head, unless it refuses it.
+fn assert_parsed_alike(head: &[u8], framing: &Framing) {
     let mut headers = [httparse::EMPTY_HEADER; 100];
     let mut request = httparse::Request::new(&mut headers);
     let Ok(status) = request.parse(head) else { return };
@@ -182,8 +190,8 @@ fn parsed_alike(head: &[u8], framing: &Framing) {
     match framing {
         Framing::Chunked => assert!(lengths.is_empty() && codings.len() == 1),
         Framing::Length(length) => {
-            let said: Vec<u64> = lengths.iter().map(|it| std::str::from_utf8(it).unwrap().parse().unwrap()).collect();
-            assert!(codings.is_empty() && (said == [*length] || said.is_empty() && *length == 0));
+            let found: Vec<u64> = lengths.iter().map(|it| std::str::from_utf8(it).unwrap().parse().unwrap()).collect();
+            assert!(codings.is_empty() && (found == [*length] || found.is_empty() && *length == 0));
         }
     }
 }

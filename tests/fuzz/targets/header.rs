@@ -1,5 +1,5 @@
 #![no_main]
-//! Headers as schemes read them: there once, short, visible, and without the blanks around them.
+//! Headers as schemes read them: exactly once, short, visible ASCII, and without surrounding blanks.
 
 use credence::edge::webhook::verify::VerifyError;
 use credence::edge::webhook::verify::fuzzing::{optional, optional_id, required};
@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let name = HeaderName::from_static("x-any");
     let mut headers = HeaderMap::new();
     for line in lines.split(|byte| *byte == b'\n').take(3) {
-        // Repeated, or none would be too long.
+        // Repeated, so that some values exceed the maximum length.
         let Ok(value) = HeaderValue::from_bytes(&line.repeat(usize::from(times % 4) + 1)) else { return };
         headers.append(&name, value);
     }
@@ -28,12 +28,15 @@ fuzz_target!(|data: &[u8]| {
     };
     let plain = plain.as_deref().ok_or(VerifyError::MalformedHeader);
     assert_eq!(optional(&headers, "x-any"), plain.map(Some));
-    let said = plain.and_then(|text| if text.is_empty() { Err(VerifyError::MalformedHeader) } else { Ok(text) });
-    assert_eq!(required(&headers, "x-any"), said);
-    let id = said.and_then(|text| {
+    let expected = plain.and_then(|text| if text.is_empty() { Err(VerifyError::MalformedHeader) } else { Ok(text) });
+    assert_eq!(required(&headers, "x-any"), expected);
+    let id = expected.and_then(|text| {
         let fits = text.len() <= 256 && !text.contains(' ');
         if fits { Ok(Some(text.to_owned())) } else { Err(VerifyError::MalformedHeader) }
     });
     assert_eq!(optional_id(&headers, "x-any"), id);
-    assert_eq!((optional(&headers, "x-other"), required(&headers, "x-other")), (Ok(None), Err(VerifyError::MissingHeader)));
+    assert_eq!(
+        (optional(&headers, "x-other"), required(&headers, "x-other")),
+        (Ok(None), Err(VerifyError::MissingHeader))
+    );
 });

@@ -1,5 +1,5 @@
 #![no_main]
-//! Keys as Secrets have them: what cannot be used is refused with words that do not hold the key.
+//! Keys from Secrets: an invalid key is refused with a message that does not contain the key.
 
 use credence::edge::webhook::verify::Scheme;
 use libfuzzer_sys::fuzz_target;
@@ -21,8 +21,8 @@ fuzz_target!(|data: &[u8]| {
     let message = error.to_string();
     let holds = std::str::from_utf8(key).is_ok_and(|key| key.len() >= 16 && message.contains(key));
     if let (true, Some((last, rest))) = (holds, key.split_last()) {
-        // Then it is a part of what the message says to write, whatever the key.
+        // Then the text must be a constant part of the message, and another key must cause the same message.
         let other = [rest, &[last ^ 1]].concat();
-        assert_eq!(scheme.parse_key(&other).err(), Some(error), "the key is repeated");
+        assert_eq!(scheme.parse_key(&other).err(), Some(error), "the message contains the key");
     }
 });

@@ -1,6 +1,6 @@
 #![no_main]
-//! The signature base of RFC 9421, whatever a signature covers: every component once, on a line of its own, and the list of
-//! them at the end, which is read again as the same list.
+//! The signature base of RFC 9421 for any covered components: every component once on its own line, and the list of
+//! components at the end, which parses to the same list.
 
 use std::collections::BTreeSet;
 
@@ -31,14 +31,14 @@ fuzz_target!(|data: &[u8]| {
         let (last, values) = lines.split_last().unwrap();
         assert_eq!(*last, format!("\"@signature-params\": {list}"));
         assert_eq!(values.len(), components.len());
-        assert_eq!(components.iter().collect::<BTreeSet<_>>().len(), components.len(), "a component comes twice");
+        assert_eq!(components.iter().collect::<BTreeSet<_>>().len(), components.len(), "a component is repeated");
         assert!(base.bytes().all(|byte| byte == b'\n' || (32..127).contains(&byte)));
         for (line, component) in values.iter().zip(&components) {
             let value = line.strip_prefix(component.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap();
             let name = component.trim_matches('"');
             if !name.starts_with('@') {
-                let said: Vec<&str> = headers.get_all(name).iter().map(|it| it.to_str().unwrap()).collect();
-                assert_eq!(said, [value], "{component}");
+                let values_of_header: Vec<&str> = headers.get_all(name).iter().map(|it| it.to_str().unwrap()).collect();
+                assert_eq!(values_of_header, [value], "{component}");
             }
             assert!(name != "@method" || value == method.as_str());
             assert!(name != "@query" || value == format!("?{}", uri.query().unwrap_or_default()));

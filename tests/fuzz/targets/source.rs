@@ -1,5 +1,5 @@
 #![no_main]
-//! The source pin: a caller that no trusted proxy vouches for is who its connection says, whatever its headers say.
+//! The source policy: without a trusted proxy, the address of the connection counts, whatever the headers contain.
 
 use credence::api::WebhookSource;
 use credence::edge::http::Caller;

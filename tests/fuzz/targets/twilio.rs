@@ -1,4 +1,4 @@
 #![no_main]
-//! Twilio: fields that cannot be read apart make the same signature, so a longer body may be the same form.
+//! Twilio: the signature does not separate the fields of a form, so a longer body can have the same signature.
 
 credence_fuzz::scheme!({"twilio": {}}, "0123456789abcdef0123456789abcdef", signs body: false);

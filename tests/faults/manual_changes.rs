@@ -1,4 +1,4 @@
-//! Hands in what is Credence's: what they change is put back and said once, and a fight costs few writes.
+//! Manual changes to objects of Credence are reverted and reported once, and contention costs few writes.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::bed::{Bed, identity, manifest, policy, run, self_signed, unique, until};
 use crate::operator::Operator;
 
-/// The notes of all events of an object with a reason, repeated as often as they were counted.
+/// The notes of all events of an object with a reason, repeated by their count.
 async fn notes(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str, reason: &str) -> Vec<String> {
     let events: Api<Event> = Api::all(bed.client.clone());
     let listed = events.list(&ListParams::default()).await.unwrap();
@@ -33,7 +33,7 @@ async fn notes(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str, reaso
     notes
 }
 
-/// How often the operator has written a Secret, as the API server's audit log has it.
+/// How many times the operator has written a Secret, from the API server's audit log.
 fn writes(bed: &Bed, namespace: &str, name: &str) -> usize {
     let log = std::fs::read_to_string(format!("{}/logs/audit.log", bed.env("BED_DIR"))).unwrap();
     let object = format!("\"resource\":\"secrets\",\"namespace\":\"{namespace}\",\"name\":\"{name}\"");
@@ -54,10 +54,10 @@ async fn scribble(bed: &Bed, kind: &str, namespace: &str, name: &str) {
 }
 
 #[tokio::test]
-async fn what_is_changed_or_deleted_by_hand_is_put_back_and_said_once() {
+async fn manual_changes_are_reverted_and_reported_once() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
-    let (namespace, domain) = (bed.namespace("hands").await, unique("hands"));
+    let (namespace, domain) = (bed.namespace("manual").await, unique("manual"));
     bed.apply(self_signed(&domain)).await.unwrap();
     bed.ready("TrustDomain", None, &domain).await;
     for name in ["changed", "deleted"] {
@@ -65,7 +65,7 @@ async fn what_is_changed_or_deleted_by_hand_is_put_back_and_said_once() {
         bed.ready("ServiceIdentity", Some(&namespace), name).await;
     }
     let grants = json!([{"identity": {"name": "changed"}, "actions": ["Publish"]}]);
-    bed.apply(policy(&namespace, "orders", "sandbox.hands", grants)).await.unwrap();
+    bed.apply(policy(&namespace, "orders", "sandbox.manual", grants)).await.unwrap();
     bed.ready("TopicPolicy", Some(&namespace), "orders").await;
     let before = notes(&bed, "BrokerConnection", None, "kafka", "DriftRepaired").await.len();
 
@@ -74,10 +74,10 @@ async fn what_is_changed_or_deleted_by_hand_is_put_back_and_said_once() {
     let bundle = format!("{domain}-trust-bundle");
     scribble(&bed, "ConfigMap", "credence-system", &bundle).await;
     let principal = format!("User:CN=changed,OU={namespace},O=demo.credence.example");
-    let topic = ["--topic", "sandbox.hands", "--operation", "Write", "--allow-principal", &principal];
+    let topic = ["--topic", "sandbox.manual", "--operation", "Write", "--allow-principal", &principal];
     bed.kafka("kafka-acls", &[&["--remove", "--force"][..], &topic].concat());
 
-    until("everything to be put back", || async {
+    until("all changes to be reverted", || async {
         let changed = bed.secret(&namespace, "changed-mtls").await.unwrap().data.unwrap()["tls.crt"].0.clone();
         let deleted = bed.secret(&namespace, "deleted-mtls").await;
         let text = bed.get("ConfigMap", Some("credence-system"), &bundle).await.unwrap().data["data"].to_string();
@@ -87,28 +87,28 @@ async fn what_is_changed_or_deleted_by_hand_is_put_back_and_said_once() {
     })
     .await;
     bed.delete("ConfigMap", Some("credence-system"), &bundle).await;
-    until("the bundle", || async {
-        bed.get("ConfigMap", Some("credence-system"), &bundle).await.ok_or_else(|| "it is gone".to_owned())
+    until("the bundle to be published again", || async {
+        bed.get("ConfigMap", Some("credence-system"), &bundle).await.ok_or_else(|| "it does not exist".to_owned())
     })
     .await;
     bed.ready("ServiceIdentity", Some(&namespace), "changed").await;
 
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let told = notes(&bed, "ServiceIdentity", Some(&namespace), "changed", "Renewed").await;
-    assert_eq!(told, ["renewed changed-mtls because another writer changed the Secret"]);
-    let told = notes(&bed, "ServiceIdentity", Some(&namespace), "deleted", "Renewed").await;
-    assert_eq!(told, ["renewed deleted-mtls because another writer deleted the Secret"]);
-    let told = notes(&bed, "TrustDomain", None, &domain, "DriftRepaired").await.join("; ");
-    assert!(told.contains("changed by scribbler") && told.contains("(deleted)"), "{told}");
-    assert_eq!(told.matches("put back").count(), 2, "{told}");
-    let told = notes(&bed, "BrokerConnection", None, "kafka", "DriftRepaired").await;
-    assert_eq!(told.len(), before + 1, "{told:?}");
-    assert_eq!(writes(&bed, &namespace, "changed-mtls"), 2, "made once and put back once");
+    let reported = notes(&bed, "ServiceIdentity", Some(&namespace), "changed", "Renewed").await;
+    assert_eq!(reported, ["renewed changed-mtls because another writer changed the Secret"]);
+    let reported = notes(&bed, "ServiceIdentity", Some(&namespace), "deleted", "Renewed").await;
+    assert_eq!(reported, ["renewed deleted-mtls because another writer deleted the Secret"]);
+    let reported = notes(&bed, "TrustDomain", None, &domain, "DriftRepaired").await.join("; ");
+    assert!(reported.contains("changed by scribbler") && reported.contains("(deleted)"), "{reported}");
+    assert_eq!(reported.matches("repaired the ConfigMap").count(), 2, "{reported}");
+    let reported = notes(&bed, "BrokerConnection", None, "kafka", "DriftRepaired").await;
+    assert_eq!(reported.len(), before + 1, "{reported:?}");
+    assert_eq!(writes(&bed, &namespace, "changed-mtls"), 2, "created once and restored once");
     bed.delete("TrustDomain", None, &domain).await;
 }
 
 #[tokio::test]
-async fn a_policy_has_a_finalizer_although_somebody_removed_the_admission_policy() {
+async fn a_policy_gets_its_finalizer_without_the_admission_policy() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("finalizer").await;
@@ -118,7 +118,7 @@ async fn a_policy_has_a_finalizer_although_somebody_removed_the_admission_policy
     let grants = json!([{"identity": {"name": "orders"}, "actions": ["Publish"]}]);
     let object = policy(&namespace, "orders", "sandbox.finalizer", grants);
     let dry = PostParams { dry_run: true, field_manager: None };
-    until("the API server to forget it", || async {
+    until("the API server to stop applying the admission policy", || async {
         let object = serde_json::from_value(object.clone()).unwrap();
         let made = bed.api("TopicPolicy", Some(&namespace)).create(&dry, &object).await.unwrap();
         made.metadata.finalizers.map_or(Ok(()), |found| Err(format!("{found:?}")))
@@ -131,7 +131,7 @@ async fn a_policy_has_a_finalizer_although_somebody_removed_the_admission_policy
     assert_eq!(ready.metadata.finalizers, Some(vec!["credence.dev/revoke-grants".to_owned()]));
     bed.delete("TopicPolicy", Some(&namespace), "orders").await;
     let principal = format!("User:CN=orders,OU={namespace},O=demo.credence.example");
-    until("its rights to be revoked", || async {
+    until("its ACLs to be revoked", || async {
         let acls = bed.acls(&principal);
         if acls.contains("WRITE") { Err(acls) } else { Ok(()) }
     })
@@ -143,14 +143,14 @@ async fn a_policy_has_a_finalizer_although_somebody_removed_the_admission_policy
 }
 
 #[tokio::test]
-async fn two_writers_who_fight_over_a_secret_are_reported_and_cost_few_writes() {
+async fn a_contended_secret_is_reported_and_costs_few_writes() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("fight").await;
     bed.apply(identity(&namespace, "orders", &[])).await.unwrap();
-    bed.apply(identity(&namespace, "peaceful", &[])).await.unwrap();
+    bed.apply(identity(&namespace, "uncontended", &[])).await.unwrap();
     bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
-    bed.ready("ServiceIdentity", Some(&namespace), "peaceful").await;
+    bed.ready("ServiceIdentity", Some(&namespace), "uncontended").await;
     let before = writes(&bed, &namespace, "orders-mtls");
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(25) {
@@ -158,23 +158,27 @@ async fn two_writers_who_fight_over_a_secret_are_reported_and_cost_few_writes() 
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let written = writes(&bed, &namespace, "orders-mtls") - before;
-    assert!((2..=4).contains(&written), "{written} writes in 25 s against 50");
-    let told = bed.condition("ServiceIdentity", Some(&namespace), "orders", "Ready", ("False", "Contended")).await;
-    let status = told.data["status"].to_string();
+    assert!((2..=4).contains(&written), "{written} writes in 25 s, against 50 of the other writer");
+    let reported = bed.condition("ServiceIdentity", Some(&namespace), "orders", "Ready", ("False", "Contended")).await;
+    let status = reported.data["status"].to_string();
     assert!(status.contains("scribbler") && status.contains("orders-mtls"), "{status}");
     let events = notes(&bed, "ServiceIdentity", Some(&namespace), "orders", "Contended").await.len();
     assert!((1..=3).contains(&events), "{events} events");
-    bed.ready("ServiceIdentity", Some(&namespace), "peaceful").await;
-    // Peace: the next repair stands.
-    until("the Secret to be put back for good", || async {
+    bed.ready("ServiceIdentity", Some(&namespace), "uncontended").await;
+    // The other writer has stopped, so the next repair is final.
+    until("the Secret to be restored", || async {
         let data = bed.secret(&namespace, "orders-mtls").await.unwrap().data.unwrap();
-        if data["tls.crt"].0.starts_with(b"-----BEGIN") { Ok(()) } else { Err("still nonsense".to_owned()) }
+        if data["tls.crt"].0.starts_with(b"-----BEGIN") {
+            Ok(())
+        } else {
+            Err("it still has the other writer's content".to_owned())
+        }
     })
     .await;
 }
 
 #[tokio::test]
-async fn who_fights_over_the_keys_of_a_webhook_is_reported_and_does_not_make_them_turn_for_ever() {
+async fn contended_webhook_keys_are_reported_and_rarely_written() {
     let bed = Bed::open().await;
     let _operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("keyfight").await;
@@ -190,18 +194,18 @@ async fn who_fights_over_the_keys_of_a_webhook_is_reported_and_does_not_make_the
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let written = writes(&bed, &namespace, "payments-webhook-keys") - before;
-    assert!((2..=4).contains(&written), "{written} writes in 20 s against 40");
-    let told = ("False", "Contended");
-    let told = bed.condition("WebhookEndpoint", Some(&namespace), "payments", "KeysReady", told).await;
-    let status = &told.data["status"];
+    assert!((2..=4).contains(&written), "{written} writes in 20 s, against 40 of the other writer");
+    let contended = ("False", "Contended");
+    let reported = bed.condition("WebhookEndpoint", Some(&namespace), "payments", "KeysReady", contended).await;
+    let status = &reported.data["status"];
     assert!(status.to_string().contains("scribbler"), "{status}");
-    // What is served stays: the route that the edge has.
-    let route = format!("route-{}", told.metadata.uid.as_deref().unwrap());
+    // The route of the edge is not withdrawn.
+    let route = format!("route-{}", reported.metadata.uid.as_deref().unwrap());
     assert!(bed.secret("credence-edge", &route).await.is_some(), "{status}");
 }
 
 #[tokio::test]
-async fn a_namespace_goes_with_everything_in_it() {
+async fn a_namespace_can_be_deleted_with_everything_in_it() {
     let bed = Bed::open().await;
     let operator = Operator::start(&bed, &[], &[]).await;
     let namespace = bed.namespace("whole").await;
@@ -226,5 +230,9 @@ async fn a_namespace_goes_with_everything_in_it() {
     assert!(ok, "{output}");
     let listed = bed.kafka("kafka-acls", &["--list"]);
     assert!(!listed.contains(&format!("OU={namespace},")), "{listed}");
-    assert_eq!((failed("needs_user"), failed("bug")), before, "nothing was made in a namespace on its way out");
+    assert_eq!(
+        (failed("needs_user"), failed("bug")),
+        before,
+        "nothing was created in a namespace that is being deleted"
+    );
 }
