@@ -215,8 +215,12 @@ async fn what_0_2_0_left_behind_is_taken_over_without_a_loss_or_a_needless_write
     assert!(needless.is_empty(), "{needless:#?}");
     // One identity was in the middle of it, so at most one of the others has begun.
     let holder = before["RotationPolicy turning/order"].status["inProgress"][0].as_str().unwrap();
-    let renewed: Vec<_> = writes.keys().filter_map(|object| object.strip_prefix("ServiceIdentity ")).collect();
-    assert!(renewed.len() <= 1 && !renewed.contains(&holder), "{holder} was renewed before: {renewed:?}");
+    let secret = |object: &'_ String| object.strip_prefix("Secret ")?.strip_suffix("-mtls").map(ToOwned::to_owned);
+    let renewed: Vec<String> = writes.keys().filter_map(secret).collect();
+    assert!(
+        renewed.len() <= 1 && !renewed.iter().any(|name| name == holder),
+        "{holder} was renewed before: {renewed:?}"
+    );
     let besides: Vec<&str> = writes.keys().map(String::as_str).filter(|object| allowed(object, &route) > 0).collect();
     same(&before, &after, &besides);
     assert_eq!(judges::rights(bed, &namespaces), rights, "no right was given or taken");
