@@ -147,9 +147,9 @@ reasons! {
     DuplicateGrant,
     /// A consumer group is in use by another namespace.
     ConsumerGroupClaimed,
-    /// An identity that a grant names does not exist.
+    /// An identity that the object refers to does not exist.
     IdentityNotFound,
-    /// An identity that a grant names is not accepted.
+    /// An identity that the object refers to cannot be used; the message says why.
     IdentityNotReady,
     /// An identity that a grant names does not list this broker.
     IdentityHasNoAccount,

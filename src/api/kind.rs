@@ -36,6 +36,11 @@ pub trait Kind:
     fn conditions(&self) -> &[Condition] {
         self.status().map(Status::conditions).unwrap_or_default()
     }
+
+    /// Whether the condition `Ready` is True.
+    fn is_ready(&self) -> bool {
+        self.conditions().iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    }
 }
 
 /// What the status of every kind has.

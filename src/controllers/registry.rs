@@ -33,7 +33,7 @@ pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Waker = Box<dyn Fn(&Signal) + Send + Sync>;
 
-/// The queues of all registered kinds, for signals.
+/// What is called with every signal: one function for each registered kind, which asks the table and queues its objects.
 #[derive(Clone, Default)]
 pub struct Wakers(Arc<RwLock<Vec<Waker>>>);
 
@@ -87,7 +87,7 @@ impl<C: Controller> Entry<C> {
     fn changed(controller: &C, handle: &Handle<C::Kind>, parts: &Parts, change: &Change<C::Kind>) {
         handle.index(change);
         handle.trigger().fire(&change.name);
-        controller.changed(change);
+        controller.remember(change);
         let claims = |object: Option<&C::Kind>| object.map(ManagedKind::claims).unwrap_or_default();
         let (before, after) = (claims(change.before.as_ref()), claims(change.after.as_ref()));
         let object = ObjectRef { kind: C::Kind::KIND, name: change.name.clone() };
@@ -187,11 +187,11 @@ impl Registry {
         self.kinds.push(Box::new(Entry { controller, handle, parts: self.parts.clone() }));
     }
 
-    /// Whether every kind is registered, and with it every kind that a controller uses.
+    /// The kinds that are not registered. A kind that is not, but is used by a controller, would never be listed.
     #[cfg(test)]
-    pub fn is_complete(&self) -> bool {
-        let is_registered = |kind: &KindName| self.kinds.iter().any(|it| it.kind() == *kind);
-        KindName::ALL.iter().all(is_registered) && self.parts.handles.len() == self.kinds.len()
+    pub fn missing(&self) -> Vec<KindName> {
+        let is_registered = |kind: &&KindName| self.kinds.iter().any(|it| it.kind() == **kind);
+        KindName::ALL.iter().filter(|kind| !is_registered(kind)).copied().collect()
     }
 
     /// Starts the watches of all kinds.

@@ -115,14 +115,18 @@ fn using(key: IndexKey) -> Wake {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::api::{RotationPolicy, TopicPolicy, WebhookDestination, WebhookEndpoint};
+    use crate::controllers::shared::kind::ManagedKind;
     use crate::domain::name::ObjectRef;
 
     fn name(name: &str) -> Name {
         Name::new(Some("shop"), name)
     }
 
-    /// Every signal, once. A signal that is added belongs here: the match does not compile without it.
+    /// Every signal, once. Add a new one to the vector as well as to the match: only the match does not compile without it.
     fn signals() -> Vec<Signal> {
         let object = ObjectRef { kind: KindName::ServiceIdentity, name: name("orders") };
         let all = vec![
@@ -192,7 +196,67 @@ mod tests {
         let table = Table::new("credence-system");
         for kind in KindName::ALL {
             let rows = signals().into_iter().filter(|signal| table.row(*kind, signal) != Wake::Nobody);
-            assert!(rows.count() > 0, "{kind} has no row");
+            assert!(
+                rows.count() > 0,
+                "{kind}: no signal in signals() wakes it; add a row for it, or the new signal to signals()"
+            );
+        }
+    }
+
+    /// An object of each kind that refers to everything that the signals above are about, and is being deleted.
+    fn keys_of_sample(kind: KindName) -> Vec<IndexKey> {
+        fn keys<K: ManagedKind>(spec: Value) -> Vec<IndexKey> {
+            let metadata = json!({
+                "name": "sample", "namespace": "shop", "uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z",
+            });
+            let object = json!({"apiVersion": "v1", "kind": "", "metadata": metadata, "spec": spec});
+            serde_json::from_value::<K>(object).unwrap().index_keys()
+        }
+        let webhook = json!({"verification": {"github": {}}, "keys": {"external": {"secretRef": {"name": "keys"}}}});
+        let kafka = json!({"serviceIdentity": "orders", "broker": "kafka", "topic": "t"});
+        match kind {
+            KindName::TrustDomain => keys::<TrustDomain>(json!({
+                "domain": "d.example", "environment": "e", "issuer": {"ca": {"secretRef": {"name": "admin"}}},
+            })),
+            KindName::ServiceIdentity => keys::<ServiceIdentity>(json!({
+                "trustDomain": "demo", "authentication": {"mtls": {}}, "brokers": [{"name": "kafka"}],
+            })),
+            KindName::RotationPolicy => keys::<RotationPolicy>(json!({"targets": []})),
+            KindName::BrokerConnection => keys::<BrokerConnection>(json!({
+                "environment": "e", "access": [],
+                "kafka": {"bootstrapServers": [], "adminSecretRef": {"name": "admin"}, "clientAuthentication": "MutualTLS"},
+            })),
+            KindName::TopicPolicy => keys::<TopicPolicy>(json!({
+                "broker": "kafka", "environment": "e", "topic": {"name": "t"},
+                "grants": [{"identity": {"name": "orders"}, "actions": ["Publish"]}],
+            })),
+            KindName::WebhookEndpoint => keys::<WebhookEndpoint>(json!({
+                "path": "/shop/a", "verification": webhook["verification"], "keys": webhook["keys"],
+                "target": {"kafka": kafka},
+            })),
+            KindName::WebhookDestination => keys::<WebhookDestination>(json!({
+                "path": "/shop/b", "keys": webhook["keys"], "source": {}, "signing": {"standardWebhooks": {}},
+                "target": {"url": "https://a.example/"}, "deadLetter": {"kafka": kafka},
+            })),
+        }
+    }
+
+    /// A row that looks for a key which no object has wakes nobody.
+    #[test]
+    fn every_key_of_a_row_is_among_the_keys_of_its_kind() {
+        let table = Table::new("credence-system");
+        for kind in KindName::ALL {
+            let own = keys_of_sample(*kind);
+            for signal in signals() {
+                let wanted = match table.row(*kind, &signal) {
+                    Wake::Using(keys) => keys,
+                    Wake::UnreadyUsing(key) => vec![key],
+                    _ => continue,
+                };
+                for key in wanted {
+                    assert!(own.contains(&key), "{kind} is woken by {signal:?} under {key:?}, and has {own:?}");
+                }
+            }
         }
     }
 

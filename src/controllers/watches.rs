@@ -30,7 +30,7 @@ use crate::kubernetes::watch::{self, Interruptions};
 
 type Metadata<K> = PartialObjectMeta<K>;
 
-/// The running watches, and what each of them has still to list.
+/// The running watches. Those of the kinds are added by the registry, which waits for their lists itself.
 pub struct Watches {
     tasks: JoinSet<()>,
     interruptions: Interruptions,

@@ -143,6 +143,18 @@ async fn the_chart_renders_only_the_requested_parts_of_the_edge() {
     }
 }
 
+#[test]
+fn the_operator_may_watch_every_kind_and_write_its_status() {
+    let rules = std::fs::read_to_string(project("charts/credence/templates/rbac.yaml")).unwrap();
+    for (_, crd) in credence::api::crds().unwrap() {
+        let plural = crd["spec"]["names"]["plural"].as_str().unwrap();
+        for resource in [plural.to_owned(), format!("{plural}/status")] {
+            let is_listed = rules.lines().any(|line| line.trim() == format!("- {resource}"));
+            assert!(is_listed, "rbac.yaml gives the operator no right on {resource}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_operator_has_no_more_rights_than_it_needs() {
     let bed = Bed::open().await;

@@ -122,6 +122,16 @@ fn the_tables_list_exactly_the_reasons_of_the_code() {
 }
 
 #[test]
+fn every_kind_has_an_abbreviation_and_a_page() {
+    let short = |(_, crd): (String, Value)| crd["spec"]["names"]["shortNames"][0].as_str().unwrap().to_owned();
+    let mut expected: Vec<String> = credence::api::crds().unwrap().into_iter().map(short).collect();
+    let mut listed: Vec<String> = KINDS.iter().map(|(kind, _)| (*kind).to_owned()).collect();
+    expected.sort();
+    listed.sort();
+    assert_eq!(listed, expected, "KINDS has a line for every kind");
+}
+
+#[test]
 fn every_condition_has_a_heading_and_tables_name_no_others() {
     let (conditions, tables) = (conditions(), reason_tables(OPERATIONS));
     let headings = headings(&read(OPERATIONS));

@@ -48,7 +48,7 @@ impl kind::Controller for Controller {
         apply::apply(self, &observed, plan).await
     }
 
-    fn changed(&self, change: &Change<BrokerConnection>) {
+    fn remember(&self, change: &Change<BrokerConnection>) {
         if change.after.is_none() {
             self.brokers.remove(&change.name.name);
         }

@@ -29,9 +29,9 @@ pub enum Wake {
     All,
     /// Those in these namespaces.
     Namespaces(Vec<Arc<str>>),
-    /// Those that are found by one of these keys.
+    /// Those whose `ManagedKind::index_keys` has one of these keys.
     Using(Vec<IndexKey>),
-    /// Those of them that are not Ready.
+    /// Those that are found by this key and are not Ready.
     UnreadyUsing(IndexKey),
 }
 
@@ -127,7 +127,7 @@ impl<K: ManagedKind> Handle<K> {
                 keys.iter().flat_map(|key| index.users(key)).collect()
             }
             Wake::UnreadyUsing(key) => {
-                let unready = self.using(&key).filter(|object| !is_ready(object));
+                let unready = self.using(&key).filter(|object| !object.is_ready());
                 unready.map(|object| Name::of(&object)).collect()
             }
         };
@@ -175,10 +175,6 @@ impl<K: ManagedKind> Handle<K> {
     }
 }
 
-fn is_ready<K: ManagedKind>(object: &K) -> bool {
-    object.conditions().iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
 /// The handles of all kinds, each made when it is first asked for.
 #[derive(Clone)]
 pub struct Handles {
@@ -202,11 +198,5 @@ impl Handles {
         let known = handles.entry(TypeId::of::<K>()).or_insert_with(|| Box::new(make()));
         // The entry of a type holds a handle of this type and nothing else.
         known.downcast_ref::<Handle<K>>().cloned().unwrap_or_else(make)
-    }
-
-    /// How many kinds have a handle. Each of them must be registered, or its objects are never listed.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.by_kind.lock().len()
     }
 }

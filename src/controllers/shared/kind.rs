@@ -18,7 +18,8 @@ use crate::kubernetes::run::Done;
 use crate::kubernetes::store::{Change, Store};
 use crate::metrics::Metrics;
 
-/// What an object is found by when something changes that it depends on.
+/// What an object is found by, in the table of wakes and by other controllers: what it refers to, its UID, or that it is
+/// being deleted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IndexKey {
     /// It refers to this object in its spec.
@@ -63,7 +64,7 @@ pub trait ManagedKind: Kind {
     /// Where an object waits.
     fn lane(store: &Store<Self>, name: &Name) -> Lane;
 
-    /// What an object is found by.
+    /// The keys under which the table of wakes finds the object: one for each object or Secret that it refers to.
     fn index_keys(&self) -> Vec<IndexKey>;
 
     /// The names that an object claims and only one object may hold.
@@ -83,8 +84,8 @@ pub trait Controller: Send + Sync + 'static {
     /// Brings one object to what its spec says.
     fn reconcile(&self, object: Arc<Self::Kind>) -> impl Future<Output = Result<Done, Error>> + Send;
 
-    /// Follows a change in what it keeps in memory, before anybody is woken by it.
-    fn changed(&self, _change: &Change<Self::Kind>) {}
+    /// Updates what the controller keeps in memory, before anybody is woken by the change.
+    fn remember(&self, _change: &Change<Self::Kind>) {}
 
     /// Sets gauges that cost little; called for every exposition of the metrics.
     fn measure(&self, _metrics: &Metrics) {}
@@ -93,7 +94,8 @@ pub trait Controller: Send + Sync + 'static {
     fn count(&self, _metrics: &Metrics, _now: Timestamp) {}
 }
 
-/// Generation and deletion: what others see of an object whose spec alone concerns them.
+/// The facts that change when an object is created, replaced, edited in its spec, or begins to be deleted; status and
+/// labels are left out. For [`Change::differs`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct SpecFacts<'a> {
     uid: Option<&'a str>,
@@ -109,13 +111,13 @@ impl<'a> SpecFacts<'a> {
     }
 }
 
-/// The lane of an object that can only hold itself up.
+/// A lane of its own, for an object that may wait for something slow outside.
 #[must_use]
 pub fn alone(name: &Name) -> Lane {
     Lane { group: name.name.to_string(), turn: String::new() }
 }
 
-/// The lane of an object that nothing holds up; namespaces take turns.
+/// The common lane, for an object that waits for nothing outside; namespaces take turns.
 #[must_use]
 pub fn by_namespace(name: &Name) -> Lane {
     Lane { turn: name.namespace.to_string(), ..Lane::default() }

@@ -12,7 +12,8 @@ pub enum Signal {
     TrustDomainChanged(Arc<str>),
     /// A trust domain signs with another authority, or with none any more.
     AuthorityChanged(Arc<str>),
-    /// An identity was created or deleted, or its spec, its labels or its `Accepted` condition changed.
+    /// An identity was created or deleted, or its spec, its labels or its `Accepted` condition
+    /// changed. Not when it becomes Ready.
     IdentityChanged(Name),
     /// An identity was deleted.
     IdentityDeleted,

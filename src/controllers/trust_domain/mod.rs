@@ -49,7 +49,7 @@ impl kind::Controller for Controller {
         apply::apply(self, &observed, plan).await
     }
 
-    fn changed(&self, change: &Change<TrustDomain>) {
+    fn remember(&self, change: &Change<TrustDomain>) {
         if change.after.is_none() {
             self.authorities.remove(&change.name.name);
         }

@@ -69,7 +69,7 @@ impl<W: Webhook> kind::Controller for Controller<W> {
         apply::apply(self, &observed, plan).await
     }
 
-    fn changed(&self, change: &Change<W>) {
+    fn remember(&self, change: &Change<W>) {
         if change.after.is_none() {
             self.sweep.notify();
         }
