@@ -5,9 +5,9 @@
 //!   front ──▶ http ──▶ webhook
 //! ```
 //!
-//! - [`front`](crate::edge::front) accepts connections, and authorizes nothing.
-//! - [`http`](crate::edge::http) stands on the front, and serves whatever speaks HTTP.
-//! - [`webhook`](crate::edge::webhook) is the webhook gateway.
+//! - [`front`] accepts connections, and authorizes nothing.
+//! - [`http`] stands on the front, and serves whatever speaks HTTP.
+//! - [`webhook`] is the webhook gateway.
 //!
 //! Each role of the edge runs as a process of its own (`credence edge --serve <role>`), so that one that faces the Internet holds
 //! no other role's keys. A further role is a sibling of `webhook`: one that speaks HTTP implements
