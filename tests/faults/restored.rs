@@ -218,7 +218,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether it stands as before, but is told of in other words: its status was written once more.
+    /// Whether only messages of its status changed: then the status was written once more.
     pub fn is_reworded(&self, before: &Self) -> bool {
         let verdict = |seen: &Self| {
             let mut status = seen.status.clone();

@@ -66,7 +66,7 @@ async fn release(controller: &Controller, observed: &Observed) -> Result<Done, E
     Ok(Done::gone())
 }
 
-/// Counts drift, and publishes an event once lost ACLs were put back.
+/// Counts drift, and publishes an event once lost ACLs were restored.
 async fn report_drift(controller: &Controller, observed: &Observed, drift: Drift) {
     if drift.found > 0 {
         controller.metrics.broker_drift(observed.name(), drift.found, drift.repaired);

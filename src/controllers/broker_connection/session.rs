@@ -44,7 +44,7 @@ pub fn session(controller: &Controller, observed: &Observed, config: &KafkaConfi
     broker
 }
 
-/// What every policy has recorded on this broker. A policy that is being deleted is left out: its rights are not put back.
+/// What every policy has recorded on this broker. A policy that is being deleted is left out: its rights are not restored.
 fn recorded(controller: &Controller, name: &str) -> HashMap<String, Bindings> {
     let policies = controller.policies.using(&IndexKey::cluster::<BrokerConnection>(name));
     let policies = policies.filter(|policy| policy.metadata.deletion_timestamp.is_none());
@@ -69,7 +69,7 @@ fn follow(signals: Signals, name: &str, session: &Session) {
             if state.is_up() && (!before.is_up() || state.may_change() != before.may_change()) {
                 signals.emit(Signal::BrokerUp(name.clone()));
             }
-            // ACLs that the broker has lost and that cannot be put back are not active any more.
+            // ACLs that the broker has lost and that cannot be restored are not active any more.
             if state.missing.count > before.missing.count {
                 signals.emit(Signal::BrokerLostGrants(name.clone()));
             }

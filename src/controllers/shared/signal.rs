@@ -31,7 +31,7 @@ pub enum Signal {
     BrokerReported(Arc<str>),
     /// A broker can be used again.
     BrokerUp(Arc<str>),
-    /// A broker has lost ACLs that cannot be put back.
+    /// A broker has lost ACLs that cannot be restored.
     BrokerLostGrants(Arc<str>),
     /// A topic policy was deleted.
     TopicPolicyDeleted,

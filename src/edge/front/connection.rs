@@ -47,6 +47,6 @@ pub trait Protocol: Send + Sync + 'static {
     /// Called when no more connections are accepted. What is being worked on is finished; nothing is retried any more.
     fn stop(&self);
 
-    /// Waits until everything that was accepted is finished, including what outlives its connection.
+    /// Waits until everything that was accepted is finished, including work that goes on after its connection.
     fn finished(&self) -> impl Future<Output = ()> + Send;
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::edge::front::{CertificateNames, Connection};
 
-/// What is known of a caller from its connection.
+/// A caller, as its connection shows it.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Address of the connection.

@@ -129,7 +129,7 @@ async fn handle(
     answer(deliveries.spawn(delivering.instrument(span.clone())).await.unwrap_or(Reason::TargetUnreachable))
 }
 
-/// Adds to a span what is known of a request by now.
+/// Adds to the span of a request the fields that are known so far.
 fn describe(span: &Span, record: &AuditRecord) {
     let fields = [("endpoint", &record.endpoint), ("delivery", &record.delivery)];
     for (field, value) in fields {

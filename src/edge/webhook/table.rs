@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn when_a_key_verified_and_how_often_an_endpoint_is_called_outlive_a_change_of_its_route() {
+    fn last_use_of_keys_and_rates_survive_a_route_change() {
         let routes = routes();
         routes.set("one", Some(&document("one", "/shop/a")));
         let before = routes.load().find("/shop/a").unwrap();
