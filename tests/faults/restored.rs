@@ -109,7 +109,7 @@ impl Restored {
         let (ok, output) = run("env", &restore, "");
         assert!(ok, "{output}");
         let read = |file: &str| std::fs::read_to_string(format!("{folder}/{file}")).unwrap().trim().to_owned();
-        let clock: Vec<String> = read("clock").lines().map(ToOwned::to_owned).collect();
+        let clock: Vec<String> = read("clock.env").lines().map(ToOwned::to_owned).collect();
         let offset = clock.iter().find_map(|line| line.strip_prefix("FAKETIME=")).unwrap().parse().unwrap();
         let bed = Bed::open_at(&folder).await;
         let sender = Sender {

@@ -6,7 +6,7 @@
 # have expired, and a rotation that was in progress would be over. Processes written in Go are not affected; they do not
 # look at these certificates.
 CLOCK=()
-[ ! -f "$DIR/clock" ] || mapfile -t CLOCK <"$DIR/clock"
+[ ! -f "$DIR/clock.env" ] || mapfile -t CLOCK <"$DIR/clock.env"
 
 # Stores the environment that makes a program see a time, as if the bed had been restored then.
 set_clock() { # TIME
@@ -16,7 +16,7 @@ set_clock() { # TIME
     [ -n "$library" ] || fail "libfaketimeMT.so.1 was not found" "install libfaketime (in Debian the package is faketime)"
     CLOCK=(env LD_PRELOAD="$library" FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_FORCE_MONOTONIC_FIX=0
         FAKETIME="$(printf '%+d' $(($(date --date "$1" +%s) - $(date +%s))))")
-    printf '%s\n' "${CLOCK[@]}" >"$DIR/clock"
+    printf '%s\n' "${CLOCK[@]}" >"$DIR/clock.env"
 }
 
 # Starts everything but Credence. The caller installs the chart, and starts the operator and the edge.
