@@ -14,7 +14,8 @@ began() { # PID
 alive() { # NAME
     local pid ticks
     read -r pid ticks 2>/dev/null <"$DIR/pids/$1" || return 1
-    [ "$(began "$pid")" = "$ticks" ]
+    # A program that could not be started has no time.
+    [ -n "$ticks" ] && [ "$(began "$pid")" = "$ticks" ]
 }
 
 pid_of() { cut -d' ' -f1 "$DIR/pids/$1"; }
