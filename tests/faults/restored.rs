@@ -41,6 +41,7 @@ pub struct Sender {
     edge: String,
     authority: String,
     signers: String,
+    node_signers: String,
 }
 
 impl Sender {
@@ -75,8 +76,8 @@ impl Sender {
         let (signers, at) = (&self.signers, self.now().to_string());
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers");
         let (ok, text) = if scheme == "github" {
-            let (signers, script) = (format!("SIGNERS={signers}"), format!("{folder}/sign.mjs"));
-            run("env", &[&signers, "node", &script, scheme, key, id, &at], body)
+            let (libraries, script) = (format!("NODE_SIGNERS={}", self.node_signers), format!("{folder}/sign.mjs"));
+            run("env", &[&libraries, "node", &script, scheme, key, id, &at], body)
         } else {
             let (python, script) = (format!("{signers}/bin/python3"), format!("{folder}/sign.py"));
             run(&python, &[&script, scheme, key, id, &at, "https://hooks.example.com/in"], body)
@@ -118,6 +119,7 @@ impl Restored {
             edge: bed.env("EDGE_URL").to_owned(),
             authority: bed.env("EDGE_CA").to_owned(),
             signers: bed.env("SIGNERS").to_owned(),
+            node_signers: bed.env("NODE_SIGNERS").to_owned(),
         };
         Self { bed, folder, kept, sender }
     }
