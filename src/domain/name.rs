@@ -1,5 +1,6 @@
 //! Names of objects.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ impl fmt::Display for Name {
 }
 
 /// A reference to an object of one of Credence's kinds.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectRef {
     /// Its kind.
     pub kind: KindName,
@@ -64,6 +65,20 @@ impl ObjectRef {
     }
 }
 
+/// By namespace, then by the name of the kind, then by name: of claims of one age, the first in this order holds.
+impl Ord for ObjectRef {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |it: &Self| (it.name.namespace.clone(), it.kind.as_str(), it.name.name.clone());
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for ObjectRef {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl fmt::Display for ObjectRef {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}", self.kind, self.name)
@@ -73,6 +88,13 @@ impl fmt::Display for ObjectRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn references_are_ordered_by_namespace_and_kind_name() {
+        let of = |kind, namespace| ObjectRef { kind, name: Name::new(Some(namespace), "acme") };
+        assert!(of(KindName::WebhookDestination, "a") < of(KindName::WebhookEndpoint, "a"));
+        assert!(of(KindName::WebhookEndpoint, "a") < of(KindName::WebhookDestination, "b"));
+    }
 
     #[test]
     fn a_reference_is_read_from_its_annotation() {
