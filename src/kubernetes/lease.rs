@@ -1,4 +1,5 @@
-//! Leader election with a Lease: one replica works, the others stand by, and a replica that loses the lease stops writing.
+//! Leader election with a Lease: one replica leads, the others are standby replicas, and a replica that loses
+//! the lease stops writing.
 //!
 //! The protocol is that of client-go. A standby replica measures with its own clock how long the lease was not renewed, so the
 //! clocks of the replicas may differ.
