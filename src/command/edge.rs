@@ -1,7 +1,9 @@
 //! `credence edge`: runs one role of the edge.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 
 use clap::ValueEnum;
 use credence::edge::network::Network;
@@ -65,6 +67,9 @@ pub struct Args {
     /// File of the audit log, which gets one JSON object per request. Default: standard output.
     #[arg(long)]
     audit_log: Option<PathBuf>,
+    /// How many threads serve connections. Default: as many as there are processors, or as the limit of the container allows.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Format of the log, which goes to standard error. The environment variable `RUST_LOG` sets the level.
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
@@ -92,6 +97,8 @@ pub async fn run(args: Args) -> Result<(), EdgeError> {
 
 impl From<Args> for Options {
     fn from(args: Args) -> Self {
+        let threads =
+            args.threads.map_or_else(|| available_parallelism().ok(), |count| NonZeroUsize::new(count.into()));
         Self {
             namespace: args.namespace,
             replica: args.identity.unwrap_or_else(process::default_identity),
@@ -106,6 +113,7 @@ impl From<Args> for Options {
             listen_metrics: args.listen_metrics,
             redis_url: args.redis_url,
             audit_log: args.audit_log,
+            threads: threads.unwrap_or(NonZeroUsize::MIN),
         }
     }
 }

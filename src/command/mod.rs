@@ -7,6 +7,7 @@ mod process;
 
 use clap::{Parser, Subcommand};
 use thiserror::Error;
+use tokio::runtime::Builder;
 
 /// Gives every service in a Kubernetes cluster its own verifiable identity, and sets up brokers and webhooks with it.
 #[derive(Parser)]
@@ -55,11 +56,12 @@ pub fn run() -> Result<(), CommandError> {
     match Cli::parse().command {
         Command::Controller(args) => {
             process::log_to_stdout(args.log_format);
-            process::block_on(controller::run(args))??;
+            process::block_on(Builder::new_multi_thread(), controller::run(args))??;
         }
         Command::Edge(args) => {
             process::log_to_stderr(args.log_format);
-            process::block_on(edge::run(args))??;
+            // Connections have threads of their own.
+            process::block_on(Builder::new_current_thread(), edge::run(args))??;
         }
         Command::Crds(args) => crds::run(&args)?,
     }

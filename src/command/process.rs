@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 use thiserror::Error;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -51,9 +52,9 @@ fn log(format: LogFormat, writer: BoxMakeWriter, colors: bool) {
 }
 
 /// Runs a future on a new runtime.
-pub fn block_on<F: Future>(work: F) -> Result<F::Output, ProcessError> {
+pub fn block_on<F: Future>(mut runtime: Builder, work: F) -> Result<F::Output, ProcessError> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().map_err(|_| ProcessError::TlsProvider)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ProcessError::Runtime)?;
+    let runtime = runtime.enable_all().build().map_err(ProcessError::Runtime)?;
     Ok(runtime.block_on(work))
 }
 

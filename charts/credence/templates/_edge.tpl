@@ -108,6 +108,9 @@ spec:
         - --namespace={{ .values.namespace }}
         - --certificate-secret={{ .values.certificateSecret }}
         - --cluster-domain={{ .root.Values.clusterDomain }}
+        {{- with .values.threads }}
+        - --threads={{ . }}
+        {{- end }}
         {{- with .values.serviceAddress }}
         - --service-address={{ . }}
         {{- end }}

@@ -7,6 +7,9 @@ use std::path::Path;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+/// More than most lines have, in bytes.
+const LINE: usize = 1024;
+
 /// Where audit lines go.
 pub struct AuditLog(Mutex<Box<dyn Write + Send>>);
 
@@ -25,7 +28,10 @@ impl AuditLog {
 
     /// Writes a line. Returns whether it was written.
     pub fn write(&self, record: &impl Serialize) -> bool {
-        let Ok(mut line) = serde_json::to_vec(record) else { return false };
+        let mut line = Vec::with_capacity(LINE);
+        if serde_json::to_writer(&mut line, record).is_err() {
+            return false;
+        }
         line.push(b'\n');
         let mut output = self.0.lock();
         // One write per line, so that lines of two processes do not mix.

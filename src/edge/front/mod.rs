@@ -5,7 +5,7 @@
 //! certificate chain that the peer presented; the protocol decides what the peer may do.
 //!
 //! ```text
-//! accept ─▶ quota ─▶ TLS handshake ─▶ Connection { stream, peer, lifetime } ─▶ Protocol::serve
+//! accept ─▶ quota ─▶ worker: TLS handshake ─▶ Connection { stream, peer, lifetime } ─▶ Protocol::serve
 //! ```
 
 mod audit;
@@ -16,6 +16,7 @@ mod limits;
 mod metrics;
 mod names;
 mod serve;
+mod workers;
 
 pub use audit::AuditLog;
 pub use certificate::{CertificateError, LoadedCertificate, TlsCertificate};
@@ -25,3 +26,4 @@ pub use limits::{Permit, ProcessLimits, Quota};
 pub use metrics::FrontMetrics;
 pub use names::CertificateNames;
 pub use serve::{DRAIN_TIMEOUT, Front};
+pub use workers::{PerWorker, Workers};

@@ -1,5 +1,6 @@
 //! The accept loop, the handshake and the stop. What a peer can hold before it has sent anything is limited here.
 
+use std::net;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::connection::{Connection, Protocol, TlsStream};
 use super::lifetime::Lifetime;
 use super::limits::{ProcessLimits, Quota};
 use super::metrics::FrontMetrics;
+use super::workers::{PerWorker, Workers};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,13 +32,19 @@ pub struct Front {
     connections: Arc<Quota>,
     audit: AuditLog,
     metrics: FrontMetrics,
+    workers: Workers,
 }
 
 impl Front {
     /// A front without a certificate: connections are dropped until one is installed.
     #[must_use]
-    pub fn new(limits: ProcessLimits, audit: AuditLog, metrics: FrontMetrics) -> Self {
-        Self { certificate: TlsCertificate::default(), connections: limits.connections(), audit, metrics }
+    pub fn new(limits: ProcessLimits, audit: AuditLog, metrics: FrontMetrics, workers: Workers) -> Self {
+        Self { certificate: TlsCertificate::default(), connections: limits.connections(), audit, metrics, workers }
+    }
+
+    /// Something of which each thread that serves connections has its own.
+    pub fn per_worker<T>(&self, make: impl FnMut() -> T) -> PerWorker<T> {
+        self.workers.each(make)
     }
 
     /// Uses a certificate for the handshakes of a protocol from now on.
@@ -88,14 +96,16 @@ impl Front {
                 self.metrics.turned_away();
                 continue;
             }
+            // It is registered anew with the event loop of the thread that serves it.
+            let Ok(stream) = stream.into_std() else { continue };
             let (front, protocol, stop) = (self.clone(), protocol.clone(), stop.clone());
-            connections.spawn(async move {
+            self.workers.spawn(connections.track_future(async move {
                 if let Some(stream) = front.accept_tls(stream).await {
                     let peer = peer.ip().to_canonical();
                     protocol.serve(Connection { stream, peer, lifetime: Lifetime::new(stop) }).await;
                 }
                 drop(permit);
-            });
+            }));
         }
         drop(listener);
         protocol.stop();
@@ -109,8 +119,9 @@ impl Front {
         }
     }
 
-    async fn accept_tls(&self, stream: TcpStream) -> Option<TlsStream> {
+    async fn accept_tls(&self, stream: net::TcpStream) -> Option<TlsStream> {
         let config = self.certificate.load()?;
+        let stream = TcpStream::from_std(stream).ok()?;
         // Small answers must not wait for each other.
         let _ = stream.set_nodelay(true);
         let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await else {

@@ -87,6 +87,7 @@ where
 {
     let mut connection = pin!(connection);
     tokio::select! {
+        biased;
         ended = &mut connection => return ended,
         () = lifetime.ended() => {}
     }

@@ -20,6 +20,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use memchr::{memchr, memchr2};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How much of a line is kept, in bytes. A line with the length of the body must not be longer.
@@ -76,29 +77,57 @@ impl Framing {
                         _ => {}
                     }
                 }
-                _ => {
-                    self.read(bytes[at]).map_err(|Ambiguous| at)?;
-                    at += 1;
-                }
+                _ => at += self.follow_line(&bytes[at..]).map_err(|within| at + within)?,
             }
         }
         Ok(())
     }
 
-    fn read(&mut self, byte: u8) -> Result<(), Ambiguous> {
-        match (self.after_cr, byte) {
-            (false, b'\r') => self.after_cr = true,
-            (true, b'\n') => {
-                self.after_cr = false;
-                let line = std::mem::take(&mut self.line);
-                self.part = self.end_of(&line)?;
-            }
-            // Carriage return and line feed end a line, and are nowhere else. A request has no fragment.
-            (true, _) | (false, b'\n') => return Err(Ambiguous),
-            (false, b'#') if self.part == Part::RequestLine => return Err(Ambiguous),
-            (false, _) if self.line.len() < MAX_LINE => self.line.push(byte),
-            (false, _) => {}
+    /// Follows a line to its end, or as far as it was received, and returns how many bytes that were. `Err` is the position of the
+    /// first byte that must not pass: carriage return and line feed end a line, and are nowhere else; a request has no fragment.
+    fn follow_line(&mut self, bytes: &[u8]) -> Result<usize, usize> {
+        if std::mem::take(&mut self.after_cr) {
+            return self.end_line(&[], bytes.first()).map(|()| 1).map_err(|Ambiguous| 0);
         }
+        let end = memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len());
+        let text = &bytes[..end];
+        if self.part == Part::RequestLine
+            && let Some(fragment) = memchr(b'#', text)
+        {
+            return Err(fragment);
+        }
+        match &bytes[end..] {
+            [] => self.keep(text),
+            [b'\r'] => {
+                self.keep(text);
+                self.after_cr = true;
+            }
+            [b'\r', next, ..] => {
+                self.end_line(text, Some(next)).map_err(|Ambiguous| end + 1)?;
+                return Ok(end + 2);
+            }
+            _ => return Err(end),
+        }
+        Ok(bytes.len())
+    }
+
+    fn keep(&mut self, text: &[u8]) {
+        let left = MAX_LINE - self.line.len();
+        self.line.extend_from_slice(&text[..left.min(text.len())]);
+    }
+
+    /// Ends a line of which `rest` was not kept, at the byte after its carriage return.
+    fn end_line(&mut self, rest: &[u8], next: Option<&u8>) -> Result<(), Ambiguous> {
+        if next != Some(&b'\n') {
+            return Err(Ambiguous);
+        }
+        self.part = if self.line.is_empty() {
+            self.end_of(&rest[..MAX_LINE.min(rest.len())])?
+        } else {
+            self.keep(rest);
+            let line = std::mem::take(&mut self.line);
+            self.end_of(&line)?
+        };
         Ok(())
     }
 

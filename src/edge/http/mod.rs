@@ -8,6 +8,7 @@
 pub mod body;
 mod caller;
 mod connection;
+mod finish;
 pub mod framing;
 pub mod head;
 pub mod rate;
@@ -18,4 +19,5 @@ mod tests;
 
 pub use caller::Caller;
 pub use connection::Http;
+pub use finish::Finish;
 pub use service::{RequestError, Service};

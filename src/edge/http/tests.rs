@@ -1,6 +1,7 @@
 //! A service behind a real front, over real connections.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use super::{Caller, Http, RequestError, Service};
 use crate::api::KeyAlgorithm;
 use crate::domain::identity::{SpiffeId, Subject};
-use crate::edge::front::{AuditLog, Front, FrontMetrics, LoadedCertificate, ProcessLimits};
+use crate::edge::front::{AuditLog, Front, FrontMetrics, LoadedCertificate, ProcessLimits, Workers};
 use crate::issuers::authority::{Leaf, LeafRequest, SigningAuthority};
 use crate::issuers::self_signed::{make_intermediate, make_root};
 
@@ -78,8 +79,9 @@ impl Scene {
         let leaf = authority.issue(&request, now).unwrap();
         let bundle = authority.bundle_pem.as_bytes();
         let loaded = LoadedCertificate::parse(leaf.chain_pem.as_bytes(), leaf.key.expose().as_bytes(), bundle).unwrap();
+        let workers = Workers::start(NonZeroUsize::MIN).unwrap();
         let audit = AuditLog::open(Some(Path::new("/dev/null"))).unwrap();
-        let front = Arc::new(Front::new(ProcessLimits::read(), audit, FrontMetrics::default()));
+        let front = Arc::new(Front::new(ProcessLimits::read(), audit, FrontMetrics::default(), workers));
         front.install::<Http<WhoAmI>>(&loaded).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! Assertions: what the edge knows about a delivery, as a signed JWT (RFC 7519). The target verifies it with the trust bundle in its
 //! own namespace, through the certificate chain in `x5c` (RFC 7515 section 4.1.6).
 
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::digest::{self, SHA256};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -13,6 +13,8 @@ use crate::edge::front::{CertificateError, LoadedCertificate};
 
 /// How long an assertion is valid, in seconds.
 const LIFETIME: i64 = 60;
+/// Length of a signature in base64, with the dot before it, in bytes.
+const MAX_SIGNATURE: usize = 87;
 
 /// The claims of an assertion.
 #[derive(Debug, Serialize)]
@@ -38,15 +40,16 @@ pub struct AssertionClaims<'a> {
     pub body_sha256: String,
 }
 
+/// A key, and for ECDSA the hash of the JWT header and the dot: it begins every message that is signed.
 enum Key {
-    Ecdsa(EcdsaKeyPair),
+    Ecdsa(EcdsaKeyPair, digest::Context),
     Ed25519(Ed25519KeyPair),
 }
 
 /// Signs assertions with the edge's own certificate.
 pub struct Signer {
     key: Key,
-    /// The JWT header, encoded: it is the same for all.
+    /// The JWT header, encoded, and a dot: it is the same for all.
     header: String,
     issuer: String,
 }
@@ -58,17 +61,21 @@ impl Signer {
     /// When the key is of a kind that assertions are not signed with.
     pub fn new(certificate: &LoadedCertificate) -> Result<Self, CertificateError> {
         let der = certificate.key.secret_der();
-        let (key, algorithm) = match EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der) {
-            Ok(key) => (Key::Ecdsa(key), "ES256"),
-            Err(_) => match Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
-                Ok(key) => (Key::Ed25519(key), "EdDSA"),
-                Err(_) => return Err(CertificateError::SigningKey),
-            },
-        };
         let chain: Vec<String> = certificate.chain.iter().map(|certificate| STANDARD.encode(certificate)).collect();
-        let header = json!({"alg": algorithm, "typ": "JWT", "x5c": chain});
-        let issuer = certificate.spiffe_id.clone();
-        Ok(Self { key, header: URL_SAFE_NO_PAD.encode(header.to_string()), issuer })
+        let header = |algorithm| {
+            let header = json!({"alg": algorithm, "typ": "JWT", "x5c": chain});
+            URL_SAFE_NO_PAD.encode(header.to_string()) + "."
+        };
+        let (key, header) = if let Ok(key) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der) {
+            let header = header("ES256");
+            let mut hash = digest::Context::new(&SHA256);
+            hash.update(header.as_bytes());
+            (Key::Ecdsa(key, hash), header)
+        } else {
+            let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| CertificateError::SigningKey)?;
+            (Key::Ed25519(key), header("EdDSA"))
+        };
+        Ok(Self { key, header, issuer: certificate.spiffe_id.clone() })
     }
 
     /// Signs an assertion.
@@ -85,13 +92,19 @@ impl Signer {
         let now = now.as_second();
         let all = All { iss: &self.issuer, iat: now, exp: now.saturating_add(LIFETIME), claims };
         let payload = serde_json::to_vec(&all).ok()?;
-        let mut token = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(payload));
+        let mut token = String::with_capacity(self.header.len() + 2 * payload.len() + MAX_SIGNATURE);
+        token.push_str(&self.header);
+        URL_SAFE_NO_PAD.encode_string(payload, &mut token);
         let signature = match &self.key {
-            Key::Ecdsa(key) => key.sign(&SystemRandom::new(), token.as_bytes()).ok()?,
+            Key::Ecdsa(key, hash) => {
+                let mut hash = hash.clone();
+                hash.update(&token.as_bytes()[self.header.len()..]);
+                key.sign_digest(&hash.finish()).ok()?
+            }
             Key::Ed25519(key) => key.try_sign(token.as_bytes()).ok()?,
         };
         token.push('.');
-        token.push_str(&URL_SAFE_NO_PAD.encode(signature));
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Some(token)
     }
 }

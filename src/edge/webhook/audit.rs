@@ -1,6 +1,7 @@
 //! The audit record: one for each request, refused ones included.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ pub struct AuditRecord {
     pub time: Timestamp,
     /// `namespace/name` of the endpoint, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Arc<str>>,
     /// `Inbound` or `Outbound`, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<&'static str>,

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::assertion::{AssertionClaims, Signer};
 use super::audit::AuditRecord;
 use super::deliver::object::Objects;
+use super::deliver::service::Post;
 use super::deliver::targets::Targets;
 use super::metrics::Metrics;
 use super::outcome::Reason;
@@ -18,7 +19,7 @@ use super::replay::{DeliveryHistory, Redis, max_deliveries};
 use super::routing::RoutingConfig;
 use super::table::{ActiveRoute, Routes};
 use crate::contract::report::{Report, ServedRoute};
-use crate::edge::front::{AuditLog, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota};
+use crate::edge::front::{AuditLog, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Workers};
 use crate::edge::http::{Http, body};
 
 /// What all requests share.
@@ -45,13 +46,20 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that serves nothing yet.
     #[must_use]
-    pub fn new(routing: RoutingConfig, audit: AuditLog, redis: Option<Redis>, objects: Objects) -> Self {
+    pub fn new(
+        workers: Workers,
+        routing: RoutingConfig,
+        audit: AuditLog,
+        redis: Option<Redis>,
+        objects: Objects,
+    ) -> Self {
         let (stopping, limits, metrics) = (CancellationToken::new(), ProcessLimits::read(), Metrics::default());
+        let front = Arc::new(Front::new(limits, audit, metrics.front.clone(), workers));
         Self {
-            front: Arc::new(Front::new(limits, audit, metrics.front.clone())),
             routes: Routes::new(routing),
             history: DeliveryHistory::new(max_deliveries(limits), redis),
-            targets: Targets::new(objects, stopping.clone()),
+            targets: Targets::new(front.per_worker(Post::default), objects, stopping.clone()),
+            front,
             bodies: body::quota(limits),
             metrics: Arc::new(metrics),
             deliveries: TaskTracker::new(),
@@ -88,9 +96,10 @@ impl Gateway {
     ///
     /// # Errors
     /// When there is no certificate to sign with.
-    pub fn sign_assertion(&self, claims: &AssertionClaims<'_>) -> Result<String, Reason> {
-        let signer = self.signer.load_full().ok_or(Reason::NotReady)?;
-        signer.sign(claims, Timestamp::now()).ok_or(Reason::NotReady)
+    pub fn sign_assertion(&self, claims: &AssertionClaims<'_>, now: Timestamp) -> Result<String, Reason> {
+        let signer = self.signer.load();
+        let signer = signer.as_ref().ok_or(Reason::NotReady)?;
+        signer.sign(claims, now).ok_or(Reason::NotReady)
     }
 
     /// Writes a delivery to the audit log, and counts it.

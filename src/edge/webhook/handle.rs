@@ -24,7 +24,7 @@ use super::route::{Direction, InboundRoute, OutboundRoute, Route};
 use super::table::ActiveRoute;
 use crate::domain::identity::hex;
 use crate::edge::front::Permit;
-use crate::edge::http::{Caller, RequestError, Service, body, head};
+use crate::edge::http::{Caller, Finish, RequestError, Service, body, head};
 
 /// An audit record that is written when it is dropped, also when the caller closes the connection before the answer.
 struct PendingRecord {
@@ -117,7 +117,7 @@ async fn handle(
         }
     };
     describe(span, &pending.record);
-    // The reason if the task panics, which is a defect; the reservation expires by itself.
+    // The reason if it panics, which is a defect; the reservation expires by itself.
     pending.record.outcome = Reason::TargetUnreachable.into();
     let deliveries = gateway.deliveries.clone();
     let delivering = async move {
@@ -126,15 +126,15 @@ async fn handle(
         pending.end(reason);
         reason
     };
-    answer(deliveries.spawn(delivering.instrument(span.clone())).await.unwrap_or(Reason::TargetUnreachable))
+    answer(Finish::new(delivering.instrument(span.clone()), &deliveries).await)
 }
 
 /// Adds to the span of a request the fields that are known so far.
 fn describe(span: &Span, record: &AuditRecord) {
-    let fields = [("endpoint", &record.endpoint), ("delivery", &record.delivery)];
+    let fields = [("endpoint", record.endpoint.as_deref()), ("delivery", record.delivery.as_deref())];
     for (field, value) in fields {
         if let Some(value) = value {
-            span.record(field, value.as_str());
+            span.record(field, value);
         }
     }
     if let Some(direction) = record.direction {
@@ -177,8 +177,7 @@ async fn accept(
     // Only the path selects the route; the query is part of what is signed, and of nothing else.
     let active = gateway.routes.load().find(parts.uri.path()).ok_or(Reason::UnknownPath)?;
     let route = &active.route;
-    let endpoint = format!("{}/{}", route.webhook.namespace, route.webhook.name);
-    record.endpoint = Some(endpoint.clone());
+    record.endpoint = Some(route.endpoint.clone());
     record.direction = Some(route.direction.as_str());
     record.source = route.source.address(caller, &parts.headers);
     if parts.method != Method::POST {
@@ -201,7 +200,7 @@ async fn accept(
     let mut body_sha256 = [0; 32];
     body_sha256.copy_from_slice(digest(&SHA256, &body).as_ref());
     record.body_sha256 = Some(hex(&body_sha256));
-    let received = Received { parts, endpoint, body_sha256, body };
+    let received = Received { parts, endpoint: route.endpoint.clone(), body_sha256, body };
     let job = match &route.direction {
         Direction::Inbound(inbound) => {
             let delivery = inbound::accept(inbound, gateway, &active, &received, record)?;

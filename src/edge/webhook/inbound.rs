@@ -30,13 +30,13 @@ pub fn accept(
     received: &Received<'_>,
     record: &mut AuditRecord,
 ) -> Result<Delivery, Reason> {
-    let route = &active.route;
-    let verified = verify(inbound, received)?;
+    let (route, now) = (&active.route, Timestamp::now());
+    let verified = verify(inbound, received, now)?;
     record.key = Some(verified.key_id.clone());
     let identity = identity(inbound, &route.webhook, &verified, &received.body)?;
     let id = verified.delivery_id.clone().unwrap_or_else(|| hex(&identity[..16]));
     record.delivery = Some(id.clone());
-    active.used_now(&verified.key_id);
+    active.used(&verified.key_id, now);
     let claims = AssertionClaims {
         audience: inbound.target.audience(),
         delivery: &id,
@@ -49,7 +49,7 @@ pub fn accept(
     Ok(Delivery {
         headers: received.forwarded(route),
         identity,
-        assertion: gateway.sign_assertion(&claims)?,
+        assertion: gateway.sign_assertion(&claims, now)?,
         endpoint: received.endpoint.clone(),
         id,
         body_sha256: received.body_sha256,
@@ -80,7 +80,7 @@ pub async fn deliver(
     reason
 }
 
-fn verify(inbound: &InboundRoute, received: &Received<'_>) -> Result<Verified, Reason> {
+fn verify(inbound: &InboundRoute, received: &Received<'_>, now: Timestamp) -> Result<Verified, Reason> {
     let parts = received.parts;
     let request = SignedRequest {
         method: &parts.method,
@@ -90,7 +90,7 @@ fn verify(inbound: &InboundRoute, received: &Received<'_>) -> Result<Verified, R
         headers: &parts.headers,
         body: &received.body,
     };
-    Ok(inbound.scheme.verify(&inbound.keys, &request, &inbound.window, Timestamp::now())?)
+    Ok(inbound.scheme.verify(&inbound.keys, &request, &inbound.window, now)?)
 }
 
 /// What makes a delivery the same when it is sent again: within its webhook, what is signed, or the idempotency key in the body.

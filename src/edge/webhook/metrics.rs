@@ -77,7 +77,7 @@ impl Metrics {
     /// Counts a request.
     pub fn delivery(&self, record: &AuditRecord) {
         let (result, reason) = (record.outcome.result.as_str(), record.outcome.reason.as_str());
-        let endpoint = record.endpoint.clone().unwrap_or_default();
+        let endpoint = record.endpoint.as_deref().unwrap_or_default().to_owned();
         let direction = record.direction.unwrap_or_default();
         self.deliveries.get_or_create(&DeliveryLabels { endpoint, direction, result, reason }).inc();
         self.durations.get_or_create(&ResultLabels { result }).observe(record.duration.as_secs_f64());

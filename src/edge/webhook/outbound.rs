@@ -1,6 +1,8 @@
 //! Outbound deliveries: what a service of the cluster posts is signed and brought to its destination; what the destination does
 //! not accept goes to the dead letter.
 
+use std::sync::Arc;
+
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -35,7 +37,7 @@ pub struct OutboundMessage {
     id: String,
     /// Headers of the sender that are forwarded.
     headers: HeaderMap,
-    endpoint: String,
+    endpoint: Arc<str>,
     source: Option<String>,
     body_sha256: [u8; 32],
     body: Bytes,
@@ -86,7 +88,7 @@ pub async fn deliver(
     record.key = (!signed.is_empty()).then(|| signed.join(","));
     if reason == Reason::Delivered {
         for key in signed {
-            active.used_now(key);
+            active.used(key, Timestamp::now());
         }
         return reason;
     }
@@ -97,7 +99,7 @@ pub async fn deliver(
         (Reason::Delivered, _) => Reason::DeadLettered,
         (failed, status) => {
             let Delivery { endpoint, id, .. } = delivery;
-            tracing::warn!(endpoint, delivery = id, reason = failed.as_str(), status, "dead letter was not accepted");
+            tracing::warn!(%endpoint, delivery = id, reason = failed.as_str(), status, "dead letter was not accepted");
             reason
         }
     }
@@ -141,7 +143,7 @@ fn into_dead_letter(
         source: message.source.as_deref(),
         body_sha256: URL_SAFE_NO_PAD.encode(message.body_sha256),
     };
-    let assertion = gateway.sign_assertion(&claims)?;
+    let assertion = gateway.sign_assertion(&claims, Timestamp::now())?;
     let mut headers = message.headers;
     headers.insert(FAILURE, HeaderValue::from_static(failure.as_str()));
     Ok(Delivery {

@@ -1,5 +1,7 @@
 //! A request that was read as a whole.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::request::Parts;
@@ -11,7 +13,7 @@ pub struct Received<'a> {
     /// Its head.
     pub parts: &'a Parts,
     /// The webhook, as `namespace/name`.
-    pub endpoint: String,
+    pub endpoint: Arc<str>,
     /// SHA-256 of the body.
     pub body_sha256: [u8; 32],
     /// The body.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::gateway::Gateway;
 use super::replay::{InvalidRedisUrl, Redis};
 use super::routing::RoutingConfig;
 use super::{report, watch as routes};
-use crate::edge::front::{AuditLog, DRAIN_TIMEOUT};
+use crate::edge::front::{AuditLog, DRAIN_TIMEOUT, Workers};
 use crate::edge::http::Http;
 use crate::kubernetes::health::{Health, Stage};
 use crate::server;
@@ -45,6 +46,8 @@ pub struct Options {
     pub redis_url: Option<String>,
     /// File of the audit log; standard output without one.
     pub audit_log: Option<PathBuf>,
+    /// How many threads serve connections.
+    pub threads: NonZeroUsize,
 }
 
 /// Why the gateway could not run.
@@ -56,6 +59,9 @@ pub enum RunError {
     /// The audit log cannot be opened.
     #[error("cannot open the audit log")]
     AuditLog(#[source] io::Error),
+    /// The threads that serve connections cannot be started.
+    #[error("cannot start the threads that serve connections")]
+    Threads(#[source] io::Error),
     /// The URL of Redis is invalid.
     #[error("invalid URL of Redis")]
     Redis(#[from] InvalidRedisUrl),
@@ -95,7 +101,8 @@ pub async fn run(
     let objects = Objects::new(config, client.clone(), namespace).map_err(client_error)?;
     let audit = AuditLog::open(options.audit_log.as_deref()).map_err(RunError::AuditLog)?;
     let redis = options.redis_url.as_deref().map(Redis::new).transpose()?;
-    let gateway = Arc::new(Gateway::new(options.routing.clone(), audit, redis, objects));
+    let workers = Workers::start(options.threads).map_err(RunError::Threads)?;
+    let gateway = Arc::new(Gateway::new(workers, options.routing.clone(), audit, redis, objects));
     let health = Arc::new(Health::default());
     for part in routes::PARTS {
         health.starting(part);

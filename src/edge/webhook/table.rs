@@ -40,10 +40,10 @@ impl ActiveRoute {
         }
     }
 
-    /// Marks a key as used now: it has verified a delivery, or signed one that was accepted.
-    pub fn used_now(&self, key: &str) {
+    /// Marks a key as used: it has verified a delivery, or signed one that was accepted.
+    pub fn used(&self, key: &str, now: Timestamp) {
         if let Some(used) = self.used.get(key) {
-            let now = Timestamp::now().as_second();
+            let now = now.as_second();
             used.fetch_max(now - now % PRECISION, Ordering::Relaxed);
         }
     }
@@ -208,7 +208,7 @@ mod tests {
         let routes = routes();
         routes.set("one", Some(&document("one", "/shop/a")));
         let before = routes.load().find("/shop/a").unwrap();
-        before.used_now("first");
+        before.used("first", Timestamp::now());
         routes.set("one", Some(&RouteDocument { digest: "other".into(), ..document("one", "/shop/a") }));
         let after = routes.load().find("/shop/a").unwrap();
         assert_eq!((after.route.digest.as_str(), after.last_used()), ("other", before.last_used()));

@@ -1,5 +1,7 @@
 //! A delivery, as targets get it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
 
@@ -12,7 +14,7 @@ pub struct Delivery {
     /// Its identity, by which a replay is recognized.
     pub identity: Identity,
     /// The endpoint, as `namespace/name`.
-    pub endpoint: String,
+    pub endpoint: Arc<str>,
     /// ID of the delivery.
     pub id: String,
     /// The signed assertion.

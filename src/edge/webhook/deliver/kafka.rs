@@ -138,11 +138,11 @@ impl Kafka {
 /// The delivery as a record. Its key is the ID of the delivery, so that a retry goes to the same partition.
 fn to_record(delivery: &Delivery, now: Timestamp) -> Record {
     let own = [
-        ("idempotency-key", &delivery.id),
+        ("idempotency-key", &*delivery.id),
         ("credence-assertion", &delivery.assertion),
         ("credence-endpoint", &delivery.endpoint),
     ];
-    let own = own.into_iter().map(|(name, value)| (name.to_owned(), Bytes::from(value.clone())));
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes())));
     let forwarded = delivery.headers.keys().map(|name| (name.to_string(), joined(&delivery.headers, name)));
     record(Bytes::from(delivery.id.clone()), forwarded.chain(own), delivery.body.clone(), now)
 }

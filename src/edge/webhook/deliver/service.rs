@@ -1,21 +1,17 @@
 //! A Service as a target: the delivery is posted there unchanged, over plain HTTP/1.1.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::connections::Connections;
 use super::delivery::Delivery;
 use super::retry::{Answer, RetryPolicy};
 use crate::api::ServiceTarget;
 use crate::contract::route::WebhookReference;
 use crate::domain::invalid_field::InvalidField;
-use crate::edge::webhook::address_policy::{AddressPolicy, PolicyResolver, connector};
 use crate::edge::webhook::outcome::Reason;
 use crate::edge::webhook::routing::RoutingConfig;
 
@@ -23,8 +19,6 @@ use crate::edge::webhook::routing::RoutingConfig;
 const ASSERTION: HeaderName = HeaderName::from_static("credence-assertion");
 /// Header with the ID of the delivery, which is the same at every attempt.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// How long an idle connection is kept.
-const IDLE: Duration = Duration::from_secs(60);
 /// Answers of a target that may accept the same delivery later.
 const RETRYABLE: [StatusCode; 3] =
     [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
@@ -36,10 +30,11 @@ pub struct Service {
     pub audience: String,
     /// How often it is tried.
     pub retry: RetryPolicy,
-    /// Host and port.
-    authority: String,
+    /// Host and port, as a URL without a path.
+    address: Uri,
+    host: HeaderValue,
     /// Path and query.
-    path: String,
+    path: Uri,
 }
 
 impl Service {
@@ -58,41 +53,37 @@ impl Service {
                 format!("{}.{}.svc.{}:{}", target.name, endpoint.namespace, routing.cluster_domain, target.port)
             }
         };
+        let audience = format!("{}.{}.svc", target.name, endpoint.namespace);
+        let path = target.path.as_deref().unwrap_or("/");
         Ok(Self {
-            audience: format!("{}.{}.svc", target.name, endpoint.namespace),
             retry: RetryPolicy::compile("service", &target.attempts)?,
-            authority,
-            path: target.path.clone().unwrap_or_else(|| "/".to_owned()),
+            address: format!("http://{authority}").parse().map_err(|_| not_a("name", &target.name))?,
+            host: HeaderValue::from_str(&audience).map_err(|_| not_a("name", &target.name))?,
+            path: path.parse().map_err(|_| not_a("path", path))?,
+            audience,
         })
     }
 }
 
-/// Delivers to Services over plain HTTP/1.1, on connections that are kept open.
-pub struct Post(Client<HttpConnector<PolicyResolver>, Full<Bytes>>);
-
-impl Default for Post {
-    fn default() -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(connector(AddressPolicy::Services));
-        Self(client)
-    }
+fn not_a(field: &str, text: &str) -> InvalidField {
+    InvalidField::new(format!("service.{field}"), format!("{text} cannot be in a URL"))
 }
+
+/// Delivers to Services over plain HTTP/1.1.
+#[derive(Default)]
+pub struct Post(Connections);
 
 impl Post {
     /// Makes one attempt.
     pub async fn attempt(&self, target: &Service, delivery: &Delivery) -> Answer {
         let unreachable = Answer::retryable(Reason::TargetUnreachable);
         let Some(request) = request(target, delivery) else { return unreachable };
-        // Only the status counts; the body of the answer is not read.
-        match self.0.request(request).await {
+        match self.0.send(&target.address, request).await {
             Err(error) => {
-                tracing::debug!(target = target.authority, %error, "failed to reach a target");
+                tracing::debug!(target = %target.address, %error, "failed to reach a target");
                 unreachable
             }
-            Ok(answer) => {
-                let status = answer.status();
+            Ok(status) => {
                 let why = if status.is_success() { Reason::Delivered } else { Reason::TargetRefused };
                 Answer { reason: why, status: Some(status.as_u16()), is_retryable: RETRYABLE.contains(&status) }
             }
@@ -103,10 +94,10 @@ impl Post {
 fn request(target: &Service, delivery: &Delivery) -> Option<Request<Full<Bytes>>> {
     let mut request = Request::new(Full::new(delivery.body.clone()));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = format!("http://{}{}", target.authority, target.path).parse().ok()?;
+    *request.uri_mut() = target.path.clone();
     let headers = request.headers_mut();
     headers.clone_from(&delivery.headers);
-    headers.insert(header::HOST, HeaderValue::from_str(&target.audience).ok()?);
+    headers.insert(header::HOST, target.host.clone());
     headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(&delivery.id).ok()?);
     headers.insert(ASSERTION, HeaderValue::from_str(&delivery.assertion).ok()?);
     Some(request)

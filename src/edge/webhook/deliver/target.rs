@@ -14,7 +14,7 @@ use crate::edge::webhook::routing::RoutingConfig;
 /// Where deliveries go within the cluster.
 pub enum Target {
     /// To a Service.
-    Service(Service),
+    Service(Box<Service>),
     /// Into one Kubernetes object per delivery.
     Object(Box<Object>),
     /// To a Kafka topic, as one record per delivery.
@@ -35,7 +35,7 @@ impl Target {
         let RouteDocument { webhook: endpoint, account, .. } = document;
         let compiled = match target {
             WebhookTarget { service: Some(service), .. } => {
-                Service::compile(endpoint, service, routing).map(Self::Service)
+                Service::compile(endpoint, service, routing).map(|service| Self::Service(Box::new(service)))
             }
             WebhookTarget { object: Some(object), .. } => {
                 Object::compile(endpoint, object).map(|object| Self::Object(Box::new(object)))

@@ -6,11 +6,12 @@ use super::delivery::Delivery;
 use super::object::Objects;
 use super::service::Post;
 use super::target::Target;
+use crate::edge::front::PerWorker;
 use crate::edge::webhook::outcome::Reason;
 
 /// Delivers to all kinds of targets.
 pub struct Targets {
-    post: Post,
+    post: PerWorker<Post>,
     objects: Objects,
     stopping: CancellationToken,
 }
@@ -18,15 +19,18 @@ pub struct Targets {
 impl Targets {
     /// No delivery is retried after `stopping` is cancelled.
     #[must_use]
-    pub fn new(objects: Objects, stopping: CancellationToken) -> Self {
-        Self { post: Post::default(), objects, stopping }
+    pub fn new(post: PerWorker<Post>, objects: Objects, stopping: CancellationToken) -> Self {
+        Self { post, objects, stopping }
     }
 
     /// Delivers, with retries as the target's policy says.
     pub async fn deliver(&self, target: &Target, delivery: &Delivery) -> (Reason, Option<u16>) {
         let stopping = &self.stopping;
         match target {
-            Target::Service(service) => service.retry.run(stopping, || self.post.attempt(service, delivery)).await,
+            Target::Service(service) => {
+                let post = self.post.get();
+                service.retry.run(stopping, || post.attempt(service, delivery)).await
+            }
             Target::Object(object) => object.retry.run(stopping, || self.objects.attempt(object, delivery)).await,
             Target::Kafka(kafka) => kafka.retry.run(stopping, || kafka.attempt(delivery)).await,
         }

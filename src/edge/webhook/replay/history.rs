@@ -1,5 +1,7 @@
 //! The delivery history: which deliveries were accepted before.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -18,6 +20,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const CONFIRM_ATTEMPTS: u32 = 10;
 const CONFIRM_RETRY_DELAY: Duration = Duration::from_millis(400);
 
+/// The memory keeps the upper half of a token, without its lowest bit: they differ in that.
+const TOKEN_STEP: u64 = 1 << 33;
+
 /// A reserved delivery. Nobody else can reserve it until it is released or expires.
 #[derive(Debug)]
 pub struct Reservation {
@@ -29,6 +34,8 @@ pub struct Reservation {
 
 /// The delivery history, in memory and in Redis.
 pub struct DeliveryHistory {
+    /// The token of the next reservation. It begins at random, because other replicas reserve in the same Redis.
+    next_token: AtomicU64,
     memory: Memory,
     redis: Option<Redis>,
 }
@@ -37,7 +44,8 @@ impl DeliveryHistory {
     /// An empty history, with a maximum number of deliveries in memory, and with a Redis if there is one.
     #[must_use]
     pub fn new(max_deliveries: usize, redis: Option<Redis>) -> Self {
-        Self { memory: Memory::new(max_deliveries), redis }
+        let next_token = RandomState::new().build_hasher().finish().into();
+        Self { next_token, memory: Memory::new(max_deliveries), redis }
     }
 
     /// Reserves a delivery for as long as its target may take.
@@ -51,9 +59,7 @@ impl DeliveryHistory {
         max_duration: Duration,
     ) -> Result<Reservation, ReserveError> {
         let lasts = max_duration + GRACE;
-        let mut random = [0; 8];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| ReserveError::Unavailable)?;
-        let token = u64::from_le_bytes(random);
+        let token = self.next_token.fetch_add(TOKEN_STEP, Ordering::Relaxed);
         match (store, &self.redis) {
             (ReplayStore::Memory, _) => self.memory.reserve(&identity, token, lasts, Instant::now())?,
             (ReplayStore::Redis, Some(redis)) => redis.reserve(&identity, token, lasts).await?,

@@ -68,6 +68,8 @@ impl Direction {
 pub struct Route {
     /// Which webhook.
     pub webhook: WebhookReference,
+    /// The same as `namespace/name`.
+    pub endpoint: Arc<str>,
     /// Digest of the document.
     pub digest: String,
     /// The webhook's path.
@@ -122,6 +124,7 @@ impl Route {
         let window = Window::compile(common.tolerance)?;
         Ok(Self {
             webhook: document.webhook.clone(),
+            endpoint: format!("{}/{}", document.webhook.namespace, document.webhook.name).into(),
             digest: document.digest.clone(),
             path: common.path.to_owned(),
             source: source::compile(common.source)?,
