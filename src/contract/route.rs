@@ -30,6 +30,9 @@ pub struct RouteDocument {
     /// The issuer's keys for `source.jwt`: each a JWKS.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_keys: Vec<KeyDocument>,
+    /// The keys for `service.assertion.hs256` of its target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assertion_keys: Vec<KeyDocument>,
 }
 
 /// Which webhook, and which generation of it.

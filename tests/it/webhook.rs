@@ -1,5 +1,7 @@
 //! Inbound webhooks: signed by the senders' own libraries, sent by curl, received by a target on this machine.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use axum::http::StatusCode;
 use base64::Engine;
 use serde_json::{Value, json};
@@ -107,6 +109,61 @@ pub fn check_assertion(bed: &Bed, token: &str, audience: &str) -> Value {
     let (ok, text) = run(&python, &[script, "assertion", token, audience, bed.env("EDGE_CA")], "");
     assert!(ok, "{text}");
     serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assertion_for_a_target_that_shares_a_key_is_a_mac_with_it() {
+    const KEYS: [&str; 2] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("shared").await;
+    let target = Target::start().await;
+    let secret = |entries: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "shared", "namespace": namespace, "labels": {"credence.dev/webhook-keys": "true"}},
+            "stringData": entries,
+        })
+    };
+    let mut object = endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}));
+    object["spec"]["target"]["service"]["assertion"] = json!({"hs256": {"secretRef": {"name": "shared"}}});
+    bed.apply(object).await.unwrap();
+    bed.condition("WebhookEndpoint", Some(&namespace), "payments", "KeysReady", ("False", "KeysInvalid")).await;
+    bed.apply(secret(json!({"first": &KEYS[0][1..]}))).await.unwrap();
+    until("the short key is refused", || async {
+        let object = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
+        let conditions = object.data["status"]["conditions"].to_string();
+        if conditions.contains("32 bytes") { Ok(()) } else { Err(conditions) }
+    })
+    .await;
+    bed.apply(secret(json!({"first": KEYS[0]}))).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+
+    let key = signing_key(&bed, &namespace, "payments").await;
+    let (path, audience) = (format!("/{namespace}/payments"), format!("payments.{namespace}.svc"));
+    let deliver = |id: &str| {
+        let headers = sign(&bed, "standard-webhooks", &key, id, now(), "{}");
+        assert_eq!(send(&bed, &path, &headers, "{}"), 200);
+        let (given, _) = target.received.lock().unwrap().last().unwrap().clone();
+        given["credence-assertion"].to_str().unwrap().to_owned()
+    };
+    let python = format!("{}/bin/python3", bed.env("SIGNERS"));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers/sign.py");
+    let verify = |token: &str, key: &str| run(&python, &[script, "shared", token, &audience, key], "");
+    let first = deliver("msg_1");
+    let (ok, claims) = verify(&first, KEYS[0]);
+    assert!(ok, "{claims}");
+    let claims: Value = serde_json::from_str(&claims).unwrap();
+    assert_eq!((&claims["jti"], &claims["endpoint"]), (&json!("msg_1"), &json!(format!("{namespace}/payments"))));
+    assert!(claims["iss"].as_str().unwrap().starts_with("spiffe://") && !verify(&first, KEYS[1]).0);
+
+    let both = json!({"first": KEYS[0], "second": KEYS[1], "second.notBefore": "2026-01-01T00:00:00Z"});
+    bed.apply(secret(both)).await.unwrap();
+    let number = AtomicUsize::new(2);
+    until("the second key is used", || async {
+        let token = deliver(&format!("msg_{}", number.fetch_add(1, Ordering::Relaxed)));
+        if verify(&token, KEYS[1]).0 { Ok(()) } else { Err(token) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ sign.py SCHEME KEY ID SECONDS [URL]  body on standard input; prints one header p
 sign.py verify KEY HEADERS           verifies a delivery as its receiver: body on standard input, headers as JSON
 sign.py caller KEY SUBJECT SECONDS   prints the header with the token of a caller
 sign.py assertion TOKEN AUDIENCE CA  verifies an assertion with the CA certificates of a file, and prints its claims
+sign.py shared TOKEN AUDIENCE KEY    verifies an assertion with a key that target and edge share, and prints its claims
 """
 
 import base64
@@ -143,6 +144,12 @@ def assertion(token, audience, authorities):
     return claims
 
 
+def shared(token, audience, key):
+    import jwt
+
+    return jwt.decode(token, key.encode(), algorithms=["HS256"], audience=audience)
+
+
 SCHEMES = {
     "standard-webhooks": standard_webhooks,
     "stripe": stripe,
@@ -160,6 +167,8 @@ SCHEMES = {
 
 if sys.argv[1] == "assertion":
     print(json.dumps(assertion(*sys.argv[2:5])))
+elif sys.argv[1] == "shared":
+    print(json.dumps(shared(*sys.argv[2:5])))
 elif sys.argv[1] == "verify":
     verify(sys.argv[2], json.loads(sys.argv[3]), sys.stdin.buffer.read())
 else:

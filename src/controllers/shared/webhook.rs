@@ -2,7 +2,7 @@
 
 use crate::api::{
     KafkaTarget, Kind, ReplayStore, RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint,
-    WebhookKeyAlgorithm, WebhookKeys, WebhookSource, WebhookStatus,
+    WebhookKeyAlgorithm, WebhookKeys, WebhookSource, WebhookStatus, WebhookTarget,
 };
 use crate::contract::route::Spec;
 
@@ -39,8 +39,8 @@ pub trait Webhook: Kind<Status = WebhookStatus> {
     fn keys(&self) -> Option<&WebhookKeys>;
     /// Who may call.
     fn source(&self) -> Option<&WebhookSource>;
-    /// The topic that it writes to, if it does.
-    fn kafka(&self) -> Option<&KafkaTarget>;
+    /// Where it delivers within the cluster, if it does.
+    fn target(&self) -> Option<&WebhookTarget>;
     /// Its spec, as the edge gets it.
     fn route_spec(&self) -> Spec;
     /// Whether its keys are written as Standard Webhooks writes them.
@@ -67,6 +67,16 @@ pub trait Webhook: Kind<Status = WebhookStatus> {
     fn source_secret(&self) -> Option<&str> {
         Some(&self.source()?.jwt.as_ref()?.secret_ref.name)
     }
+
+    /// The topic that it writes to, if it does.
+    fn kafka(&self) -> Option<&KafkaTarget> {
+        self.target()?.kafka.as_ref()
+    }
+
+    /// The Secret with the keys that its target shares with the edge.
+    fn assertion_secret(&self) -> Option<&str> {
+        Some(&self.target()?.service.as_ref()?.assertion.as_ref()?.hs256.secret_ref.name)
+    }
 }
 
 impl Webhook for WebhookEndpoint {
@@ -86,8 +96,8 @@ impl Webhook for WebhookEndpoint {
         self.spec.source.as_ref()
     }
 
-    fn kafka(&self) -> Option<&KafkaTarget> {
-        self.spec.target.kafka.as_ref()
+    fn target(&self) -> Option<&WebhookTarget> {
+        Some(&self.spec.target)
     }
 
     fn route_spec(&self) -> Spec {
@@ -143,8 +153,8 @@ impl Webhook for WebhookDestination {
         Some(&self.spec.source)
     }
 
-    fn kafka(&self) -> Option<&KafkaTarget> {
-        self.spec.dead_letter.as_ref()?.kafka.as_ref()
+    fn target(&self) -> Option<&WebhookTarget> {
+        self.spec.dead_letter.as_ref()
     }
 
     fn route_spec(&self) -> Spec {

@@ -38,7 +38,10 @@ impl<W: Webhook> ManagedKind for W {
             KeySource::External(secret) => Some(secret),
             KeySource::Generated(_) => None,
         };
-        let secrets = [keys, self.source_secret()].into_iter().flatten().map(|name| IndexKey::Secret(own(name)));
+        let secrets = [keys, self.source_secret(), self.assertion_secret()]
+            .into_iter()
+            .flatten()
+            .map(|name| IndexKey::Secret(own(name)));
         let identity = self.kafka().map(|it| IndexKey::object::<ServiceIdentity>(own(&it.service_identity)));
         let uid = self.meta().uid.as_deref().map(|uid| IndexKey::Uid(uid.into()));
         secrets.chain(identity).chain(uid).collect()

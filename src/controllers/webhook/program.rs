@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::controller::Controller;
+use super::keys::StoredKey;
 use super::observe::{Observed, route_secret};
 use super::settle::Keys;
 use super::{account, keys};
@@ -39,16 +40,18 @@ pub async fn program<W: Webhook>(
         conditions.unmet(ConditionType::Accepted, *reason, message.clone());
         return Ok(observed.route.clone());
     }
-    let source_keys = match webhook.source_secret() {
-        None => Vec::new(),
-        Some(secret) => match keys::external(controller, webhook, secret).await? {
-            Ok(found) => found,
+    let (mut source_keys, mut assertion_keys) = (Vec::new(), Vec::new());
+    let secrets = [(webhook.source_secret(), &mut source_keys), (webhook.assertion_secret(), &mut assertion_keys)];
+    for (secret, found) in secrets {
+        let Some(secret) = secret else { continue };
+        match keys::external(controller, webhook, secret).await? {
+            Ok(keys) => *found = keys,
             Err(Refusal { reason, message }) => {
                 conditions.unmet(ConditionType::KeysReady, reason, message);
                 return Ok(None);
             }
-        },
-    };
+        }
+    }
     let reference = WebhookReference {
         namespace: webhook.meta().namespace.clone().unwrap_or_default(),
         name: webhook.meta().name.clone().unwrap_or_default(),
@@ -57,8 +60,12 @@ pub async fn program<W: Webhook>(
     };
     let spec = webhook.route_spec();
     let account = observed.account.iter().flatten().next().map(String::as_str);
-    let vouched = source_keys.iter().map(|key| &key.record);
-    let wanted = digest_of(&reference, &spec, account, own.records.iter(), vouched)?;
+    let recorded = [
+        ("key", own.records.iter().collect()),
+        ("source", records(&source_keys)),
+        ("assertion", records(&assertion_keys)),
+    ];
+    let wanted = digest_of(&reference, &spec, account, recorded)?;
     if observed.route.as_ref() == Some(&wanted) {
         return Ok(Some(wanted));
     }
@@ -73,6 +80,7 @@ pub async fn program<W: Webhook>(
         keys: material.into_iter().map(keys::document::<W>).collect(),
         account: account::read(controller, webhook).await?,
         source_keys: source_keys.into_iter().map(keys::document::<W>).collect(),
+        assertion_keys: assertion_keys.into_iter().map(keys::document::<W>).collect(),
     };
     // Where destinations may be is decided by the edge, when it connects.
     let routing = RoutingConfig {
@@ -92,22 +100,25 @@ pub async fn program<W: Webhook>(
     Ok(Some(wanted))
 }
 
+fn records(keys: &[StoredKey]) -> Vec<&KeyRecord> {
+    keys.iter().map(|key| &key.record).collect()
+}
+
 /// A digest of everything that the edge has to know; of a key only its fingerprint. The form is stored: another one would
 /// write every route again.
-fn digest_of<'a>(
+fn digest_of(
     webhook: &WebhookReference,
     spec: &Spec,
     account: Option<&str>,
-    own: impl Iterator<Item = &'a KeyRecord>,
-    vouched: impl Iterator<Item = &'a KeyRecord>,
+    keys: [(&str, Vec<&KeyRecord>); 3],
 ) -> Result<String, Error> {
     let spec = serde_json::to_string(spec).map_err(|error| Error::Bug(error.to_string()))?;
-    let key = |what: &'static str| {
-        move |key: &KeyRecord| format!("{what} {} {} {:?} {:?}", key.id, key.fingerprint, key.not_before, key.not_after)
-    };
-    let parts = [FORMAT.to_owned(), webhook.generation.to_string(), spec, format!("account {account:?}")];
-    let parts = parts.into_iter().chain(own.map(key("key"))).chain(vouched.map(key("source")));
-    let parts: Vec<String> = parts.collect();
+    let mut parts = vec![FORMAT.to_owned(), webhook.generation.to_string(), spec, format!("account {account:?}")];
+    for (what, records) in keys {
+        let text =
+            |key: &KeyRecord| format!("{what} {} {} {:?} {:?}", key.id, key.fingerprint, key.not_before, key.not_after);
+        parts.extend(records.into_iter().map(text));
+    }
     Ok(digest(parts.iter().map(String::as_str)))
 }
 

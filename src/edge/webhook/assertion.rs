@@ -1,18 +1,25 @@
 //! Assertions: what the edge knows about a delivery, as a signed JWT (RFC 7519). The target verifies it with the trust bundle in its
-//! own namespace, through the certificate chain in `x5c` (RFC 7515 section 4.1.6).
+//! own namespace, through the certificate chain in `x5c` (RFC 7515 section 4.1.6), or with a key that it shares with the edge.
 
 use aws_lc_rs::digest::{self, SHA256};
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::keys::InvalidKeys;
+use super::verify::InvalidKey;
+use crate::api::WebhookTarget;
+use crate::contract::route::KeyDocument;
 use crate::edge::front::{CertificateError, LoadedCertificate};
 
 /// How long an assertion is valid, in seconds.
 const LIFETIME: i64 = 60;
+/// Minimum length of a key for HS256, in bytes: that of the hash (RFC 7518 section 3.2).
+const MIN_SHARED_KEY: usize = 32;
 /// Length of a signature in base64, with the dot before it, in bytes.
 const MAX_SIGNATURE: usize = 87;
 
@@ -51,7 +58,8 @@ pub struct Signer {
     key: Key,
     /// The JWT header, encoded, and a dot: it is the same for all.
     header: String,
-    issuer: String,
+    /// The edge's SPIFFE ID.
+    pub issuer: String,
 }
 
 impl Signer {
@@ -62,10 +70,7 @@ impl Signer {
     pub fn new(certificate: &LoadedCertificate) -> Result<Self, CertificateError> {
         let der = certificate.key.secret_der();
         let chain: Vec<String> = certificate.chain.iter().map(|certificate| STANDARD.encode(certificate)).collect();
-        let header = |algorithm| {
-            let header = json!({"alg": algorithm, "typ": "JWT", "x5c": chain});
-            URL_SAFE_NO_PAD.encode(header.to_string()) + "."
-        };
+        let header = |algorithm| encode_header(&json!({"alg": algorithm, "typ": "JWT", "x5c": chain}));
         let (key, header) = if let Ok(key) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der) {
             let header = header("ES256");
             let mut hash = digest::Context::new(&SHA256);
@@ -81,20 +86,7 @@ impl Signer {
     /// Signs an assertion.
     #[must_use]
     pub fn sign(&self, claims: &AssertionClaims<'_>, now: Timestamp) -> Option<String> {
-        #[derive(Serialize)]
-        struct All<'a> {
-            iss: &'a str,
-            iat: i64,
-            exp: i64,
-            #[serde(flatten)]
-            claims: &'a AssertionClaims<'a>,
-        }
-        let now = now.as_second();
-        let all = All { iss: &self.issuer, iat: now, exp: now.saturating_add(LIFETIME), claims };
-        let payload = serde_json::to_vec(&all).ok()?;
-        let mut token = String::with_capacity(self.header.len() + 2 * payload.len() + MAX_SIGNATURE);
-        token.push_str(&self.header);
-        URL_SAFE_NO_PAD.encode_string(payload, &mut token);
+        let mut token = unsigned(&self.header, &self.issuer, claims, now)?;
         let signature = match &self.key {
             Key::Ecdsa(key, hash) => {
                 let mut hash = hash.clone();
@@ -103,8 +95,184 @@ impl Signer {
             }
             Key::Ed25519(key) => key.try_sign(token.as_bytes()).ok()?,
         };
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        end(&mut token, signature.as_ref());
         Some(token)
+    }
+}
+
+/// A JWT without its signature, from an encoded header with its dot.
+fn unsigned(header: &str, issuer: &str, claims: &AssertionClaims<'_>, now: Timestamp) -> Option<String> {
+    #[derive(Serialize)]
+    struct All<'a> {
+        iss: &'a str,
+        iat: i64,
+        exp: i64,
+        #[serde(flatten)]
+        claims: &'a AssertionClaims<'a>,
+    }
+    let now = now.as_second();
+    let payload = serde_json::to_vec(&All { iss: issuer, iat: now, exp: now.saturating_add(LIFETIME), claims }).ok()?;
+    let mut token = String::with_capacity(header.len() + 2 * payload.len() + MAX_SIGNATURE);
+    token.push_str(header);
+    URL_SAFE_NO_PAD.encode_string(payload, &mut token);
+    Some(token)
+}
+
+fn end(token: &mut String, signature: &[u8]) {
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, token);
+}
+
+/// The header of a JWT, encoded, and the dot after it.
+fn encode_header(header: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(header.to_string()) + "."
+}
+
+/// A key that the edge shares with a target. It cannot be printed.
+pub struct SharedKey {
+    not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
+    key: hmac::Key,
+    header: String,
+}
+
+impl SharedKey {
+    fn new(document: &KeyDocument) -> Result<Self, InvalidKey> {
+        let KeyDocument { id, material, not_before, not_after } = document;
+        let text = material.expose();
+        let bytes = text.strip_suffix('\n').unwrap_or(text).as_bytes();
+        if bytes.len() < MIN_SHARED_KEY {
+            return Err(InvalidKey::new(format!(
+                "the key is too short for service.assertion.hs256; write at least {MIN_SHARED_KEY} bytes, at best random ones"
+            )));
+        }
+        Ok(Self {
+            not_before: *not_before,
+            not_after: *not_after,
+            key: hmac::Key::new(HMAC_SHA256, bytes),
+            header: encode_header(&json!({"alg": "HS256", "typ": "JWT", "kid": id})),
+        })
+    }
+
+    /// Makes an assertion, with the claims of a signed one.
+    #[must_use]
+    pub fn sign(&self, issuer: &str, claims: &AssertionClaims<'_>, now: Timestamp) -> Option<String> {
+        let mut token = unsigned(&self.header, issuer, claims, now)?;
+        let tag = hmac::sign(&self.key, token.as_bytes());
+        end(&mut token, tag.as_ref());
+        Some(token)
+    }
+
+    fn is_live(&self, now: Timestamp) -> bool {
+        self.not_before.is_none_or(|begin| begin <= now) && self.not_after.is_none_or(|end| now < end)
+    }
+}
+
+/// The keys that the edge shares with a target.
+pub struct SharedKeys(Vec<SharedKey>);
+
+impl SharedKeys {
+    /// Compiles the keys for `service.assertion` of a target; `None` where it has none.
+    ///
+    /// # Errors
+    /// Names the key that cannot be used, and says what to write instead.
+    pub fn compile(target: &WebhookTarget, documents: &[KeyDocument]) -> Result<Option<Self>, InvalidKeys> {
+        if target.service.as_ref().is_none_or(|service| service.assertion.is_none()) {
+            return Ok(None);
+        }
+        let compile = |document: &KeyDocument| {
+            SharedKey::new(document).map_err(|source| InvalidKeys::Key { id: document.id.clone(), source })
+        };
+        documents.iter().map(compile).collect::<Result<_, _>>().map(|keys| Some(Self(keys)))
+    }
+
+    /// Of the keys that are valid now, the one that became valid last; of several, the last by its ID.
+    #[must_use]
+    pub fn current(&self, now: Timestamp) -> Option<&SharedKey> {
+        self.0.iter().filter(|key| key.is_live(now)).max_by_key(|key| key.not_before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::constant_time::verify_slices_are_equal;
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::secret::SecretText;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn target(assertion: bool) -> WebhookTarget {
+        let mut service = json!({"name": "payments", "port": 80});
+        if assertion {
+            service["assertion"] = json!({"hs256": {"secretRef": {"name": "shared"}}});
+        }
+        serde_json::from_value(json!({ "service": service })).unwrap()
+    }
+
+    fn key(id: &str, material: &str, not_before: Option<i64>, not_after: Option<i64>) -> KeyDocument {
+        let time = |second: i64| Timestamp::from_second(second).unwrap();
+        let material = SecretText::new(material.into());
+        KeyDocument { id: id.into(), material, not_before: not_before.map(time), not_after: not_after.map(time) }
+    }
+
+    fn shared(keys: &[KeyDocument]) -> SharedKeys {
+        SharedKeys::compile(&target(true), keys).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_key_that_became_valid_last_is_used() {
+        let keys = shared(&[
+            key("a", SECRET, None, Some(100)),
+            key("b", SECRET, Some(10), Some(50)),
+            key("c", SECRET, Some(20), Some(40)),
+        ]);
+        let current = |second| {
+            let header = keys.current(Timestamp::from_second(second).unwrap())?.header.trim_end_matches('.').to_owned();
+            let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
+            assert_eq!((&header["alg"], &header["typ"]), (&json!("HS256"), &json!("JWT")));
+            Some(header["kid"].as_str().unwrap().to_owned())
+        };
+        let used: Vec<_> = [5, 15, 30, 45, 60, 100].map(current).into_iter().map(Option::unwrap_or_default).collect();
+        assert_eq!(used, ["a", "b", "c", "b", "a", ""]);
+    }
+
+    #[test]
+    fn a_short_key_is_refused_and_not_repeated() {
+        let refused = |text: &str| {
+            let refused = SharedKeys::compile(&target(true), &[key("first", text, None, None)]).err().unwrap();
+            assert!(!refused.to_string().contains(&text[..text.len() - 1]), "{refused}");
+            refused.to_string()
+        };
+        let told = refused(&SECRET[1..]);
+        assert!(told.contains("first") && told.contains("32 bytes"), "{told}");
+        refused(&format!("{}\n", &SECRET[1..]));
+        assert!(SharedKeys::compile(&target(false), &[key("first", "short", None, None)]).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_mac_is_over_header_and_claims() {
+        let keys = shared(&[key("a", &format!("{SECRET}\n"), None, None)]);
+        let claims = AssertionClaims {
+            audience: "payments.shop.svc",
+            delivery: "1",
+            endpoint: "shop/payments",
+            key_id: None,
+            failure: None,
+            source: None,
+            body_sha256: "h".into(),
+        };
+        let now = Timestamp::from_second(1000).unwrap();
+        let token = keys.current(now).unwrap().sign("spiffe://demo/ns/edge/sa/edge", &claims, now).unwrap();
+        let (message, mac) = token.rsplit_once('.').unwrap();
+        let expected = hmac::sign(&hmac::Key::new(HMAC_SHA256, SECRET.as_bytes()), message.as_bytes());
+        verify_slices_are_equal(expected.as_ref(), &URL_SAFE_NO_PAD.decode(mac).unwrap()).unwrap();
+        let payload = message.split_once('.').unwrap().1;
+        let payload: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        assert_eq!(
+            (&payload["iat"], &payload["exp"], &payload["aud"]),
+            (&json!(1000), &json!(1060), &json!("payments.shop.svc"))
+        );
     }
 }

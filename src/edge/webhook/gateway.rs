@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::assertion::{AssertionClaims, Signer};
+use super::assertion::{AssertionClaims, SharedKeys, Signer};
 use super::audit::AuditRecord;
 use super::deliver::object::Objects;
 use super::deliver::service::Post;
@@ -92,14 +92,23 @@ impl Gateway {
         Report { endpoints: table.iter().map(served).collect::<BTreeMap<_, _>>() }
     }
 
-    /// Signs an assertion for a target.
+    /// Signs an assertion for a target, with the edge's certificate or with a key that the target shares.
     ///
     /// # Errors
-    /// When there is no certificate to sign with.
-    pub fn sign_assertion(&self, claims: &AssertionClaims<'_>, now: Timestamp) -> Result<String, Reason> {
+    /// When there is no certificate, or none of the shared keys is valid.
+    pub fn sign_assertion(
+        &self,
+        shared: Option<&SharedKeys>,
+        claims: &AssertionClaims<'_>,
+        now: Timestamp,
+    ) -> Result<String, Reason> {
         let signer = self.signer.load();
         let signer = signer.as_ref().ok_or(Reason::NotReady)?;
-        signer.sign(claims, now).ok_or(Reason::NotReady)
+        let signed = match shared {
+            None => signer.sign(claims, now),
+            Some(keys) => keys.current(now).ok_or(Reason::NotReady)?.sign(&signer.issuer, claims, now),
+        };
+        signed.ok_or(Reason::NotReady)
     }
 
     /// Writes a delivery to the audit log, and counts it.

@@ -49,7 +49,7 @@ pub fn accept(
     Ok(Delivery {
         headers: received.forwarded(route),
         identity,
-        assertion: gateway.sign_assertion(&claims, now)?,
+        assertion: gateway.sign_assertion(inbound.shared_keys.as_ref(), &claims, now)?,
         endpoint: received.endpoint.clone(),
         id,
         body_sha256: received.body_sha256,

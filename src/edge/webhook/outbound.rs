@@ -94,7 +94,7 @@ pub async fn deliver(
     }
     let Some(dead_letter) = &outbound.dead_letter else { return reason };
     record.failure = Some(reason);
-    let Ok(delivery) = into_dead_letter(message, gateway, active, dead_letter, reason) else { return reason };
+    let Ok(delivery) = into_dead_letter(message, gateway, active, outbound, dead_letter, reason) else { return reason };
     match gateway.targets.deliver(dead_letter, &delivery).await {
         (Reason::Delivered, _) => Reason::DeadLettered,
         (failed, status) => {
@@ -131,6 +131,7 @@ fn into_dead_letter(
     message: OutboundMessage,
     gateway: &Gateway,
     active: &ActiveRoute,
+    outbound: &OutboundRoute,
     dead_letter: &Target,
     failure: Reason,
 ) -> Result<Delivery, Reason> {
@@ -143,7 +144,7 @@ fn into_dead_letter(
         source: message.source.as_deref(),
         body_sha256: URL_SAFE_NO_PAD.encode(message.body_sha256),
     };
-    let assertion = gateway.sign_assertion(&claims, Timestamp::now())?;
+    let assertion = gateway.sign_assertion(outbound.shared_keys.as_ref(), &claims, Timestamp::now())?;
     let mut headers = message.headers;
     headers.insert(FAILURE, HeaderValue::from_static(failure.as_str()));
     Ok(Delivery {

@@ -118,7 +118,7 @@ reasons! {
     ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
     /// The memory for request bodies, or the share of one address, is used up.
     NoRoom => Refused, SERVICE_UNAVAILABLE;
-    /// The edge has no certificate to sign assertions with yet.
+    /// There is nothing to sign the assertion with: no certificate yet, or no valid key that the target shares.
     NotReady => Refused, SERVICE_UNAVAILABLE;
     /// The target cannot be reached.
     TargetUnreachable => Failed, BAD_GATEWAY;

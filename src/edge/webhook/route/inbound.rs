@@ -8,6 +8,7 @@ use crate::api::{ReplayStore, WebhookEndpointSpec};
 use crate::contract::route::RouteDocument;
 use crate::domain::invalid_field::InvalidField;
 use crate::domain::schedule::duration;
+use crate::edge::webhook::assertion::SharedKeys;
 use crate::edge::webhook::deliver::target::Target;
 use crate::edge::webhook::invalid::InvalidRoute;
 use crate::edge::webhook::keys;
@@ -43,6 +44,8 @@ pub struct InboundRoute {
     pub replay: ReplayRules,
     /// Where deliveries go.
     pub target: Target,
+    /// The keys that the target shares, if assertions are made with them.
+    pub shared_keys: Option<SharedKeys>,
 }
 
 impl InboundRoute {
@@ -75,6 +78,7 @@ impl InboundRoute {
                 idempotency_key: replay.idempotency_key,
             },
             target: Target::compile("target", document, &spec.target, routing)?,
+            shared_keys: SharedKeys::compile(&spec.target, &document.assertion_keys)?,
         })
     }
 }

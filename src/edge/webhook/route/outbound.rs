@@ -2,6 +2,7 @@
 
 use crate::api::WebhookDestinationSpec;
 use crate::contract::route::RouteDocument;
+use crate::edge::webhook::assertion::SharedKeys;
 use crate::edge::webhook::deliver::destination::Destination;
 use crate::edge::webhook::deliver::target::Target;
 use crate::edge::webhook::invalid::InvalidRoute;
@@ -20,6 +21,8 @@ pub struct OutboundRoute {
     pub destination: Destination,
     /// Where deliveries go that the destination did not accept.
     pub dead_letter: Option<Target>,
+    /// The keys that the target of dead letters shares, if assertions are made with them.
+    pub shared_keys: Option<SharedKeys>,
 }
 
 impl OutboundRoute {
@@ -35,12 +38,14 @@ impl OutboundRoute {
         if document.keys.len() > MAX_KEYS {
             return Err(InvalidKeys::TooMany { max: MAX_KEYS }.into());
         }
-        let dead_letter = spec.dead_letter.as_ref();
-        let dead_letter = dead_letter.map(|target| Target::compile("deadLetter", document, target, routing));
+        let target = spec.dead_letter.as_ref();
+        let dead_letter = target.map(|target| Target::compile("deadLetter", document, target, routing));
+        let shared_keys = target.map(|target| SharedKeys::compile(target, &document.assertion_keys)).transpose()?;
         Ok(Self {
             keys: document.keys.iter().map(SigningKey::parse).collect::<Result<_, _>>()?,
             destination: Destination::compile(&spec.target, &routing.destinations)?,
             dead_letter: dead_letter.transpose()?,
+            shared_keys: shared_keys.flatten(),
         })
     }
 }
