@@ -13,6 +13,8 @@ mod identities;
 mod limit;
 mod load;
 mod measure;
+mod nginx;
+mod open_loop;
 mod policies;
 mod report;
 mod restart;
@@ -80,9 +82,15 @@ pub struct Sizes {
     /// Duration of each load on the edge, in seconds.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
+    /// Turns of the edge and of nginx with each scheme, of as many seconds as a load.
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
     /// Webhook endpoints in the scenario `webhooks`.
     #[arg(long, default_value_t = 1_000)]
     endpoints: usize,
+    /// Idle connections in the scenario `webhooks`. This program and the edge need a file descriptor for each.
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
     /// Objects that are created in each step of the scenario `scale`.
     #[arg(long, default_value_t = 1_000)]
     step: usize,
@@ -117,6 +125,8 @@ enum Scenario {
     Single,
     /// Webhook deliveries through the edge
     Webhooks,
+    /// The edge beside nginx as a plain TLS proxy, in turns
+    Nginx,
     /// Many new identities at once
     Burst,
     /// An idle operator
@@ -150,6 +160,7 @@ impl Bench {
             Scenario::Limit => limit::measure(self).await,
             Scenario::Single => single::measure(self).await,
             Scenario::Webhooks => webhooks::measure(self).await,
+            Scenario::Nginx => nginx::measure(self).await,
             Scenario::Burst => identities::burst(self).await,
             Scenario::Idle => identities::idle(self).await,
             Scenario::Rotation => identities::rotation(self).await,

@@ -191,6 +191,12 @@ pub fn process_cpu(pid: &str) -> f64 {
     (fields[11] + fields[12]) / TICKS
 }
 
+/// CPU seconds of a process and its children so far.
+pub fn family_cpu(pid: &str) -> f64 {
+    let children = read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("the process does not exist");
+    process_cpu(pid) + children.split_whitespace().map(process_cpu).sum::<f64>()
+}
+
 /// The age of the operator's process, in seconds.
 pub fn age(bed: &Bed) -> f64 {
     let uptime = read_to_string("/proc/uptime").unwrap();

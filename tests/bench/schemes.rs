@@ -39,6 +39,8 @@ type Sign = Box<dyn Fn(u64, &[u8]) -> Signed + Send + Sync>;
 
 pub struct Scheme {
     pub name: &'static str,
+    /// Whether it has a token or a MAC, and no public key.
+    pub is_symmetric: bool,
     /// `spec.verification`.
     pub verification: Value,
     /// The entry of the key Secret.
@@ -49,7 +51,8 @@ pub struct Scheme {
 
 /// The plain token comes first: it has no signature, so it shows the cost of everything except verification.
 pub fn all() -> Vec<Scheme> {
-    let shared = |name, verification, sign: Sign| Scheme { name, verification, entry: KEY.to_owned(), sign };
+    let shared =
+        |name, verification, sign: Sign| Scheme { name, is_symmetric: true, verification, entry: KEY.to_owned(), sign };
     let mut all = vec![
         shared(
             "plain token (GitLab)",
@@ -105,6 +108,7 @@ pub fn all() -> Vec<Scheme> {
         ),
         Scheme {
             name: "Standard Webhooks, v1",
+            is_symmetric: true,
             verification: json!({"standardWebhooks": {}}),
             entry: format!("whsec_{}", STANDARD.encode(KEY)),
             sign: Box::new(|number, body| {
@@ -153,6 +157,7 @@ fn standard_with_public_key() -> Scheme {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
     Scheme {
         name: "Standard Webhooks, v1a",
+        is_symmetric: false,
         verification: json!({"standardWebhooks": {}}),
         entry: public,
         sign: Box::new(move |number, body| {
@@ -184,6 +189,7 @@ fn ed25519() -> Scheme {
     let pair = Ed25519KeyPair::generate().unwrap();
     Scheme {
         name: "RFC 9421, Ed25519",
+        is_symmetric: false,
         verification: message_signature("Ed25519"),
         entry: public_pem(pair.public_key()),
         sign: Box::new(move |_, body| signed_message(body, |text| pair.sign(text).as_ref().to_vec())),
@@ -200,6 +206,7 @@ fn ecdsa() -> Scheme {
     let sign = move |text: &[u8]| pair.sign(&SystemRandom::new(), text).unwrap().as_ref().to_vec();
     Scheme {
         name: "RFC 9421, ECDSA P-256",
+        is_symmetric: false,
         verification: message_signature("EcdsaP256Sha256"),
         entry,
         sign: Box::new(move |_, body| signed_message(body, &sign)),
@@ -216,6 +223,7 @@ fn rsa_pss() -> Scheme {
     };
     Scheme {
         name: "RFC 9421, RSA-PSS 2048",
+        is_symmetric: false,
         verification: message_signature("RsaPssSha512"),
         entry,
         sign: Box::new(move |_, body| signed_message(body, &sign)),
@@ -230,6 +238,7 @@ fn jwt() -> Scheme {
     let header = URL_SAFE_NO_PAD.encode(json!({"alg": "ES256", "kid": "one"}).to_string());
     Scheme {
         name: "JWT, ES256",
+        is_symmetric: false,
         verification: json!({"jwt": {"issuer": "https://issuer.example", "audience": "hooks"}}),
         entry: json!({"keys": [key]}).to_string(),
         sign: Box::new(move |number, body| {

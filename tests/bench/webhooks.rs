@@ -8,6 +8,7 @@ use axum::Router;
 use axum::http::{Request, StatusCode};
 use axum::routing::post;
 use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::Read;
@@ -26,9 +27,9 @@ use crate::measure::{process_cpu, process_memory};
 use crate::schemes::{self, Scheme};
 
 /// Concurrent requests, each on its own keep-alive connection.
-const CONNECTIONS: usize = 32;
+pub const CONNECTIONS: usize = 32;
 /// Size of a body in bytes.
-const BODY: usize = 1024;
+pub const BODY: usize = 1024;
 /// Deliveries of a load at full speed, for each second that it should take.
 const PER_SECOND: u64 = 15_000;
 /// How often a scheme alternates with the plain token.
@@ -91,7 +92,20 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     load(bed, &Destination::edge(bed), records, None).await?.add_to(report, "GitHub, to a topic of Kafka");
     report.add("memory after all of these, peak", process_memory(bed.env("EDGE_PID"), "VmHWM"), "MiB");
     report.add("full TLS handshakes", handshakes(bed, sizes.seconds).await, "/s");
+    let with_idle = memory_with_idle_connections(bed, sizes.connections).await;
+    report.add(format!("memory added by {} idle connections", sizes.connections), with_idle, "MiB");
     Ok(())
+}
+
+/// How much more memory the edge has while callers hold connections on which they send nothing. They are opened faster than the
+/// edge closes idle ones.
+async fn memory_with_idle_connections(bed: &Bed, count: usize) -> f64 {
+    let memory = || process_memory(bed.env("EDGE_PID"), "VmRSS");
+    let (to, before) = (Destination::edge(bed), memory());
+    let held: Vec<_> = stream::iter(0..count).map(|_| to.connect()).buffer_unordered(CONNECTIONS).collect().await;
+    let added = memory() - before;
+    drop(held);
+    added
 }
 
 /// The latency that the edge adds to deliveries at a fixed rate.
@@ -135,7 +149,7 @@ async fn kafka_endpoint(bed: &Bed, namespace: &str, scheme: &Scheme) -> Result<&
     Ok(name)
 }
 
-fn keys(namespace: &str, name: &str, entry: &str) -> Value {
+pub fn keys(namespace: &str, name: &str, entry: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": {"name": name, "namespace": namespace, "labels": {"credence.dev/webhook-keys": "true"}},
@@ -143,7 +157,7 @@ fn keys(namespace: &str, name: &str, entry: &str) -> Value {
     })
 }
 
-fn webhook_endpoint(namespace: &str, name: &str, port: u16, scheme: &Scheme) -> Value {
+pub fn webhook_endpoint(namespace: &str, name: &str, port: u16, scheme: &Scheme) -> Value {
     let spec = json!({
         "path": format!("/{namespace}/{name}"),
         "externalURL": schemes::URL,
@@ -160,9 +174,9 @@ fn webhook_endpoint(namespace: &str, name: &str, port: u16, scheme: &Scheme) -> 
 }
 
 /// Prepared requests, by connection.
-type Prepared = Vec<Vec<Request<Full<Bytes>>>>;
+pub type Prepared = Vec<Vec<Request<Full<Bytes>>>>;
 
-fn prepare(scheme: &Scheme, path: &str, numbers: Range<u64>) -> Prepared {
+pub fn prepare(scheme: &Scheme, path: &str, numbers: Range<u64>) -> Prepared {
     let mut prepared: Prepared = (0..CONNECTIONS).map(|_| Vec::new()).collect();
     for (number, connection) in numbers.zip((0..CONNECTIONS).cycle()) {
         let body = format!("{number:0>BODY$}").into_bytes();
@@ -177,7 +191,7 @@ fn prepare(scheme: &Scheme, path: &str, numbers: Range<u64>) -> Prepared {
 }
 
 /// The destination of a load.
-struct Destination {
+pub struct Destination {
     port: u16,
     tls: Option<TlsConnector>,
 }
@@ -187,12 +201,20 @@ impl Destination {
         Self { port, tls: None }
     }
 
-    fn edge(bed: &Bed) -> Self {
-        let port = bed.env("EDGE_URL").rsplit_once(':').unwrap().1.parse().unwrap();
+    pub fn edge(bed: &Bed) -> Self {
+        Self::over_tls(bed, "EDGE_URL")
+    }
+
+    pub fn nginx(bed: &Bed) -> Self {
+        Self::over_tls(bed, "NGINX_URL")
+    }
+
+    fn over_tls(bed: &Bed, url: &str) -> Self {
+        let port = bed.env(url).rsplit_once(':').unwrap().1.parse().unwrap();
         Self { port, tls: Some(TlsConnector::from(Arc::new(tls(bed)))) }
     }
 
-    async fn connect(&self) -> SendRequest<Full<Bytes>> {
+    pub async fn connect(&self) -> SendRequest<Full<Bytes>> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         match &self.tls {
@@ -238,10 +260,8 @@ impl Load {
         1e6 * self.cpu / float(self.latencies.len())
     }
 
-    /// A percentile of the latency, in milliseconds.
     fn latency(&self, percent: usize) -> f64 {
-        let at = (self.latencies.len() * percent / 100).min(self.latencies.len() - 1);
-        1000.0 * self.latencies[at].as_secs_f64()
+        percentile(&self.latencies, percent)
     }
 
     fn add_to(&self, report: &mut crate::report::Report, name: &str) {
@@ -251,6 +271,12 @@ impl Load {
         }
         report.add(format!("{name}: processor of the edge for each"), self.cpu(), "µs");
     }
+}
+
+/// A percentile of sorted latencies, in milliseconds.
+pub fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+    let at = (sorted.len() * percent / 100).min(sorted.len() - 1);
+    1000.0 * sorted[at].as_secs_f64()
 }
 
 /// Sends all requests, one after the other on each connection: at full speed, or at a total rate per second.

@@ -9,6 +9,7 @@ embedded) ;;
 current) PARTS=(kafka redis operator edge) KUBECTL=kubectl ;;
 *) fail "CLUSTER=$CLUSTER is not known" "leave it out, or say CLUSTER=current" ;;
 esac
+[ ! -d "$DIR/nginx" ] || PARTS+=(target nginx)
 
 up() { # WHO
     local parts
@@ -47,6 +48,7 @@ up() { # WHO
         clear_away
         CHANGED=yes
         start_all
+        [ "$1" != bench ] || start_comparison
     fi
     write_env
     echo "The bed is running in $DIR."
@@ -112,6 +114,7 @@ export REDIS_URL='redis://127.0.0.1:$(port redis)/0'
 export EDGE_METRICS_URL='http://127.0.0.1:$(port edge-metrics)/metrics'
 export EDGE_AUDIT_LOG='$DIR/logs/edge-audit.log'
 END
+    [ ! -d "$DIR/nginx" ] || write_comparison_env >>"$DIR/env.new"
     [ "$CLUSTER" = current ] || echo "export ETCD_URL='http://127.0.0.1:$(port etcd)'" >>"$DIR/env.new"
     mv "$DIR/env.new" "$DIR/env"
 }

@@ -14,15 +14,17 @@ KAFKA=$CACHE/kafka-$KAFKA_VERSION
 SHELLCHECK=$CACHE/shellcheck-$SHELLCHECK_VERSION
 CARGO_DENY=$CACHE/cargo-deny-$CARGO_DENY_VERSION
 CYCLONEDX=$CACHE/cargo-cyclonedx-$CYCLONEDX_VERSION
+NGINX=$CACHE/nginx-$NGINX_VERSION
 # The libraries that senders sign webhooks with, by a digest of their pinned versions.
 SIGNERS=$CACHE/signers-$(sha256sum <"$PROJECT/tests/signers/requirements.txt" | cut -c1-12)
 NODE_SIGNERS=$CACHE/node-signers-$(sha256sum <"$PROJECT/tests/signers/package.json" | cut -c1-12)
 
-parts_for() { # bed, demo, tests or lint
+parts_for() { # bed, demo, tests, bench or lint
     case $1 in
     bed) echo kubernetes etcd helm kafka ;;
     demo) echo kubernetes etcd helm kafka signers ;;
     tests) echo kubernetes etcd helm kafka signers node-signers promtool glua ;;
+    bench) echo kubernetes etcd helm kafka nginx ;;
     lint) echo shellcheck cargo-deny ;;
     *) return 1 ;;
     esac
@@ -42,6 +44,7 @@ describe_part() { # PART
     shellcheck) set -- "$SHELLCHECK" install_shellcheck python3 0.1 "installing shellcheck $SHELLCHECK_VERSION" ;;
     cargo-deny) set -- "$CARGO_DENY" build_cargo_deny cargo 1.5 "building cargo-deny $CARGO_DENY_VERSION" ;;
     cyclonedx) set -- "$CYCLONEDX" build_cyclonedx cargo 1 "building cargo-cyclonedx $CYCLONEDX_VERSION" ;;
+    nginx) set -- "$NGINX" unpack_nginx dpkg-deb 0.1 "downloading nginx $NGINX_VERSION" ;;
     *) fail "there is no part $1" ;;
     esac
     FOLDER=$1 MAKER=$2 TOOLS=$3 MINUTES=$4 TEXT=$5
@@ -175,6 +178,13 @@ install_node_signers() { # INTO
     npm install --prefix "$1" --no-fund --no-audit --no-update-notifier --silent
 }
 
+# The package is only unpacked: installing it would start a server.
+unpack_nginx() { # INTO
+    (cd "$1" && apt-get download "nginx=$NGINX_VERSION*")
+    dpkg-deb --extract "$1"/nginx_*.deb "$1"
+    rm "$1"/nginx_*.deb
+}
+
 # The Python package holds nothing but the program.
 install_shellcheck() { # INTO
     python3 -m venv "$1"
@@ -202,6 +212,7 @@ package_of() { # COMMAND
     mvn) echo maven ;;
     python3) echo python3-venv ;;
     readelf) echo binutils ;;
+    dpkg-deb) echo dpkg ;;
     go | cargo) return 1 ;;
     *) echo "$1" ;;
     esac
