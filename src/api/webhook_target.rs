@@ -47,8 +47,8 @@ pub struct ServiceAssertion {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SharedKeys {
-    /// The Secret, in the namespace of this object, with the label `credence.dev/webhook-keys: "true"`. Every entry is a key of at
-    /// least 32 bytes, named by its ID (`kid`); `<id>.notBefore` and `<id>.notAfter` (RFC 3339) limit when it is valid. Of several
+    /// The Secret, in the namespace of this object, with the label `credence.dev/webhook-keys: "true"`. Every entry, up to 8, is a key
+    /// of at least 32 bytes, named by its ID (`kid`); `<id>.notBefore` and `<id>.notAfter` (RFC 3339) limit when it is valid. Of several
     /// valid keys the edge uses the one that became valid last.
     pub secret_ref: LocalSecretReference,
 }

@@ -20,6 +20,8 @@ use crate::edge::front::{CertificateError, LoadedCertificate};
 const LIFETIME: i64 = 60;
 /// Minimum length of a key for HS256, in bytes: that of the hash (RFC 7518 section 3.2).
 const MIN_SHARED_KEY: usize = 32;
+/// Maximum number of shared keys: each delivery looks at all of them.
+const MAX_SHARED_KEYS: usize = 8;
 /// Length of a signature in base64, with the dot before it, in bytes.
 const MAX_SIGNATURE: usize = 87;
 
@@ -180,6 +182,9 @@ impl SharedKeys {
         if target.service.as_ref().is_none_or(|service| service.assertion.is_none()) {
             return Ok(None);
         }
+        if documents.len() > MAX_SHARED_KEYS {
+            return Err(InvalidKeys::TooMany { max: MAX_SHARED_KEYS });
+        }
         let compile = |document: &KeyDocument| {
             SharedKey::new(document).map_err(|source| InvalidKeys::Key { id: document.id.clone(), source })
         };
@@ -249,6 +254,14 @@ mod tests {
         assert!(told.contains("first") && told.contains("32 bytes"), "{told}");
         refused(&format!("{}\n", &SECRET[1..]));
         assert!(SharedKeys::compile(&target(false), &[key("first", "short", None, None)]).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_number_of_keys_is_limited() {
+        let keys = |count| (0..count).map(|id: usize| key(&id.to_string(), SECRET, None, None)).collect::<Vec<_>>();
+        assert!(SharedKeys::compile(&target(true), &keys(MAX_SHARED_KEYS)).is_ok());
+        let refused = SharedKeys::compile(&target(true), &keys(MAX_SHARED_KEYS + 1)).err();
+        assert_eq!(refused, Some(InvalidKeys::TooMany { max: MAX_SHARED_KEYS }));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub enum InvalidKeys {
         /// What is wrong with it.
         source: InvalidKey,
     },
-    /// There are more signing keys than receivers look at.
+    /// There are more keys than are looked at for each delivery.
     #[error("there are more than {max} keys; remove those that have ended")]
     TooMany {
         /// How many there may be.
