@@ -19,7 +19,7 @@ down: ## stop them and remove .bed
 test: ## run every test, on a bed of its own
 	@tests/bed/run-tests
 
-bench: ## measure the figures of docs/performance.md (about 15 minutes)
+bench: ## measure the figures of docs/performance.md (about 30 minutes)
 	@tests/bed/run-bench
 
 fuzz: ## fuzz the code that reads deliveries, briefly (RUNS=10000000: for hours)

@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::bed::{Bed, identity, manifest, policy, run, until, with};
 use crate::hooks::{Received, Target};
-use crate::webhook::{audit, check_assertion};
+use crate::webhook::{audit, check_assertion, check_shared_assertion};
 use crate::webhook_objects as objects;
 
 /// A receiver of webhooks whose certificate is for `localhost`.
@@ -388,6 +388,31 @@ async fn a_failed_message_is_retried_and_then_dead_lettered() {
     let (none, refused) = (&Value::Null, &json!("TargetRefused"));
     assert_eq!(reasons[4..], [("DeadLettered", refused), ("TargetRefused", refused)]);
     assert_eq!(reasons[..2], [("Delivered", none), ("TargetRefused", none)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_of_dead_letters_can_share_a_key_for_assertions() {
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+    let scene = Scene::open("office").await;
+    let (receiver, office) = (Receiver::start().await, Target::start().await);
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "shared", "namespace": scene.namespace, "labels": {"credence.dev/webhook-keys": "true"}},
+        "stringData": {"first": KEY},
+    });
+    scene.bed.apply(secret).await.unwrap();
+    let letter = json!({"service": {
+        "name": "office", "port": office.port, "path": "/hooks", "attempts": 1,
+        "assertion": {"hs256": {"secretRef": {"name": "shared"}}},
+    }});
+    scene.ready(with(scene.destination("acme", &receiver), "/spec/deadLetter", letter)).await;
+    receiver.answers(&[410]);
+    assert_eq!(scene.send("acme", "msg_1", "{}"), 202);
+    let (headers, _) = office.received.lock().unwrap()[0].clone();
+    let assertion = headers["credence-assertion"].to_str().unwrap();
+    let audience = format!("office.{}.svc", scene.namespace);
+    let claims = check_shared_assertion(&scene.bed, assertion, &audience, KEY).unwrap();
+    assert_eq!((&claims["failure"], &claims["source"]), (&json!("TargetRefused"), &json!(scene.spiffe_id)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
