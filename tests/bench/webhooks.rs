@@ -202,15 +202,12 @@ impl Destination {
     }
 
     pub fn edge(bed: &Bed) -> Self {
-        Self::over_tls(bed, "EDGE_URL")
+        Self::over_tls(bed, "EDGE")
     }
 
-    pub fn nginx(bed: &Bed) -> Self {
-        Self::over_tls(bed, "NGINX_URL")
-    }
-
-    fn over_tls(bed: &Bed, url: &str) -> Self {
-        let port = bed.env(url).rsplit_once(':').unwrap().1.parse().unwrap();
+    /// The edge or nginx.
+    pub fn over_tls(bed: &Bed, part: &str) -> Self {
+        let port = bed.env(&format!("{part}_URL")).rsplit_once(':').unwrap().1.parse().unwrap();
         Self { port, tls: Some(TlsConnector::from(Arc::new(tls(bed)))) }
     }
 
