@@ -46,6 +46,34 @@ pub struct BrokerConnectionSpec {
     /// `Enforce` applies policies; `Observe` only shows in their status what they would change. Default: `Enforce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+
+    /// Whether a `TopicPolicy` with `deletionPolicy: Orphan` leaves its rights at the broker. Otherwise they are revoked as with
+    /// `Delete`. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_orphan: Option<bool>,
+
+    /// What becomes of rights that were applied for a `TopicPolicy` which does not exist any more, although nothing revoked
+    /// them: its finalizer was removed, or the cluster was restored from a backup. Default: `RevokeFew`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_policies: Option<AbsentPolicies>,
+
+    /// The broker is gone for ever: its policies and this object can be deleted without revoking anything, and the records of
+    /// what was applied are dropped. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decommissioned: Option<bool>,
+}
+
+/// What becomes of rights of policies that do not exist any more.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum AbsentPolicies {
+    /// They are revoked after some minutes, unless they are more than ten and more than a fifth of all rights that were applied,
+    /// or those of every policy: then they wait.
+    #[default]
+    RevokeFew,
+    /// They are revoked, however many they are.
+    RevokeAll,
+    /// They are kept.
+    Keep,
 }
 
 /// How to reach a Kafka cluster.
@@ -97,6 +125,17 @@ pub struct TopicAccess {
     /// Prefixes of topic names, such as `shop.`. A namespace owns every topic whose name begins with one of its prefixes.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$")))]
     pub topic_prefixes: Vec<String>,
+
+    /// Prefixes of consumer groups that the identities of these namespaces may read as. If any entry of `access` has some,
+    /// every other group is refused; if none has, groups are free, and the namespace that first uses one keeps it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 249), regex(pattern = r"^[!-~]+$")))]
+    pub consumer_group_prefixes: Vec<String>,
+
+    /// Namespaces to whose identities policies of the selected namespaces may grant rights without their consent
+    /// (`spec.brokers[].acceptFrom` of the `ServiceIdentity`). Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grants_to: Option<NamespaceSelector>,
 }
 
 /// The state of a broker as the operator sees it.
@@ -132,9 +171,24 @@ pub struct BrokerConnectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmanaged: Option<BindingList>,
 
+    /// ACLs of policies that do not exist any more. They are not revoked before `spec.absentPolicies` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<HeldBackRights>,
+
     /// ACLs that policies applied and the broker does not hold. With `Enforce` they are restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<BindingList>,
+}
+
+/// Rights of policies that do not exist any more.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldBackRights {
+    /// How many ACLs there are.
+    pub count: u32,
+    /// The policies that they were applied for, as `namespace/name`; the first fifty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
 }
 
 /// A list of ACLs, cut off after the first fifty.

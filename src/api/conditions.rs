@@ -137,6 +137,10 @@ reasons! {
     Synced,
     /// The broker lacks what was applied.
     Drifted,
+    /// Rights of policies that do not exist any more wait for the word of the platform.
+    AbsentPolicies,
+    /// The platform has declared the broker gone for ever.
+    Decommissioned,
     /// What was changed or lost was restored.
     DriftRepaired,
     /// Two objects declare different environments.
@@ -147,6 +151,10 @@ reasons! {
     DuplicateGrant,
     /// A consumer group is in use by another namespace.
     ConsumerGroupClaimed,
+    /// The namespace of the consumer has no prefix of the consumer group.
+    ConsumerGroupNotAllowed,
+    /// An identity of another namespace does not accept grants of this one.
+    GrantNotAccepted,
     /// An identity that the object refers to does not exist.
     IdentityNotFound,
     /// An identity that the object refers to cannot be used; the message says why.

@@ -69,6 +69,14 @@ impl ServiceIdentity {
     pub fn has_account(&self, broker: &str) -> bool {
         self.spec.brokers.iter().any(|reference| reference.name == broker)
     }
+
+    /// Whether the identity accepts rights on a broker that policies of a namespace grant.
+    #[must_use]
+    pub fn accepts_from(&self, namespace: &str, broker: &str) -> bool {
+        let references = || self.spec.brokers.iter().filter(|reference| reference.name == broker);
+        self.metadata.namespace.as_deref() == Some(namespace)
+            || references().any(|reference| reference.accept_from.iter().any(|accepted| accepted == namespace))
+    }
 }
 
 /// How a service authenticates.
@@ -133,10 +141,21 @@ pub struct GatewayReference {
 
 /// A reference to a `BrokerConnection`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct BrokerReference {
     /// Name of the `BrokerConnection`. The credential is in the Secret `<name of the identity>.<name of the broker>`.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
+
+    /// Other namespaces whose `TopicPolicies` may grant rights to this identity on this broker. Those of its own namespace
+    /// always may. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub accept_from: Vec<String>,
 }
 
 /// The state of a `ServiceIdentity`.

@@ -52,7 +52,7 @@ pub struct TopicPolicySpec {
     pub mode: Option<Mode>,
 
     /// What happens to the rights when this object is deleted: `Delete` revokes them first, and waits while the broker is
-    /// unavailable; `Orphan` leaves them at the broker. Default: `Delete`.
+    /// unavailable; `Orphan` leaves them at the broker, where its `BrokerConnection` allows that. Default: `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 }
@@ -85,9 +85,10 @@ pub struct Grant {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub actions: Vec<Action>,
 
-    /// The consumer group that the identity reads as. A group belongs to one namespace per broker.
+    /// The consumer group that the identity reads as, in visible ASCII characters. A group belongs to the namespace of the
+    /// identity, and to one namespace per broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 249))]
+    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[!-~]+$"))]
     #[x_kube(validation = Rule::new("self != '*'").message("consumerGroup: '*' would grant every group of the broker; name one group"))]
     pub consumer_group: Option<String>,
 }
@@ -100,7 +101,8 @@ pub struct IdentityReference {
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
 
-    /// Its namespace. Default: the namespace of the policy.
+    /// Its namespace. Default: the namespace of the policy. An identity of another namespace must accept grants of this one
+    /// (`spec.brokers[].acceptFrom`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
@@ -151,7 +153,7 @@ pub struct TopicPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
 
-    /// Record of the ACLs that this policy has applied; only these are ever removed.
+    /// The ACLs that the broker has for this policy. For people: what may be removed is recorded elsewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applied: Vec<AppliedBinding>,
 }

@@ -1,8 +1,11 @@
 //! Message brokers: one session for each `BrokerConnection`. A session caches the ACLs of its broker and is the only writer of
 //! them. ACLs are called bindings here.
 
+pub mod absent;
+mod decide;
 pub mod kafka;
 mod ledger;
+pub mod records;
 pub mod registry;
 pub mod session;
 

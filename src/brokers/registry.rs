@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 use super::kafka::ClientAccess;
-use super::session::Session;
+use super::session::{Session, SessionMode};
 
 /// A broker with a session.
 pub struct Broker {
@@ -15,14 +15,22 @@ pub struct Broker {
     pub access: ClientAccess,
     /// The session with the broker.
     pub session: Session,
-    /// Whether the connection is in mode `Observe`: nothing is changed on the broker.
-    pub observes: bool,
+    /// How the session works.
+    pub mode: SessionMode,
     /// Digest of the configuration of the session. When it changes, a new session replaces this one.
     pub source: String,
     /// Limits how many logins with the credentials of clients run at the same time.
     pub logins: Arc<Semaphore>,
     /// How much of the drift of the session was reported already.
     pub reported: ReportedDrift,
+}
+
+impl Broker {
+    /// Whether the connection is in mode `Observe`: nothing is changed on the broker.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        !self.mode.enforce
+    }
 }
 
 /// Numbers of bindings that the broker had lost since its session began.

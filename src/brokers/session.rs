@@ -1,19 +1,28 @@
 //! The session with one broker: the only writer of its ACLs.
 //!
-//! Policies send demands. The demands that wait at the same time are carried out as one batch: creations, then deletions. The
-//! ledger knows the claims of every policy. It decides whether a binding is still needed when a policy stops claiming it, and
-//! which bindings are created again when the broker has lost them.
+//! Policies send demands. The demands that wait at the same time are carried out as one batch: recorded first, then creations,
+//! then deletions. The ledger knows the claims of every policy. It decides whether a binding is still needed when a policy stops
+//! claiming it, and which bindings are created again when the broker has lost them. What was recorded for a policy that does not
+//! exist any more is revoked after a while.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
-use super::ledger::{BrokerState, ClaimedBindings, DriftTracker, Ledger};
+use super::absent::{self, AbsentPolicies, HeldBack};
+use super::decide::decide;
+pub use super::decide::{Demand, DemandMode, Outcome};
+use super::ledger::{BrokerState, DriftTracker, Ledger};
+use super::records::{Record, RecordStore, Records};
 use super::{Admin, BrokerFailure, ClusterFacts, Failures};
-use crate::api::{BindingList, Reason};
+use crate::api::{AppliedBinding, BindingList, Reason};
 use crate::domain::fence::Fence;
-use crate::domain::grants::{Bindings, Difference, difference};
+use crate::domain::grants::Bindings;
 
 /// How many demands a batch has at most.
 const MAX_BATCH: usize = 1024;
@@ -22,27 +31,21 @@ const MAX_QUEUE: usize = 4096;
 /// How long changes wait to be reported together: a report goes through all ACLs of the broker.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 
-/// The bindings that a policy wants on a broker.
-#[derive(Clone, Debug)]
-pub struct Demand {
-    /// UID of the policy.
-    pub policy: String,
-    /// All bindings that its spec asks for.
-    pub wanted: Bindings,
-    /// All bindings that its status records as applied, wanted or not.
-    pub recorded: Bindings,
+/// How a session is to work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionMode {
     /// Whether to change the broker, or only to report what would change.
     pub enforce: bool,
+    /// What becomes of rights whose policies do not exist any more.
+    pub absent: AbsentPolicies,
+    /// How often the broker is compared with what was applied.
+    pub resync: Duration,
+    /// For how long a policy has to be absent until its rights are revoked.
+    pub absent_for: Duration,
 }
 
-/// The outcome of a demand.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// The bindings that were created and deleted, or would be.
-    pub difference: Difference,
-    /// The bindings that the broker refused to change.
-    pub failures: Failures,
-}
+/// Whether a policy, by its UID and its name (`namespace/name`), exists. One that cannot be read exists.
+pub type Exists = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 /// Whether a session is connected.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,6 +74,10 @@ pub struct State {
     pub drift_found: u64,
     /// How many of them were created again.
     pub drift_repaired: u64,
+    /// How often a namespace stopped consuming as a group.
+    pub groups_released: u64,
+    /// Rights of policies that do not exist any more, which wait for the word of the platform.
+    pub held_back: Option<HeldBack>,
 }
 
 impl State {
@@ -78,6 +85,15 @@ impl State {
     #[must_use]
     pub fn has_result(&self) -> bool {
         self.connection != ConnectionState::Connecting
+    }
+
+    /// The ID of the cluster, if the broker answers.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&String> {
+        match &self.connection {
+            ConnectionState::Connected(facts) => facts.cluster_id.as_ref(),
+            _ => None,
+        }
     }
 
     /// Whether the broker answers.
@@ -98,34 +114,41 @@ impl State {
 pub struct Session {
     demands: mpsc::Sender<Message>,
     state: watch::Receiver<State>,
+    records: Arc<RwLock<Records>>,
 }
 
 enum Message {
     Ensure(Demand, oneshot::Sender<Result<Outcome, BrokerFailure>>),
-    Forget(String),
+    Forget(String, oneshot::Sender<Result<(), BrokerFailure>>),
 }
 
 impl Session {
-    /// Starts a session. `broker` is the name of its `BrokerConnection`, for the log. `claims` are the recorded bindings of
-    /// every policy on this broker: without them the first deletion could remove a binding that another policy needs, whose
-    /// demand has not arrived yet. Nothing is changed once `fence` has fallen.
-    pub fn start<A: Admin>(
+    /// Starts a session. `broker` is the name of its `BrokerConnection`, for the log. `records` are those in the store. Nothing
+    /// is changed once `fence` has fallen.
+    pub fn start<A: Admin, S: RecordStore>(
         broker: &str,
         config: A::Config,
-        enforce: bool,
-        resync: Duration,
-        claims: ClaimedBindings,
+        mode: SessionMode,
+        (records, store): (Records, S),
+        exists: Exists,
         fence: Fence,
     ) -> Self {
         let (demands, inbox) = mpsc::channel(MAX_QUEUE);
         let (publish, state) = watch::channel(State::default());
-        let worker = Worker::<A> {
+        let ledger = Ledger::new(&records);
+        let records = Arc::new(RwLock::new(records));
+        let worker = Worker::<A, S> {
             broker: broker.to_owned(),
             config,
-            enforce,
-            resync,
+            mode,
             fence,
-            ledger: Ledger::new(claims),
+            ledger,
+            records: records.clone(),
+            store,
+            is_stale: false,
+            exists,
+            absent_since: HashMap::new(),
+            held_back: None,
             state: BrokerState::default(),
             facts: ClusterFacts::default(),
             drift: DriftTracker::default(),
@@ -133,7 +156,36 @@ impl Session {
             publish,
         };
         tokio::spawn(worker.run());
-        Self { demands, state }
+        Self { demands, state, records }
+    }
+
+    /// What is recorded for a policy: what the operator made for it, and what it found.
+    #[must_use]
+    pub fn recorded(&self, policy: &str) -> Bindings {
+        let records = self.records.read();
+        let bindings = records.get(policy).into_iter().flat_map(Record::bindings);
+        bindings.map(|binding| AppliedBinding::clone(binding)).collect()
+    }
+
+    /// How many policies have a record of rights.
+    #[must_use]
+    pub fn policies(&self) -> usize {
+        self.records.read().iter().filter(|(_, record)| record.bindings().next().is_some()).count()
+    }
+
+    /// Whether rights that a policy had before there were records are still in force: its record holds them, or its status
+    /// does and nothing has been recorded yet.
+    #[must_use]
+    pub fn was_granted_before(&self, policy: &str, created: Timestamp, rights: &Bindings, status: &Bindings) -> bool {
+        let records = self.records.read();
+        if !records.is_older(created) {
+            return false;
+        }
+        if records.may_import(policy, created) {
+            return rights.is_subset(status);
+        }
+        let record = records.get(policy);
+        record.is_some_and(|record| rights.iter().all(|right| record.bindings().any(|recorded| **recorded == *right)))
     }
 
     /// Carries out a demand, and returns its outcome.
@@ -141,19 +193,19 @@ impl Session {
     /// # Errors
     /// When the broker cannot be reached, or refuses the operator as a whole.
     pub async fn ensure(&self, demand: Demand) -> Result<Outcome, BrokerFailure> {
-        let stopped = || BrokerFailure {
-            reason: Reason::BrokerNotReady,
-            message: "the session with the broker is being replaced; retrying".into(),
-        };
         let (reply, answer) = oneshot::channel();
-        self.demands.send(Message::Ensure(demand, reply)).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        self.demands.send(Message::Ensure(demand, reply)).await.map_err(|_| replaced())?;
+        answer.await.map_err(|_| replaced())?
     }
 
-    /// Drops the claims of a deleted policy. Its bindings stay on the broker.
-    pub async fn forget(&self, policy: &str) {
-        // A session that has ended has no claims.
-        let _ = self.demands.send(Message::Forget(policy.to_owned())).await;
+    /// Drops the record of a deleted policy. What is left of its bindings stays on the broker.
+    ///
+    /// # Errors
+    /// When the records cannot be written.
+    pub async fn forget(&self, policy: &str) -> Result<(), BrokerFailure> {
+        let (reply, answer) = oneshot::channel();
+        self.demands.send(Message::Forget(policy.to_owned(), reply)).await.map_err(|_| replaced())?;
+        answer.await.map_err(|_| replaced())?
     }
 
     /// The state of the session, and a way to wait for changes.
@@ -163,13 +215,20 @@ impl Session {
     }
 }
 
-struct Worker<A: Admin> {
+struct Worker<A: Admin, S: RecordStore> {
     broker: String,
     config: A::Config,
-    enforce: bool,
-    resync: Duration,
+    mode: SessionMode,
     fence: Fence,
     ledger: Ledger,
+    records: Arc<RwLock<Records>>,
+    store: S,
+    /// Whether the records have to be read again: a write failed, and it is not known which of them are stored.
+    is_stale: bool,
+    exists: Exists,
+    /// The policies with a record that do not exist, and since when that is known.
+    absent_since: HashMap<String, Instant>,
+    held_back: Option<HeldBack>,
     state: BrokerState,
     facts: ClusterFacts,
     drift: DriftTracker,
@@ -177,7 +236,7 @@ struct Worker<A: Admin> {
     publish: watch::Sender<State>,
 }
 
-impl<A: Admin> Worker<A> {
+impl<A: Admin, S: RecordStore> Worker<A, S> {
     async fn run(mut self) {
         let mut attempts = 0_u32;
         loop {
@@ -217,9 +276,13 @@ impl<A: Admin> Worker<A> {
 
     /// Carries out demands over one connection until the last handle is dropped (`Ok`) or the connection fails.
     async fn serve(&mut self, mut admin: A, attempts: &mut u32) -> Result<(), BrokerFailure> {
+        if self.is_stale {
+            self.reload().await?;
+        }
         self.resync(&mut admin).await?;
         *attempts = 0;
-        let mut tick = interval_at(Instant::now() + self.resync, self.resync);
+        let resync = self.mode.resync;
+        let mut tick = interval_at(Instant::now() + resync, resync);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut report_at = None;
         loop {
@@ -231,7 +294,7 @@ impl<A: Admin> Worker<A> {
             };
             tokio::select! {
                 first = self.inbox.recv() => {
-                    let Some(first) = first else { return Ok(()) };
+                    let Some(first) = first else { return self.save().await };
                     let mut batch = vec![first];
                     while batch.len() < MAX_BATCH && let Ok(next) = self.inbox.try_recv() {
                         batch.push(next);
@@ -242,6 +305,7 @@ impl<A: Admin> Worker<A> {
                 }
                 () = report => {
                     report_at = None;
+                    self.save().await?;
                     self.report(Ok(()));
                 }
                 _ = tick.tick() => self.resync(&mut admin).await?,
@@ -249,52 +313,40 @@ impl<A: Admin> Worker<A> {
         }
     }
 
-    /// Carries out a batch, and returns whether claims or ACLs changed.
-    async fn carry_out(&mut self, admin: &mut A, batch: Vec<Message>) -> Result<bool, BrokerFailure> {
-        let mut demands = Vec::new();
+    /// Carries out a batch, and returns whether claims, records or ACLs changed.
+    async fn carry_out(&mut self, admin: &mut A, messages: Vec<Message>) -> Result<bool, BrokerFailure> {
+        let (mut demands, mut replies) = (Vec::new(), Vec::new());
         let mut changed = false;
-        for message in batch {
+        for message in messages {
             match message {
-                Message::Forget(policy) => changed |= self.ledger.set(&policy, &Bindings::new()),
+                Message::Forget(policy, reply) => {
+                    changed |= self.ledger.remove(&policy);
+                    self.records.write().forget(&policy);
+                    let saved = self.save().await;
+                    // The receiver is gone when the operator is stopping.
+                    let _ = reply.send(saved.clone());
+                    saved?;
+                }
                 Message::Ensure(demand, reply) => {
-                    // In mode Observe a policy keeps its claims on the bindings that it has applied.
-                    let enforced = demand.enforce && self.enforce;
-                    let claim = if enforced { &demand.wanted } else { &demand.recorded };
-                    changed |= self.ledger.set(&demand.policy, claim);
-                    demands.push((demand, enforced, reply));
+                    demands.push(demand);
+                    replies.push(reply);
                 }
             }
         }
-        // All claims are updated before any deletion is considered: two policies that stop claiming a binding in one batch
-        // must not keep it for each other.
-        let differences: Vec<Difference> = demands
-            .iter()
-            .map(|(demand, _, _)| {
-                difference(
-                    &demand.wanted,
-                    &demand.recorded,
-                    |binding| self.state.contains(binding),
-                    |binding| self.ledger.needs_besides(binding, &demand.policy),
-                )
-            })
-            .collect();
-        let enforced = || demands.iter().zip(&differences).filter(|((_, enforced, _), _)| *enforced);
-        let add: Bindings = enforced().flat_map(|(_, difference)| difference.add.clone()).collect();
-        let remove: Bindings = enforced().flat_map(|(_, difference)| difference.remove.clone()).collect();
-        changed |= !add.is_empty() || !remove.is_empty();
-        let result = self.change(admin, &add, &remove).await;
-        for ((demand, enforced, reply), difference) in demands.into_iter().zip(differences) {
-            let answer = match &result {
-                Err(failure) => Err(failure.clone()),
-                Ok(failures) => {
-                    let touched = difference.add.iter().chain(&difference.remove);
-                    let failures: Failures = touched
-                        .filter_map(|binding| Some((binding.clone(), failures.get(binding)?.clone())))
-                        .filter(|_| enforced)
-                        .collect();
-                    Ok(Outcome { difference, failures })
-                }
-            };
+        let batch = {
+            let mut records = self.records.write();
+            decide(&demands, &mut self.ledger, &mut records, &self.state, self.mode.enforce)
+        };
+        changed |= batch.changed;
+        let result = self.change(admin, &batch.add, &batch.remove).await;
+        let answers: Vec<Result<Outcome, BrokerFailure>> = match &result {
+            Err(failure) => demands.iter().map(|_| Err(failure.clone())).collect(),
+            Ok(failures) => {
+                let outcomes = batch.settle(&demands, failures, &mut self.records.write());
+                outcomes.into_iter().map(Ok).collect()
+            }
+        };
+        for ((demand, reply), answer) in demands.iter().zip(replies).zip(answers) {
             tracing::debug!(broker = self.broker, policy = demand.policy, ok = answer.is_ok(), "demand carried out");
             // The receiver is gone when the operator is stopping.
             let _ = reply.send(answer);
@@ -307,10 +359,31 @@ impl<A: Admin> Worker<A> {
         Ok(changed)
     }
 
-    /// Creates bindings first, then deletes others.
+    /// Stores the records that changed. What a record loses waits until something is recorded, or for the next report: until
+    /// then it only names what does not exist any more.
+    async fn save(&mut self) -> Result<(), BrokerFailure> {
+        let changed: Vec<_> = self.records.read().changed().map(|(number, shard)| (number, shard.clone())).collect();
+        for (number, shard) in changed {
+            let saved = self.fence.guard(self.store.save(number, &shard)).await.ok_or_else(not_leading)?;
+            self.is_stale |= saved.is_err();
+            saved?;
+        }
+        self.records.write().saved();
+        Ok(())
+    }
+
+    /// Reads the records again. What policies ask for stays as it is.
+    async fn reload(&mut self) -> Result<(), BrokerFailure> {
+        *self.records.write() = Records::new(self.store.load().await?);
+        self.is_stale = false;
+        Ok(())
+    }
+
+    /// Stores the records, creates bindings, and deletes others.
     async fn change(&mut self, admin: &mut A, add: &Bindings, remove: &Bindings) -> Result<Failures, BrokerFailure> {
         let mut failures = Failures::new();
         if !add.is_empty() {
+            self.save().await?;
             failures.extend(self.fence.guard(admin.add(add)).await.ok_or_else(not_leading)??);
             for binding in add.iter().filter(|binding| !failures.contains_key(*binding)) {
                 self.state.insert(self.ledger.share(binding));
@@ -326,18 +399,73 @@ impl<A: Admin> Worker<A> {
         Ok(failures)
     }
 
-    /// Compares all ACLs of the broker with the ledger, and creates the missing ones again.
+    /// Compares all ACLs of the broker with the ledger, and creates those again that policies ask for.
     async fn resync(&mut self, admin: &mut A) -> Result<(), BrokerFailure> {
         self.facts = admin.facts().await?;
+        let cluster = self.facts.cluster_id.clone().unwrap_or_default();
+        if self.records.write().set_cluster(&cluster) {
+            // Its policies are asked again.
+            self.ledger = Ledger::new(&self.records.read());
+        }
         let listed = BrokerState::new(admin.list().await?, &self.ledger);
         let missing = listed.missing(&self.ledger);
         let before = std::mem::replace(&mut self.state, listed);
         self.drift.add_missing(&missing, &before);
-        if self.enforce && !missing.is_empty() {
-            self.change(admin, &missing, &Bindings::new()).await?;
+        if self.mode.enforce {
+            let asked: Bindings = missing.into_iter().filter(|binding| self.ledger.is_asked_for(binding)).collect();
+            let noted = self.records.write().note_created(self.ledger.askers(&asked));
+            self.change(admin, &noted, &Bindings::new()).await?;
+            self.records.write().retain_created(|binding| self.state.contains(binding));
+            self.revoke_absent(admin).await?;
         }
         self.drift.remove_resolved(&self.ledger, &self.state);
+        self.save().await?;
         self.report(Ok(()));
+        Ok(())
+    }
+
+    /// Revokes what was recorded for policies that do not exist any more.
+    async fn revoke_absent(&mut self, admin: &mut A) -> Result<(), BrokerFailure> {
+        let now = Instant::now();
+        let decision = {
+            let records = self.records.read();
+            let is_absent = |(policy, record): &(&str, &Record)| !(self.exists)(policy, &record.policy);
+            let absent: HashMap<&str, &Record> = records.iter().filter(is_absent).collect();
+            self.absent_since.retain(|policy, _| absent.contains_key(policy.as_str()));
+            for policy in absent.keys() {
+                self.absent_since.entry((*policy).to_owned()).or_insert(now);
+            }
+            let is_ripe = |policy: &str| {
+                self.absent_since.get(policy).is_some_and(|since| now.duration_since(*since) >= self.mode.absent_for)
+            };
+            let ripe = absent.iter().filter(|(policy, _)| is_ripe(policy)).map(|(policy, record)| (*policy, *record));
+            absent::decide(ripe.collect(), &records, absent.len(), self.mode.absent)
+        };
+        self.held_back = decision.held_back;
+        if decision.revoke.is_empty() {
+            return Ok(());
+        }
+        for (policy, _) in &decision.revoke {
+            self.ledger.remove(policy);
+        }
+        let rights = decision.revoke.iter().flat_map(|(_, rights)| rights);
+        let unneeded = rights.filter(|binding| self.state.contains(binding) && !self.ledger.needs(binding));
+        let remove: Bindings = unneeded.map(|binding| AppliedBinding::clone(binding)).collect();
+        let failures = self.change(admin, &Bindings::new(), &remove).await?;
+        tracing::warn!(
+            broker = self.broker,
+            policies = decision.revoke.len(),
+            acls = remove.len(),
+            failed = failures.len(),
+            "revoked the rights of policies that do not exist any more"
+        );
+        let mut records = self.records.write();
+        for (policy, rights) in decision.revoke {
+            // What could not be removed stays recorded, and is tried again.
+            if !rights.iter().any(|binding| failures.contains_key(&**binding)) {
+                records.forget(&policy);
+            }
+        }
         Ok(())
     }
 
@@ -356,15 +484,13 @@ impl<A: Admin> Worker<A> {
                 ended = &mut until => return Some(ended),
                 message = self.inbox.recv() => match message {
                     None => return None,
-                    Some(Message::Forget(policy)) => _ = self.ledger.set(&policy, &Bindings::new()),
-                    Some(Message::Ensure(demand, reply)) => {
-                        let mut claim = demand.recorded;
-                        if demand.enforce && self.enforce {
-                            claim.extend(demand.wanted);
-                        }
-                        self.ledger.set(&demand.policy, &claim);
-                        let _ = reply.send(Err(failure.clone()));
+                    Some(Message::Forget(policy, reply)) => {
+                        self.ledger.remove(&policy);
+                        self.records.write().forget(&policy);
+                        let _ = reply.send(self.save().await);
                     }
+                    // What is recorded for the policy stays claimed.
+                    Some(Message::Ensure(_, reply)) => _ = reply.send(Err(failure.clone())),
                 },
             }
         }
@@ -381,12 +507,21 @@ impl<A: Admin> Worker<A> {
             missing: self.drift.lost(),
             drift_found: self.drift.found,
             drift_repaired: self.drift.repaired,
+            groups_released: self.ledger.groups_released(),
+            held_back: self.held_back.clone(),
         };
         self.publish.send_if_modified(|state| {
             let changed = *state != fresh;
             *state = fresh;
             changed
         });
+    }
+}
+
+fn replaced() -> BrokerFailure {
+    BrokerFailure {
+        reason: Reason::BrokerNotReady,
+        message: "the session with the broker is being replaced; retrying".into(),
     }
 }
 

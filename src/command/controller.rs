@@ -48,6 +48,9 @@ pub struct Args {
     /// Seconds between two checks of a broker for drift.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     broker_resync_seconds: u64,
+    /// Seconds for which a `TopicPolicy` has to be absent until the rights that it left on a broker are revoked.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    absent_policies_seconds: u64,
     /// Format of the log, which goes to standard output. The environment variable `RUST_LOG` sets the level.
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
@@ -133,6 +136,7 @@ async fn serve_a_term(
         cluster_domain: args.cluster_domain.clone(),
         edge_namespace: args.edge_namespace.clone(),
         broker_resync: Duration::from_secs(args.broker_resync_seconds),
+        absent_policies_after: Duration::from_secs(args.absent_policies_seconds),
     };
     health.enter(Stage::StandingBy);
     tokio::select! {

@@ -35,6 +35,8 @@ pub enum Component {
     WebhookKeys,
     /// Secret with a webhook and its keys, in the edge's namespace.
     WebhookRoute,
+    /// ConfigMap with what was applied to a broker, in the operator's namespace.
+    BrokerRecords,
     /// ConfigMap in which a replica of the edge reports which routes it serves.
     EdgeReport,
 }
@@ -49,6 +51,7 @@ impl Component {
         Self::BrokerAccount,
         Self::WebhookKeys,
         Self::WebhookRoute,
+        Self::BrokerRecords,
         Self::EdgeReport,
     ];
 
@@ -63,6 +66,7 @@ impl Component {
             Self::BrokerAccount => "broker-account",
             Self::WebhookKeys => "webhook-keys",
             Self::WebhookRoute => "webhook-route",
+            Self::BrokerRecords => "broker-records",
             Self::EdgeReport => "edge-report",
         }
     }
@@ -73,13 +77,13 @@ impl Component {
         Self::ALL.iter().copied().find(|component| component.as_str() == text)
     }
 
-    /// The entries of `data` that an object of this component has; `None` where they depend on the kind of the broker.
+    /// The entries of `data` that an object of this component has; `None` where they depend on the kind of the broker, and where no watch needs them.
     #[must_use]
     pub const fn entries(self) -> Option<&'static [&'static str]> {
         match self {
             Self::Root | Self::Intermediate | Self::Mtls => Some(CERTIFICATE),
             Self::TrustBundle => Some(&["ca.crt"]),
-            Self::BrokerAccount => None,
+            Self::BrokerAccount | Self::BrokerRecords => None,
             Self::WebhookKeys => Some(WEBHOOK_KEYS),
             Self::WebhookRoute => Some(&[ROUTE_ENTRY]),
             Self::EdgeReport => Some(&[REPORT_ENTRY]),

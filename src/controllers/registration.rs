@@ -38,6 +38,7 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             edge_namespace: None,
             broker_resync: Duration::from_secs(60),
+            absent_policies_after: Duration::from_secs(300),
         };
         let wakers = Wakers::default();
         let metrics = Arc::new(Metrics::default());

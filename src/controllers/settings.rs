@@ -13,4 +13,6 @@ pub struct Settings {
     pub edge_namespace: Option<String>,
     /// How often a broker is compared with what was applied.
     pub broker_resync: Duration,
+    /// For how long a policy has to be absent until its rights are revoked.
+    pub absent_policies_after: Duration,
 }

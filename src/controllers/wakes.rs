@@ -81,11 +81,15 @@ impl Table {
                 Signal::BrokerChanged(broker) | Signal::BrokerLostGrants(broker) => {
                     using(IndexKey::cluster::<BrokerConnection>(broker))
                 }
-                Signal::BrokerUp(broker) => Wake::UnreadyUsing(IndexKey::cluster::<BrokerConnection>(broker)),
-                Signal::NamespaceChanged(namespace) => Wake::Namespaces(vec![namespace.clone()]),
+                // A policy that waits for a consumer group is not Ready.
+                Signal::BrokerUp(broker) | Signal::GroupsReleased(broker) => {
+                    Wake::UnreadyUsing(IndexKey::cluster::<BrokerConnection>(broker))
+                }
+                Signal::NamespaceChanged(namespace) => using(IndexKey::Namespace(namespace.clone())),
                 _ => Wake::Nobody,
             },
             KindName::WebhookEndpoint | KindName::WebhookDestination => match signal {
+                Signal::BrokerChanged(broker) => using(IndexKey::cluster::<BrokerConnection>(broker)),
                 Signal::AccountsChanged(identity) => using(IndexKey::object::<ServiceIdentity>(identity.clone())),
                 Signal::KeySecretChanged(secret) => using(IndexKey::Secret(secret.clone())),
                 Signal::RotationPolicyChanged(policy) => self.governed_by(policy),
@@ -142,6 +146,7 @@ mod tests {
             Signal::BrokerReported("kafka".into()),
             Signal::BrokerUp("kafka".into()),
             Signal::BrokerLostGrants("kafka".into()),
+            Signal::GroupsReleased("kafka".into()),
             Signal::TopicPolicyDeleted,
             Signal::WebhookChanged(name("payments")),
             Signal::NamespaceChanged("shop".into()),
@@ -167,6 +172,7 @@ mod tests {
                 | Signal::BrokerReported(_)
                 | Signal::BrokerUp(_)
                 | Signal::BrokerLostGrants(_)
+                | Signal::GroupsReleased(_)
                 | Signal::TopicPolicyDeleted
                 | Signal::WebhookChanged(_)
                 | Signal::NamespaceChanged(_)

@@ -51,6 +51,23 @@ pub fn given_prefixes<'a>(access: &'a [TopicAccess], namespace_labels: &Labels) 
         .flat_map(|entry| entry.topic_prefixes.iter().map(String::as_str))
 }
 
+/// The prefixes of consumer groups that the identities of a namespace may read as; `None` where groups are free.
+#[must_use]
+pub fn group_prefixes<'a>(access: &'a [TopicAccess], namespace_labels: &Labels) -> Option<Vec<&'a str>> {
+    if access.iter().all(|entry| entry.consumer_group_prefixes.is_empty()) {
+        return None;
+    }
+    let entries = access.iter().filter(|entry| selector::matches(&entry.namespace_selector, namespace_labels));
+    Some(entries.flat_map(|entry| entry.consumer_group_prefixes.iter().map(String::as_str)).collect())
+}
+
+/// Whether the platform lets policies of a namespace grant rights to the identities of another one without their consent.
+#[must_use]
+pub fn may_grant_to(access: &[TopicAccess], namespace_labels: &Labels, grantee_labels: &Labels) -> bool {
+    let entries = access.iter().filter(|entry| selector::matches(&entry.namespace_selector, namespace_labels));
+    entries.filter_map(|entry| entry.grants_to.as_ref()).any(|selector| selector::matches(selector, grantee_labels))
+}
+
 /// The bindings of one grant. Read and Write imply `Describe` (KIP-11), so there is no binding for it.
 #[must_use]
 pub fn bindings(topic: &Topic, grant: &Grant, principal: &str) -> Bindings {
@@ -113,25 +130,6 @@ pub struct Difference {
     pub remove: Bindings,
 }
 
-/// The difference between wanted and existing bindings. Only recorded bindings are ever deleted, and only when no other policy
-/// needs them.
-#[must_use]
-pub fn difference(
-    wanted: &Bindings,
-    recorded: &Bindings,
-    exists: impl Fn(&AppliedBinding) -> bool,
-    needed_elsewhere: impl Fn(&AppliedBinding) -> bool,
-) -> Difference {
-    Difference {
-        add: wanted.iter().filter(|binding| !exists(binding)).cloned().collect(),
-        remove: recorded
-            .difference(wanted)
-            .filter(|binding| exists(binding) && !needed_elsewhere(binding))
-            .cloned()
-            .collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,18 +158,6 @@ mod tests {
     }
 
     #[test]
-    fn only_recorded_and_unneeded_bindings_are_deleted() {
-        let publish = grant(serde_json::json!({"identity": {"name": "orders"}, "actions": ["Publish"]}));
-        let of = |name: &str| bindings(&topic(name), &publish, "User:CN=orders");
-        let (kept, dropped, shared, foreign) = (of("a"), of("b"), of("c"), of("d"));
-        let recorded: Bindings = [&kept, &dropped, &shared].into_iter().flatten().cloned().collect();
-        let broker: Bindings = [&dropped, &shared, &foreign].into_iter().flatten().cloned().collect();
-        let difference =
-            difference(&kept, &recorded, |binding| broker.contains(binding), |binding| shared.contains(binding));
-        assert_eq!(difference, Difference { add: kept, remove: dropped });
-    }
-
-    #[test]
     fn a_namespace_owns_topics_with_its_prefixes_only() {
         let access: Vec<TopicAccess> = serde_json::from_value(serde_json::json!([
             {"namespaceSelector": {"matchLabels": {"team": "shop"}}, "topicPrefixes": ["shop."]},
@@ -184,5 +170,23 @@ mod tests {
         let prefix = |prefix: &str| Topic { name: None, prefix: Some(prefix.into()) };
         assert!(may_own(&prefix("shop.orders."), &access, &shop));
         assert!(!may_own(&prefix("sho"), &access, &shop), "a shorter prefix covers topics of others");
+    }
+
+    #[test]
+    fn groups_are_free_until_an_entry_has_prefixes() {
+        let selector = |team: &str| serde_json::json!({"matchLabels": {"team": team}});
+        let entries = |groups: &[&str]| -> Vec<TopicAccess> {
+            serde_json::from_value(serde_json::json!([
+                {"namespaceSelector": selector("shop"), "topicPrefixes": ["shop."], "consumerGroupPrefixes": groups},
+                {"namespaceSelector": selector("shop"), "topicPrefixes": ["x."], "grantsTo": selector("billing")},
+            ]))
+            .unwrap()
+        };
+        let [shop, billing] = ["shop", "billing"].map(|team| Labels::from([("team".into(), team.into())]));
+        assert_eq!(group_prefixes(&entries(&[]), &billing), None);
+        let access = entries(&["shop-"]);
+        assert_eq!(group_prefixes(&access, &shop), Some(vec!["shop-"]));
+        assert_eq!(group_prefixes(&access, &billing), Some(Vec::new()), "a namespace without prefixes has no groups");
+        assert!(may_grant_to(&access, &shop, &billing) && !may_grant_to(&access, &billing, &shop));
     }
 }

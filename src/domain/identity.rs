@@ -78,6 +78,15 @@ impl Subject {
     }
 }
 
+/// The namespace in a principal that [`Subject::kafka_principal`] made: the attribute `OU`. Kubernetes allows no comma in the names
+/// that such a principal is made of.
+#[must_use]
+pub fn namespace_of(principal: &str) -> Option<&str> {
+    let rest = principal.strip_prefix("User:CN=")?;
+    let (_, rest) = rest.split_once(",OU=")?;
+    rest.split_once(",O=").map(|(namespace, _)| namespace)
+}
+
 /// X.520 allows 64 characters in each of these attributes. A longer value is cut, and a hash of the whole value makes it
 /// unique.
 fn bounded(value: &str) -> String {
@@ -195,6 +204,12 @@ mod tests {
         assert!([&one.organization, &one.unit, &one.common_name].iter().all(|part| part.len() <= 64));
         assert_ne!(one.common_name, Subject::new("d", "n", &other).common_name);
         assert!(SpiffeId::new(&"d".repeat(255), &"n".repeat(63), &long).is_ok());
+    }
+
+    #[test]
+    fn a_principal_names_its_namespace() {
+        assert_eq!(namespace_of(&Subject::new("demo", "shop", "orders").kafka_principal()), Some("shop"));
+        assert_eq!(namespace_of("User:legacy"), None);
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub enum Error {
     /// An authority cannot issue.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    /// Something that the reconcile needs cannot be had at the moment; the message says what.
+    #[error("{0}")]
+    Unavailable(String),
     /// A state that should be impossible.
     #[error("defect of Credence; report it with this message: {0}")]
     Bug(String),
@@ -85,6 +88,7 @@ impl Error {
                 kube::Error::SerdeError(_) | kube::Error::BuildRequest(_) => Class::Bug,
                 _ => Class::Retry,
             },
+            Self::Unavailable(_) => Class::Retry,
             Self::Issuer(IssuerError::Certificate(_)) | Self::Bug(_) => Class::Bug,
             Self::Issuer(_) | Self::NotOwned { .. } | Self::Unreadable { .. } => Class::NeedsUser,
         }
@@ -122,6 +126,7 @@ impl Error {
             Self::NotOwned { .. } => "NotOwned",
             Self::Unreadable { .. } => "Unreadable",
             Self::Issuer(_) => "IssueFailed",
+            Self::Unavailable(_) => "Unavailable",
             Self::Bug(_) => "Bug",
         }
     }

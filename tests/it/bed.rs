@@ -48,6 +48,16 @@ impl Bed {
         Self { client: Client::try_from(config).unwrap(), env }
     }
 
+    /// The same bed with the rights of a token.
+    #[allow(dead_code, reason = "for the tests of tenants")]
+    pub async fn with_token(&self, token: String) -> Self {
+        let kubeconfig = kube::config::Kubeconfig::read_from(&self.env["KUBECONFIG"]).unwrap();
+        let options = kube::config::KubeConfigOptions::default();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        config.auth_info = kube::config::AuthInfo { token: Some(token.into()), ..kube::config::AuthInfo::default() };
+        Self { client: Client::try_from(config).unwrap(), env: self.env.clone() }
+    }
+
     pub fn env(&self, name: &str) -> &str {
         &self.env[name]
     }

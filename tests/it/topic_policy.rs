@@ -141,20 +141,45 @@ async fn observe_mode_reports_a_plan_and_changes_nothing() {
     assert!(bed.acls(&principal(&namespace, "orders")).contains("operation=WRITE"));
 }
 
+/// A connection to the Kafka of the bed, whose policies may leave their rights.
+fn connection(bed: &Bed, name: &str) -> Value {
+    let spec = json!({
+        "environment": "development",
+        "kafka": {
+            "bootstrapServers": [bed.env("KAFKA_BOOTSTRAP")],
+            "adminSecretRef": {"name": "kafka-admin"},
+            "clientAuthentication": "MutualTLS",
+        },
+        "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
+        "allowOrphan": true,
+    });
+    manifest("BrokerConnection", None, name, spec)
+}
+
 #[tokio::test]
-async fn an_orphaned_policy_leaves_its_acls() {
+async fn an_orphaned_policy_leaves_its_acls_where_its_connection_allows_that() {
     let bed = Bed::open().await;
-    let namespace = with_account(&bed, "orphan").await;
-    let orphan = with(
-        policy(&namespace, "orders", "sandbox.orphan", publish("orders")),
-        "/spec/deletionPolicy",
-        json!("Orphan"),
-    );
-    bed.apply(orphan).await.unwrap();
-    bed.ready("TopicPolicy", Some(&namespace), "orders").await;
-    bed.delete("TopicPolicy", Some(&namespace), "orders").await;
-    wait_until_deleted(&bed, &namespace, "orders").await;
-    assert!(bed.acls(&principal(&namespace, "orders")).contains("operation=WRITE"));
+    let (namespace, broker) = (bed.namespace("orphan").await, unique("orphan"));
+    bed.apply(connection(&bed, &broker)).await.unwrap();
+    bed.apply(identity(&namespace, "orders", &["kafka", &broker])).await.unwrap();
+    for (broker, topic) in [(broker.as_str(), "sandbox.left"), ("kafka", "sandbox.revoked")] {
+        let orphan = with(policy(&namespace, "orders", topic, publish("orders")), "/spec/broker", json!(broker));
+        bed.apply(with(orphan, "/spec/deletionPolicy", json!("Orphan"))).await.unwrap();
+        let object = bed.ready("TopicPolicy", Some(&namespace), "orders").await;
+        let told = object.data["status"].to_string().contains("counts as Delete");
+        assert_eq!(told, broker == "kafka", "{}", object.data["status"]);
+        bed.delete("TopicPolicy", Some(&namespace), "orders").await;
+        wait_until_deleted(&bed, &namespace, "orders").await;
+    }
+    // Longer than rights of policies that do not exist are kept.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let acls = bed.acls(&principal(&namespace, "orders"));
+    assert!(acls.contains("sandbox.left") && !acls.contains("sandbox.revoked"), "{acls}");
+    let orders = principal(&namespace, "orders");
+    let topic = ["--topic", "sandbox.left", "--operation", "Write", "--allow-principal", &orders];
+    bed.kafka("kafka-acls", &[&["--remove", "--force"][..], &topic].concat());
+    bed.delete("ServiceIdentity", Some(&namespace), "orders").await;
+    bed.delete("BrokerConnection", None, &broker).await;
 }
 
 #[tokio::test]
@@ -207,16 +232,7 @@ async fn deletion_waits_for_an_absent_broker_unless_orphaned() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("away").await;
     let broker = unique("away");
-    let spec = json!({
-        "environment": "development",
-        "kafka": {
-            "bootstrapServers": [bed.env("KAFKA_BOOTSTRAP")],
-            "adminSecretRef": {"name": "kafka-admin"},
-            "clientAuthentication": "MutualTLS",
-        },
-        "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
-    });
-    let connection = manifest("BrokerConnection", None, &broker, spec);
+    let connection = connection(&bed, &broker);
     bed.apply(connection.clone()).await.unwrap();
     bed.apply(identity(&namespace, "orders", &[&broker])).await.unwrap();
     let topic = policy(&namespace, "orders", "sandbox.away", publish("orders"));

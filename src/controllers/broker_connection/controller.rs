@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use kube::Client;
+
+use super::records::ConfigMapRecords;
 use crate::api::{BrokerConnection, TopicPolicy};
 use crate::brokers::registry::Brokers;
 use crate::controllers::settings::Settings;
@@ -17,6 +20,7 @@ pub const FINALIZER: &str = "credence.dev/in-use";
 
 /// The controller.
 pub struct Controller {
+    pub client: Client,
     pub handle: Handle<BrokerConnection>,
     pub policies: Handle<TopicPolicy>,
     pub certificates: Certificates,
@@ -32,6 +36,7 @@ impl Controller {
     /// A controller of these parts.
     pub fn new(parts: &Parts) -> Self {
         Self {
+            client: parts.client.clone(),
             handle: parts.handles.of(),
             policies: parts.handles.of(),
             certificates: parts.certificates.clone(),
@@ -42,5 +47,10 @@ impl Controller {
             signals: parts.signals.clone(),
             metrics: parts.metrics.clone(),
         }
+    }
+
+    /// What was applied to the broker of a connection.
+    pub fn record_store(&self, broker: &str) -> ConfigMapRecords {
+        ConfigMapRecords::new(self.client.clone(), &self.settings.namespace, broker)
     }
 }

@@ -4,6 +4,7 @@ mod apply;
 mod controller;
 mod observe;
 mod plan;
+mod records;
 mod session;
 
 use std::sync::Arc;

@@ -38,12 +38,7 @@ impl Observed {
 /// What the API server answered.
 pub async fn observe(controller: &Controller, connection: Arc<BrokerConnection>) -> Result<Observed, Error> {
     let name = connection.metadata.name.as_deref().unwrap_or_default();
-    let users = if connection.metadata.deletion_timestamp.is_some() {
-        let policies = controller.policies.using(&IndexKey::cluster::<BrokerConnection>(name));
-        policies.filter(|policy| policy.status.as_ref().is_some_and(|status| !status.applied.is_empty())).count()
-    } else {
-        0
-    };
+    let users = if connection.metadata.deletion_timestamp.is_some() { users(controller, name) } else { 0 };
     Ok(Observed {
         status: controller.handle.status(&connection),
         config: configure(controller, &connection).await?,
@@ -51,6 +46,15 @@ pub async fn observe(controller: &Controller, connection: Arc<BrokerConnection>)
         now: Timestamp::now(),
         connection,
     })
+}
+
+/// How many policies have rights on a broker. Without a session only their statuses say it.
+fn users(controller: &Controller, name: &str) -> usize {
+    if let Some(broker) = controller.brokers.get(name) {
+        return broker.session.policies();
+    }
+    let policies = controller.policies.using(&IndexKey::cluster::<BrokerConnection>(name));
+    policies.filter(|policy| policy.status.as_ref().is_some_and(|status| !status.applied.is_empty())).count()
 }
 
 async fn configure(

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observe::Observed;
-use crate::api::{BindingList, BrokerConnectionStatus, ConditionType, Conditions, Mode, Reason};
+use crate::api::{BindingList, BrokerConnectionStatus, ConditionType, Conditions, HeldBackRights, Mode, Reason};
 use crate::brokers::kafka::KafkaConfig;
 use crate::brokers::session::{ConnectionState, State};
 use crate::domain::refusal::Refusal;
@@ -17,11 +17,17 @@ pub enum Plan<'a> {
     Session(&'a KafkaConfig),
     /// No session can be started; one that runs goes on with the credential of before.
     Refuse(&'a Refusal),
+    /// The broker is gone for ever: end the session, and drop what was recorded.
+    Abandon,
 }
 
 pub fn plan(observed: &Observed) -> Plan<'_> {
-    if observed.connection.metadata.deletion_timestamp.is_some() && observed.users == 0 {
+    let is_gone = observed.connection.spec.decommissioned == Some(true);
+    if observed.connection.metadata.deletion_timestamp.is_some() && (observed.users == 0 || is_gone) {
         return Plan::Release;
+    }
+    if is_gone {
+        return Plan::Abandon;
     }
     match &observed.config {
         Ok(config) => Plan::Session(config),
@@ -96,6 +102,20 @@ fn describe_session(
         0 => String::new(),
         count => format!("; ACLs that Credence did not make, left alone: {count}"),
     };
+    if let Some(held_back) = &state.held_back {
+        status.held_back = Some(HeldBackRights {
+            count: u32::try_from(held_back.bindings).unwrap_or(u32::MAX),
+            policies: held_back.policies.clone(),
+        });
+        let count = counted(held_back.bindings, "ACL", "ACLs");
+        let message = format!(
+            "{count} of TopicPolicies that do not exist any more wait for a decision; first policy: {}. To revoke them, set \
+             spec.absentPolicies: RevokeAll; otherwise restore the policies{unmanaged}",
+            held_back.policies.first().map(String::as_str).unwrap_or_default()
+        );
+        conditions.unmet(ConditionType::InSync, Reason::AbsentPolicies, message);
+        return;
+    }
     match (state.missing.count, mode) {
         (0, Mode::Enforce) => {
             let message = format!("the broker has every applied ACL ({}){unmanaged}", state.applied);

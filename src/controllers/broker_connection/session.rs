@@ -1,6 +1,5 @@
 //! Starts the session with a broker, and follows it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +7,15 @@ use tokio::sync::Semaphore;
 
 use super::controller::Controller;
 use super::observe::Observed;
-use crate::api::{BrokerConnection, Mode};
+use crate::api::{Mode, TopicPolicy};
+use crate::brokers::BrokerFailure;
 use crate::brokers::kafka::{ClientAccess, KafkaAdmin, KafkaConfig};
+use crate::brokers::records::{RecordStore, Records};
 use crate::brokers::registry::{Broker, ReportedDrift};
-use crate::brokers::session::{Session, State};
-use crate::controllers::shared::kind::IndexKey;
+use crate::brokers::session::{Session, SessionMode, State};
+use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::signal::{Signal, Signals};
-use crate::domain::grants::Bindings;
+use crate::domain::name::Name;
 use crate::kubernetes::uid;
 
 /// For how long changes of a session are collected before they are reported.
@@ -23,37 +24,49 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 const LOGINS: usize = 16;
 
 /// The session of a connection: the running one, or a new one when what it was started from has changed.
-pub fn session(controller: &Controller, observed: &Observed, config: &KafkaConfig) -> Arc<Broker> {
-    let (name, spec) = (observed.name(), &observed.connection.spec);
-    let enforce = spec.mode.unwrap_or_default() == Mode::Enforce;
-    let is_same = |broker: &Arc<Broker>| broker.source == config.digest() && broker.observes != enforce;
+///
+/// # Errors
+/// When the records of the broker cannot be read.
+pub async fn session(
+    controller: &Controller,
+    observed: &Observed,
+    config: &KafkaConfig,
+) -> Result<Arc<Broker>, BrokerFailure> {
+    let (name, spec, settings) = (observed.name(), &observed.connection.spec, &controller.settings);
+    let mode = SessionMode {
+        enforce: spec.mode.unwrap_or_default() == Mode::Enforce,
+        absent: spec.absent_policies.unwrap_or_default(),
+        resync: settings.broker_resync,
+        absent_for: settings.absent_policies_after,
+    };
+    let is_same = |broker: &Arc<Broker>| broker.source == config.digest() && broker.mode == mode;
     if let Some(broker) = controller.brokers.get(name).filter(is_same) {
-        return broker;
+        return Ok(broker);
     }
     let access =
         ClientAccess { bootstrap_servers: spec.kafka.bootstrap_servers.clone(), ca_pem: config.ca_pem().to_owned() };
-    let (resync, fence) = (controller.settings.broker_resync, controller.fence.clone());
-    let claims = recorded(controller, name);
-    let session = Session::start::<KafkaAdmin>(name, config.clone(), enforce, resync, claims, fence);
+    let store = controller.record_store(name);
+    let records = Records::new(store.load().await?);
+    let (policies, connection) = (controller.policies.clone(), name.to_owned());
+    let exists = Arc::new(move |uid_: &str, policy: &str| exists(&policies, &connection, uid_, policy));
+    let fence = controller.fence.clone();
+    let session = Session::start::<KafkaAdmin, _>(name, config.clone(), mode, (records, store), exists, fence);
     follow(controller.signals.clone(), name, &session);
     let logins = Arc::new(Semaphore::new(LOGINS));
     let (source, reported) = (config.digest().to_owned(), ReportedDrift::default());
-    let broker = Broker { access, session, observes: !enforce, source, logins, reported };
-    let broker = controller.brokers.set(name, broker);
+    let broker = controller.brokers.set(name, Broker { access, session, mode, source, logins, reported });
     controller.signals.emit(Signal::BrokerChanged(name.into()));
-    broker
+    Ok(broker)
 }
 
-/// What every policy has recorded on this broker. A policy that is being deleted is left out: its rights are not restored.
-fn recorded(controller: &Controller, name: &str) -> HashMap<String, Bindings> {
-    let policies = controller.policies.using(&IndexKey::cluster::<BrokerConnection>(name));
-    let policies = policies.filter(|policy| policy.metadata.deletion_timestamp.is_none());
-    policies
-        .map(|policy| {
-            let recorded = controller.policies.status(&policy).applied;
-            (uid(&policy), recorded.into_iter().collect())
-        })
-        .collect()
+/// Whether a policy of a connection exists. One that cannot be read exists.
+fn exists(policies: &Handle<TopicPolicy>, connection: &str, wanted: &str, policy: &str) -> bool {
+    let (namespace, name) = policy.split_once('/').unwrap_or_default();
+    match policies.store().find(&Name::new(Some(namespace), name)) {
+        None => false,
+        Some(Err(_)) => true,
+        Some(Ok(found)) => uid(&found) == wanted && found.spec.broker == connection,
+    }
 }
 
 /// Reports changes of a session, and wakes everybody who waits for the broker when it can be used again. Ends with the
@@ -61,11 +74,21 @@ fn recorded(controller: &Controller, name: &str) -> HashMap<String, Bindings> {
 fn follow(signals: Signals, name: &str, session: &Session) {
     let (name, mut changes): (Arc<str>, _) = (name.into(), session.state());
     tokio::spawn(async move {
-        let mut before = State::default();
+        let (mut before, mut cluster) = (State::default(), None);
         while changes.changed().await.is_ok() {
             tokio::time::sleep(DEBOUNCE).await;
             let state = changes.borrow_and_update().clone();
             signals.emit(Signal::BrokerReported(name.clone()));
+            // Another cluster has nothing of what was applied.
+            if let (Some(now), Some(then)) = (state.cluster(), &cluster)
+                && now != then
+            {
+                signals.emit(Signal::BrokerChanged(name.clone()));
+            }
+            cluster = state.cluster().cloned().or(cluster);
+            if state.groups_released != before.groups_released {
+                signals.emit(Signal::GroupsReleased(name.clone()));
+            }
             if state.is_up() && (!before.is_up() || state.may_change() != before.may_change()) {
                 signals.emit(Signal::BrokerUp(name.clone()));
             }

@@ -15,8 +15,6 @@ pub enum Scope {
     ServiceAccount,
     /// A DNS name in a trust domain.
     DnsName,
-    /// A consumer group at a broker.
-    ConsumerGroup,
     /// A path at the edge.
     Path,
 }

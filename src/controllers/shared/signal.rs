@@ -33,6 +33,8 @@ pub enum Signal {
     BrokerUp(Arc<str>),
     /// A broker has lost ACLs that cannot be restored.
     BrokerLostGrants(Arc<str>),
+    /// A namespace does not consume as a group any more that another one may wait for.
+    GroupsReleased(Arc<str>),
     /// A topic policy was deleted.
     TopicPolicyDeleted,
     /// A webhook was created or deleted, or its spec or its labels changed.

@@ -1,10 +1,9 @@
 //! Revokes what a policy applied, once it is being deleted.
 
-use super::apply::RETRY;
+use super::apply::{RETRY, nothing};
 use super::controller::{Controller, FINALIZER};
-use super::observe::Current;
-use crate::api::{ConditionType, Conditions, DeletionPolicy, Reason, TopicPolicy};
-use crate::brokers::session::Demand;
+use super::observe::Observed;
+use crate::api::{BrokerConnection, ConditionType, Conditions, DeletionPolicy, Reason, TopicPolicy};
 use crate::controllers::shared::handle::Conclusion;
 use crate::controllers::shared::timing::retry_in;
 use crate::domain::grants::Bindings;
@@ -14,16 +13,19 @@ use crate::kubernetes::run::Done;
 use crate::kubernetes::status::has_finalizer;
 use crate::kubernetes::uid;
 
-pub async fn clean_up(controller: &Controller, policy: &TopicPolicy, current: &Current) -> Result<Done, Error> {
+pub async fn clean_up(controller: &Controller, observed: &Observed) -> Result<Done, Error> {
+    let (policy, current) = (&*observed.policy, &observed.current);
     if !has_finalizer(policy, FINALIZER) {
         return Ok(Done::gone());
     }
-    if let Err(why) = revoke(policy, current).await {
+    let recorded = recorded(policy, observed);
+    if let Err(why) = revoke(policy, observed, &recorded).await {
         let since = policy.metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default();
         let mut conditions = Conditions::new();
         let message = format!(
-            "deleted at {since}; waiting to revoke {}: {why}. To leave them on the broker, set deletionPolicy: Orphan",
-            counted(current.status.applied.len(), "ACL", "ACLs")
+            "deleted at {since}; waiting to revoke {}: {why}{}",
+            counted(recorded.len(), "ACL", "ACLs"),
+            if may_orphan(observed) { ". To leave them on the broker, set deletionPolicy: Orphan" } else { "" }
         );
         conditions.unmet(ConditionType::Applied, Reason::CleanupPending, message);
         let pause = retry_in(&current.status.conditions, ConditionType::Applied, current.now, RETRY);
@@ -38,27 +40,44 @@ pub async fn clean_up(controller: &Controller, policy: &TopicPolicy, current: &C
         let done = controller.handle.conclude(conclusion, &mut conditions).await?;
         return Ok(done.unwrap_or_else(Done::gone));
     }
-    if let Some(broker) = &current.broker {
-        broker.session.forget(&uid(policy)).await;
+    if let Some(broker) = &current.broker
+        && let Err(failure) = broker.session.forget(&uid(policy)).await
+    {
+        tracing::warn!(error = failure.message, "the record of a deleted policy could not be dropped; it is empty");
     }
     controller.handle.set_finalizer(policy, FINALIZER, false).await?;
     Ok(Done::gone())
 }
 
+/// Whether the connection lets a policy leave its rights at the broker.
+fn may_orphan(observed: &Observed) -> bool {
+    observed.connection.as_ref().is_some_and(|connection| connection.spec.allow_orphan == Some(true))
+}
+
+/// What has to be revoked. Without a session only the status says it.
+fn recorded(policy: &TopicPolicy, observed: &Observed) -> Bindings {
+    let session = observed.current.broker.as_ref().map(|broker| &broker.session);
+    session.map_or_else(|| observed.current.applied(), |session| session.recorded(&uid(policy)))
+}
+
 /// Revokes what was applied, unless it is to stay; the error says what is in the way.
-async fn revoke(policy: &TopicPolicy, current: &Current) -> Result<(), String> {
-    let recorded: Bindings = current.status.applied.iter().cloned().collect();
-    if recorded.is_empty() || policy.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Orphan {
+async fn revoke(policy: &TopicPolicy, observed: &Observed, recorded: &Bindings) -> Result<(), String> {
+    let is_gone = |connection: &BrokerConnection| connection.spec.decommissioned == Some(true);
+    let wants_orphan = policy.spec.deletion_policy == Some(DeletionPolicy::Orphan);
+    // The platform removed the connection, or said that its broker is gone for ever: nothing can be revoked any more.
+    if observed.connection.as_ref().is_none_or(is_gone) || recorded.is_empty() {
         return Ok(());
     }
     let connection = &policy.spec.broker;
-    let Some(broker) = &current.broker else {
+    let Some(broker) = &observed.current.broker else {
         return Err(format!("the BrokerConnection {connection} is not ready"));
     };
-    let demand = Demand { policy: uid(policy), wanted: Bindings::new(), recorded, enforce: true };
-    match broker.session.ensure(demand).await {
+    if wants_orphan && may_orphan(observed) {
+        return Ok(());
+    }
+    match broker.session.ensure(nothing(policy)).await {
         Err(failure) => Err(failure.message),
-        Ok(outcome) if !outcome.difference.remove.is_empty() && broker.observes => {
+        Ok(outcome) if !outcome.difference.remove.is_empty() && broker.observes() => {
             Err(format!("the BrokerConnection {connection} is in mode Observe"))
         }
         Ok(outcome) => match outcome.failures.into_iter().next() {

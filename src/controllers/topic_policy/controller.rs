@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy, TrustDomain};
 use crate::brokers::registry::Brokers;
-use crate::controllers::shared::claims::NameClaims;
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::namespaces::Namespaces;
 use crate::controllers::shared::parts::Parts;
@@ -19,7 +18,6 @@ pub struct Controller {
     pub identities: Handle<ServiceIdentity>,
     pub trust_domains: Handle<TrustDomain>,
     pub namespaces: Namespaces,
-    pub claims: Arc<NameClaims>,
     pub brokers: Arc<Brokers>,
 }
 
@@ -32,7 +30,6 @@ impl Controller {
             identities: parts.handles.of(),
             trust_domains: parts.handles.of(),
             namespaces: parts.namespaces.clone(),
-            claims: parts.claims.clone(),
             brokers: parts.brokers.clone(),
         }
     }

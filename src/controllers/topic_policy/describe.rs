@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::plan::Plan;
-use crate::api::{self, AppliedBinding, ConditionType, Conditions, GrantState, Reason, TopicPolicy, TopicPolicyStatus};
+use crate::api::{self, ConditionType, Conditions, GrantState, Reason, TopicPolicy, TopicPolicyStatus};
 use crate::brokers::BrokerFailure;
 use crate::brokers::session::Outcome;
 use crate::domain::grants::{Bindings, describe_topic};
@@ -21,7 +21,6 @@ pub fn describe(
     policy: &TopicPolicy,
     written: &TopicPolicyStatus,
     plan: &Plan,
-    wanted: &Bindings,
     outcome: Option<Result<Outcome, BrokerFailure>>,
 ) -> (TopicPolicyStatus, Conditions) {
     let mut status = TopicPolicyStatus {
@@ -31,22 +30,40 @@ pub fn describe(
         ..written.clone()
     };
     let mut conditions = Conditions::new();
-    match plan.refusal() {
+    let claimed = outcome.iter().flatten().find_map(|outcome| refuse_claimed(policy, outcome, &mut status));
+    match plan.refusal().or(claimed.as_ref()) {
         Some(Refusal { reason, message }) => conditions.unmet(ConditionType::Accepted, *reason, message.clone()),
         None => {
-            let message = "the spec and everything it references are valid";
-            conditions.met(ConditionType::Accepted, Reason::Valid, message);
+            let valid = "the spec and everything it references are valid".to_owned();
+            let message: Vec<String> = std::iter::once(valid).chain(plan.remarks.iter().cloned()).collect();
+            conditions.met(ConditionType::Accepted, Reason::Valid, message.join("; "));
         }
     }
     match outcome {
         None => conditions.unmet(ConditionType::Applied, Reason::Blocked, "waits for the broker"),
         Some(Err(failure)) => conditions.unmet(ConditionType::Applied, failure.reason, failure.message),
-        Some(Ok(outcome)) if plan.enforce => {
-            describe_applied(plan, wanted, &outcome, &mut status, &mut conditions);
-        }
+        Some(Ok(outcome)) if plan.enforce => describe_applied(plan, &outcome, &mut status, &mut conditions),
         Some(Ok(outcome)) => describe_observed(plan, &outcome, &mut status, &mut conditions),
     }
     (status, conditions)
+}
+
+/// Marks the grants that read as a consumer group of another namespace, and returns the refusal of the first.
+fn refuse_claimed(policy: &TopicPolicy, outcome: &Outcome, status: &mut TopicPolicyStatus) -> Option<Refusal> {
+    let mut first = None;
+    for (number, namespace) in &outcome.claimed {
+        let group =
+            policy.spec.grants.get(*number).and_then(|grant| grant.consumer_group.as_deref()).unwrap_or_default();
+        let message = format!(
+            "the consumer group {group} is used by the namespace {namespace} on this broker; use another group"
+        );
+        if let Some(grant) = status.grants.get_mut(*number) {
+            grant.state = GrantState::Refused;
+            grant.message = Some(message.clone());
+        }
+        first.get_or_insert_with(|| Refusal::new(Reason::ConsumerGroupClaimed, message));
+    }
+    first
 }
 
 fn describe_observed(plan: &Plan, outcome: &Outcome, status: &mut TopicPolicyStatus, conditions: &mut Conditions) {
@@ -62,19 +79,11 @@ fn describe_observed(plan: &Plan, outcome: &Outcome, status: &mut TopicPolicySta
     conditions.met(ConditionType::Applied, Reason::ObserveOnly, message);
     let words = |bindings: &Bindings| bindings.iter().map(ToString::to_string).collect::<Vec<_>>();
     status.plan = Some(api::Plan { add: words(&difference.add), remove: words(&difference.remove) });
+    status.applied = outcome.recorded.iter().cloned().collect();
 }
 
-fn describe_applied(
-    plan: &Plan,
-    wanted: &Bindings,
-    outcome: &Outcome,
-    status: &mut TopicPolicyStatus,
-    conditions: &mut Conditions,
-) {
-    let recorded: Bindings = status.applied.iter().cloned().collect();
-    let failed = |binding: &&AppliedBinding| outcome.failures.contains_key(*binding);
-    // A binding that is not wanted any more and could not be removed stays recorded, and is retried.
-    status.applied = wanted.iter().chain(recorded.difference(wanted).filter(failed)).cloned().collect();
+fn describe_applied(plan: &Plan, outcome: &Outcome, status: &mut TopicPolicyStatus, conditions: &mut Conditions) {
+    status.applied = outcome.recorded.iter().cloned().collect();
     for (grant, planned) in status.grants.iter_mut().zip(&plan.grants) {
         if grant.state != GrantState::Pending {
             continue;
@@ -88,7 +97,8 @@ fn describe_applied(
             conditions.unmet(ConditionType::Applied, Reason::Blocked, "nothing of a refused policy is applied");
         }
         None => {
-            let message = format!("applied and listed by the broker: {}", counted(wanted.len(), "ACL", "ACLs"));
+            let message =
+                format!("applied and listed by the broker: {}", counted(outcome.recorded.len(), "ACL", "ACLs"));
             conditions.met(ConditionType::Applied, Reason::GrantsApplied, message);
         }
         Some((binding, why)) => {

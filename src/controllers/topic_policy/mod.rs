@@ -7,14 +7,14 @@ mod describe;
 mod observe;
 mod plan;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use controller::Controller;
 
-use super::shared::claims::NameClaim;
 use super::shared::kind::{self, IndexKey, ManagedKind};
 use super::shared::signal::Signal;
-use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy};
+use crate::api::{BrokerConnection, Grant, ServiceIdentity, TopicPolicy};
 use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::queue::Lane;
@@ -34,16 +34,14 @@ impl ManagedKind for TopicPolicy {
     fn index_keys(&self) -> Vec<IndexKey> {
         let own = self.metadata.namespace.as_deref().unwrap_or_default();
         let broker = IndexKey::cluster::<BrokerConnection>(&self.spec.broker);
+        let namespace_of = |grant: &'_ Grant| grant.identity.namespace.clone().unwrap_or_else(|| own.to_owned());
         let identities = self.spec.grants.iter().map(|grant| {
-            let namespace = grant.identity.namespace.as_deref().unwrap_or(own);
-            IndexKey::object::<ServiceIdentity>(Name::new(Some(namespace), &grant.identity.name))
+            IndexKey::object::<ServiceIdentity>(Name::new(Some(&namespace_of(grant)), &grant.identity.name))
         });
-        std::iter::once(broker).chain(identities).collect()
-    }
-
-    fn claims(&self) -> Vec<NameClaim> {
-        let groups = self.spec.grants.iter().filter_map(|grant| grant.consumer_group.as_ref());
-        groups.map(|group| observe::group_claim(self, group)).collect()
+        // What an identity may be granted depends on its namespace as well.
+        let namespaces: BTreeSet<String> = self.spec.grants.iter().map(namespace_of).chain([own.to_owned()]).collect();
+        let namespaces = namespaces.into_iter().map(|namespace| IndexKey::Namespace(namespace.into()));
+        std::iter::once(broker).chain(identities).chain(namespaces).collect()
     }
 
     fn signals(change: &Change<Self>) -> Vec<Signal> {
@@ -57,11 +55,11 @@ impl kind::Controller for Controller {
     async fn reconcile(&self, policy: Arc<TopicPolicy>) -> Result<Done, Error> {
         let (plan, current) = {
             let observed = observe::observe(self, &policy)?;
+            if policy.metadata.deletion_timestamp.is_some() {
+                return cleanup::clean_up(self, &observed).await;
+            }
             (plan::plan(&observed), observed.current)
         };
-        if policy.metadata.deletion_timestamp.is_some() {
-            return cleanup::clean_up(self, &policy, &current).await;
-        }
         if self.namespaces.is_terminating(policy.metadata.namespace.as_deref()) {
             // It is deleted next, and its rights are revoked then; until then everything that it refers to is deleted
             // piece by piece.

@@ -6,17 +6,28 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::controller::Controller;
-use crate::api::{BrokerConnection, ServiceIdentity, TopicPolicy, TopicPolicyStatus, TrustDomain};
+use crate::api::{BrokerConnection, Mode, ServiceIdentity, TopicPolicy, TopicPolicyStatus, TrustDomain};
 use crate::brokers::registry::Broker;
-use crate::controllers::shared::claims::{NameClaim, Scope};
-use crate::domain::name::{Name, ObjectRef};
+use crate::domain::grants::{Bindings, bindings};
+use crate::domain::identity::{Subject, namespace_of};
+use crate::domain::name::Name;
 use crate::domain::selector::Labels;
 use crate::kubernetes::error::Error;
+use crate::kubernetes::uid;
 
-/// An identity that a grant refers to.
+/// An identity that a grant refers to, or that has rights from before.
 pub struct ObservedIdentity {
     pub identity: ServiceIdentity,
     pub trust_domain: Option<TrustDomain>,
+    pub namespace_labels: Labels,
+}
+
+impl ObservedIdentity {
+    /// Its principal at a broker; `None` without a trust domain.
+    pub fn principal(&self) -> Option<String> {
+        let domain = self.trust_domain.as_ref()?;
+        Some(Subject::of(&self.identity, &domain.spec.domain).kafka_principal())
+    }
 }
 
 /// Everything that the plan depends on.
@@ -25,9 +36,16 @@ pub struct Observed {
     pub namespace_labels: Labels,
     pub connection: Option<BrokerConnection>,
     pub identities: BTreeMap<Name, ObservedIdentity>,
-    /// Consumer groups that another policy holds for consumers of another namespace.
-    pub foreign_groups: BTreeMap<String, ObjectRef>,
+    /// Grants, by number, to identities of other namespaces that were in force before such identities had to accept them.
+    pub accepted_before: BTreeSet<usize>,
     pub current: Current,
+}
+
+impl Observed {
+    /// The namespace of the policy.
+    pub fn namespace(&self) -> &str {
+        self.policy.metadata.namespace.as_deref().unwrap_or_default()
+    }
 }
 
 /// What is needed to carry out the plan. Many policies may wait for a broker at once, with nothing else in memory.
@@ -38,9 +56,16 @@ pub struct Current {
     pub now: Timestamp,
 }
 
-/// The claim of a policy on a consumer group.
-pub fn group_claim(policy: &TopicPolicy, group: &str) -> NameClaim {
-    NameClaim::new(Scope::ConsumerGroup, &[&policy.spec.broker, group])
+impl Current {
+    /// What the status calls applied. A tenant may have written it.
+    pub fn applied(&self) -> Bindings {
+        self.status.applied.iter().cloned().collect()
+    }
+}
+
+/// When a policy was created.
+pub fn created(policy: &TopicPolicy) -> Timestamp {
+    policy.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0)
 }
 
 /// Looks everything up.
@@ -49,45 +74,74 @@ pub fn group_claim(policy: &TopicPolicy, group: &str) -> NameClaim {
 /// When something that the policy refers to cannot be read.
 pub fn observe(controller: &Controller, policy: &Arc<TopicPolicy>) -> Result<Observed, Error> {
     let own = policy.metadata.namespace.clone().unwrap_or_default();
+    let current = Current {
+        status: controller.handle.status(policy),
+        broker: controller.brokers.get(&policy.spec.broker),
+        now: Timestamp::now(),
+    };
     let mut identities = BTreeMap::new();
     for grant in &policy.spec.grants {
         let namespace = grant.identity.namespace.as_deref().unwrap_or(&own);
         let found = controller.identities.store().look_up(Some(namespace), &grant.identity.name)?;
         let Some(identity) = found else { continue };
-        let trust_domain = controller.trust_domains.store().look_up(None, &identity.spec.trust_domain)?;
-        identities.insert(Name::of(&identity), ObservedIdentity { identity, trust_domain });
+        identities.insert(Name::of(&identity), look_at(controller, identity)?);
     }
-    Ok(Observed {
+    if policy.spec.mode == Some(Mode::Observe) {
+        add_holders(controller, &current, &mut identities)?;
+    }
+    let mut observed = Observed {
         namespace_labels: controller.namespaces.labels(&own),
         connection: controller.connections.store().look_up(None, &policy.spec.broker)?,
         identities,
-        foreign_groups: foreign_groups(controller, policy),
+        accepted_before: BTreeSet::new(),
         policy: policy.clone(),
-        current: Current {
-            status: controller.handle.status(policy),
-            broker: controller.brokers.get(&policy.spec.broker),
-            now: Timestamp::now(),
-        },
-    })
+        current,
+    };
+    observed.accepted_before = accepted_before(&observed);
+    Ok(observed)
 }
 
-/// Consumer groups of a policy that an older policy holds for consumers of another namespace.
-fn foreign_groups(controller: &Controller, policy: &TopicPolicy) -> BTreeMap<String, ObjectRef> {
-    let own = ObjectRef::of(policy);
-    let mut foreign = BTreeMap::new();
-    for group in policy.spec.grants.iter().filter_map(|grant| grant.consumer_group.as_ref()) {
-        let Some(holder) = controller.claims.other_holder(&group_claim(policy, group), &own) else { continue };
-        let found = controller.handle.store().find(&holder.name).and_then(Result::ok);
-        if found.is_some_and(|found| !consumers(policy, group).is_subset(&consumers(&found, group))) {
-            foreign.insert(group.clone(), holder);
+fn look_at(controller: &Controller, identity: ServiceIdentity) -> Result<ObservedIdentity, Error> {
+    let trust_domain = controller.trust_domains.store().look_up(None, &identity.spec.trust_domain)?;
+    let namespace_labels = controller.namespaces.labels(identity.metadata.namespace.as_deref().unwrap_or_default());
+    Ok(ObservedIdentity { identity, trust_domain, namespace_labels })
+}
+
+/// Adds the identities that have rights through this policy although no grant names them any more: in mode `Observe` these
+/// rights may stay.
+fn add_holders(
+    controller: &Controller,
+    current: &Current,
+    identities: &mut BTreeMap<Name, ObservedIdentity>,
+) -> Result<(), Error> {
+    let principals: BTreeSet<&str> = current.status.applied.iter().map(|binding| binding.principal.as_str()).collect();
+    let namespaces: BTreeSet<&str> = principals.iter().filter_map(|principal| namespace_of(principal)).collect();
+    for namespace in namespaces {
+        for identity in controller.identities.store().valid(Some(namespace)) {
+            let found = look_at(controller, identity)?;
+            if found.principal().is_some_and(|principal| principals.contains(principal.as_str())) {
+                identities.insert(Name::of(&found.identity), found);
+            }
         }
     }
-    foreign
+    Ok(())
 }
 
-/// The namespaces whose identities consume with a group.
-fn consumers(policy: &TopicPolicy, group: &str) -> BTreeSet<String> {
-    let own = policy.metadata.namespace.clone().unwrap_or_default();
-    let grants = policy.spec.grants.iter().filter(|grant| grant.consumer_group.as_deref() == Some(group));
-    grants.map(|grant| grant.identity.namespace.clone().unwrap_or_else(|| own.clone())).collect()
+fn accepted_before(observed: &Observed) -> BTreeSet<usize> {
+    let (policy, own) = (&observed.policy, observed.namespace());
+    let Some(broker) = &observed.current.broker else { return BTreeSet::new() };
+    let status = observed.current.applied();
+    let mut accepted = BTreeSet::new();
+    for (number, grant) in policy.spec.grants.iter().enumerate() {
+        let Some(namespace) = grant.identity.namespace.as_deref().filter(|namespace| *namespace != own) else {
+            continue;
+        };
+        let found = observed.identities.get(&Name::new(Some(namespace), &grant.identity.name));
+        let Some(principal) = found.and_then(ObservedIdentity::principal) else { continue };
+        let rights = bindings(&policy.spec.topic, grant, &principal);
+        if broker.session.was_granted_before(&uid(&**policy), created(policy), &rights, &status) {
+            accepted.insert(number);
+        }
+    }
+    accepted
 }

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::observe::Observed;
-use crate::api::{ConditionType, Grant, GrantState, GrantStatus, Mode, Reason};
-use crate::domain::grants::{Bindings, bindings, describe_grant, describe_topic, given_prefixes, may_own};
-use crate::domain::identity::Subject;
+use super::observe::{Observed, ObservedIdentity};
+use crate::api::{
+    AppliedBinding, BindingResource, ConditionType, DeletionPolicy, Grant, GrantState, GrantStatus, Mode, Reason, Topic,
+};
+use crate::brokers::session::DemandMode;
+use crate::domain::grants::{
+    Bindings, bindings, describe_grant, describe_topic, given_prefixes, group_prefixes, may_grant_to, may_own,
+};
 use crate::domain::name::Name;
 use crate::domain::refusal::Refusal;
 
@@ -23,17 +27,18 @@ pub struct Plan {
     /// The broker cannot be asked; nothing changes.
     pub no_broker: Option<Refusal>,
     pub grants: Vec<PlannedGrant>,
-    /// Whether to change the broker.
+    pub mode: DemandMode,
+    /// Whether the broker is changed: neither the connection only observes nor, as long as it is accepted, the policy.
     pub enforce: bool,
+    /// What has to be said about a policy that is accepted.
+    pub remarks: Vec<String>,
 }
 
 impl Plan {
-    /// All bindings that the policy is to have.
-    pub fn wanted(&self) -> Bindings {
-        match self.refused {
-            Some(_) => Bindings::new(),
-            None => self.grants.iter().flat_map(|grant| grant.bindings.clone()).collect(),
-        }
+    /// The bindings of each grant; none for a policy that is refused.
+    pub fn wanted(&self) -> Vec<Bindings> {
+        let grants = self.grants.iter().filter(|_| self.refused.is_none());
+        grants.map(|grant| grant.bindings.clone()).collect()
     }
 
     /// Why `Accepted` is not met: the refusal of the policy, or of its first refused grant.
@@ -46,7 +51,8 @@ impl Plan {
 pub fn plan(observed: &Observed) -> Plan {
     let spec = &observed.policy.spec;
     let refused = refuse(observed);
-    let grants = spec.grants.iter().map(|grant| compile(observed, grant, refused.as_ref())).collect();
+    let grants = spec.grants.iter().enumerate();
+    let grants = grants.map(|(number, grant)| compile(observed, number, grant, refused.as_ref())).collect();
     let observes = |mode: Option<Mode>| mode.unwrap_or_default() == Mode::Observe;
     let broker_mode = observed.connection.as_ref().and_then(|connection| connection.spec.mode);
     let no_broker = match (&observed.connection, &observed.current.broker) {
@@ -61,7 +67,47 @@ pub fn plan(observed: &Observed) -> Plan {
         }
         _ => None,
     };
-    Plan { refused, no_broker, grants, enforce: !observes(spec.mode) && !observes(broker_mode) }
+    // A policy cannot keep by its mode what the platform took back.
+    let only_observes = observes(spec.mode) && refused.is_none();
+    let mode = if only_observes {
+        let applied = observed.current.applied().into_iter();
+        DemandMode::Observe { keep: applied.filter(|binding| may_stay(observed, binding)).collect() }
+    } else {
+        DemandMode::Enforce
+    };
+    Plan {
+        refused,
+        no_broker,
+        grants,
+        mode,
+        enforce: !only_observes && !observes(broker_mode),
+        remarks: remarks(observed),
+    }
+}
+
+fn remarks(observed: &Observed) -> Vec<String> {
+    let spec = &observed.policy.spec;
+    let mut remarks = Vec::new();
+    let may_orphan = observed.connection.as_ref().is_some_and(|connection| connection.spec.allow_orphan == Some(true));
+    if spec.deletion_policy == Some(DeletionPolicy::Orphan) && !may_orphan {
+        let broker = &spec.broker;
+        remarks.push(format!(
+            "deletionPolicy: Orphan counts as Delete, because the BrokerConnection {broker} does not set allowOrphan"
+        ));
+    }
+    for number in &observed.accepted_before {
+        let identity = &spec.grants[*number].identity;
+        let namespace = identity.namespace.as_deref().unwrap_or_default();
+        let name = Name::new(Some(namespace), &identity.name);
+        let accepts = observed.identities.get(&name).is_some_and(|found| accepts(observed, found));
+        if !accepts {
+            remarks.push(format!(
+                "the grant to {name} is from before such grants had to be accepted and goes on until 0.4.0; let its                  owner add acceptFrom: [{}] to its spec.brokers",
+                observed.namespace()
+            ));
+        }
+    }
+    remarks
 }
 
 fn refuse(observed: &Observed) -> Option<Refusal> {
@@ -81,14 +127,13 @@ fn refuse(observed: &Observed) -> Option<Refusal> {
         let message = format!(
             "the namespace {} may not own the topic {}; its prefixes on the broker {} are: {given}. Use one of them, \
              or ask for another in spec.access of the BrokerConnection",
-            observed.policy.metadata.namespace.as_deref().unwrap_or_default(),
+            observed.namespace(),
             describe_topic(&spec.topic),
             spec.broker
         );
         return Some(Refusal::new(Reason::TopicNotAllowed, message));
     }
-    let own = observed.policy.metadata.namespace.as_deref().unwrap_or_default();
-    if let Some(grant) = first_duplicate(&spec.grants, own) {
+    if let Some(grant) = first_duplicate(&spec.grants, observed.namespace()) {
         let group = grant.consumer_group.as_ref().map(|group| format!(" with the consumerGroup {group}"));
         let message = format!(
             "grants name the identity {} twice{}; put its actions into one entry",
@@ -109,13 +154,25 @@ fn first_duplicate<'a>(grants: &'a [Grant], own: &str) -> Option<&'a Grant> {
     })
 }
 
-fn compile(observed: &Observed, grant: &Grant, whole: Option<&Refusal>) -> PlannedGrant {
+fn compile(observed: &Observed, number: usize, grant: &Grant, whole: Option<&Refusal>) -> PlannedGrant {
     let spec = &observed.policy.spec;
-    let own = observed.policy.metadata.namespace.as_deref().unwrap_or_default();
-    let namespace = grant.identity.namespace.as_deref().unwrap_or(own);
+    let namespace = grant.identity.namespace.as_deref().unwrap_or(observed.namespace());
     let name = Name::new(Some(namespace), &grant.identity.name);
     let (identity, rights) = (name.to_string(), describe_grant(&spec.topic, grant));
-    match principal(observed, grant, &name) {
+    let accepted_before = observed.accepted_before.contains(&number);
+    let found = observed.identities.get(&name).ok_or_else(|| {
+        let message = format!("the ServiceIdentity {name} does not exist; create it");
+        Refusal::new(Reason::IdentityNotFound, message)
+    });
+    let admitted = found.and_then(|found| {
+        let principal = admit(observed, found)?;
+        if !accepted_before && !accepts(observed, found) {
+            return Err(not_accepted(observed, &name));
+        }
+        may_consume(observed, found, grant.consumer_group.as_deref())?;
+        Ok(principal)
+    });
+    match admitted {
         Err(refusal) => PlannedGrant {
             status: GrantStatus {
                 identity,
@@ -141,13 +198,9 @@ fn compile(observed: &Observed, grant: &Grant, whole: Option<&Refusal>) -> Plann
     }
 }
 
-/// The principal that a grant is for.
-fn principal(observed: &Observed, grant: &Grant, identity: &Name) -> Result<String, Refusal> {
-    let broker = &observed.policy.spec.broker;
-    let found = observed.identities.get(identity).ok_or_else(|| {
-        let message = format!("the ServiceIdentity {identity} does not exist; create it");
-        Refusal::new(Reason::IdentityNotFound, message)
-    })?;
+/// The principal of an identity that may have rights on the broker.
+fn admit(observed: &Observed, found: &ObservedIdentity) -> Result<String, Refusal> {
+    let (broker, identity) = (&observed.policy.spec.broker, Name::of(&found.identity));
     if !found.identity.has_account(broker) {
         let message = format!("the ServiceIdentity {identity} has no account on {broker}; add it to its spec.brokers");
         return Err(Refusal::new(Reason::IdentityHasNoAccount, message));
@@ -165,18 +218,62 @@ fn principal(observed: &Observed, grant: &Grant, identity: &Name) -> Result<Stri
         let message = format!("the ServiceIdentity {identity} is not accepted: {}", condition.message);
         return Err(Refusal::new(Reason::IdentityNotReady, message));
     }
-    let Some(domain) = &found.trust_domain else {
+    found.principal().ok_or_else(|| {
         let message = format!("the trust domain of the ServiceIdentity {identity} does not exist");
-        return Err(Refusal::new(Reason::IdentityNotReady, message));
-    };
-    if let Some(group) = &grant.consumer_group
-        && let Some(holder) = observed.foreign_groups.get(group)
-    {
-        let message = format!(
-            "the consumer group {group} is used by another namespace, through the TopicPolicy {}/{}; use another group",
-            holder.name.namespace, holder.name.name
-        );
-        return Err(Refusal::new(Reason::ConsumerGroupClaimed, message));
+        Refusal::new(Reason::IdentityNotReady, message)
+    })
+}
+
+/// Whether an identity accepts rights that this policy grants, or the platform does for it.
+fn accepts(observed: &Observed, found: &ObservedIdentity) -> bool {
+    let access = observed.connection.as_ref().map(|connection| &connection.spec.access);
+    let labels = (&observed.namespace_labels, &found.namespace_labels);
+    found.identity.accepts_from(observed.namespace(), &observed.policy.spec.broker)
+        || access.is_some_and(|access| may_grant_to(access, labels.0, labels.1))
+}
+
+fn not_accepted(observed: &Observed, identity: &Name) -> Refusal {
+    let (own, broker) = (observed.namespace(), &observed.policy.spec.broker);
+    let message = format!(
+        "the ServiceIdentity {identity} does not accept grants of the namespace {own}; let its owner add acceptFrom: \
+         [{own}] to the entry {broker} in its spec.brokers"
+    );
+    Refusal::new(Reason::GrantNotAccepted, message)
+}
+
+/// A group belongs to the namespace of the identity that consumes.
+fn may_consume(observed: &Observed, found: &ObservedIdentity, group: Option<&str>) -> Result<(), Refusal> {
+    let (Some(group), Some(connection)) = (group, &observed.connection) else { return Ok(()) };
+    let Some(prefixes) = group_prefixes(&connection.spec.access, &found.namespace_labels) else { return Ok(()) };
+    if prefixes.iter().any(|prefix| group.starts_with(prefix)) {
+        return Ok(());
     }
-    Ok(Subject::of(&found.identity, &domain.spec.domain).kafka_principal())
+    let given = if prefixes.is_empty() { "none".to_owned() } else { prefixes.join(", ") };
+    let message = format!(
+        "identities of the namespace {} may not read as the consumer group {group}; their prefixes on the broker {} \
+         are: {given}. Use one of them, or ask for another in spec.access of the BrokerConnection",
+        found.identity.metadata.namespace.as_deref().unwrap_or_default(),
+        observed.policy.spec.broker
+    );
+    Err(Refusal::new(Reason::ConsumerGroupNotAllowed, message))
+}
+
+/// Whether the policy could have a right today that it had before: then it may keep the right in mode `Observe`.
+fn may_stay(observed: &Observed, binding: &AppliedBinding) -> bool {
+    let holds = |found: &&ObservedIdentity| found.principal().as_deref() == Some(&binding.principal);
+    let Some(found) = observed.identities.values().find(holds) else { return false };
+    let access = observed.connection.as_ref().map(|connection| &connection.spec.access);
+    let accepted_before = || {
+        let mut grants = observed.accepted_before.iter().map(|number| &observed.policy.spec.grants[*number].identity);
+        let name = Name::of(&found.identity);
+        grants.any(|it| it.name == *name.name && it.namespace.as_deref() == Some(&*name.namespace))
+    };
+    let is_allowed = match binding.resource {
+        BindingResource::Topic => {
+            let topic = Topic { name: Some(binding.name.clone()), prefix: None };
+            access.is_some_and(|access| may_own(&topic, access, &observed.namespace_labels))
+        }
+        BindingResource::Group => may_consume(observed, found, Some(&binding.name)).is_ok(),
+    };
+    is_allowed && admit(observed, found).is_ok() && (accepts(observed, found) || accepted_before())
 }

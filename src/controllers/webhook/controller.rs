@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::ServiceIdentity;
+use crate::brokers::registry::Brokers;
 use crate::controllers::settings::Settings;
 use crate::controllers::shared::claims::NameClaims;
 use crate::controllers::shared::handle::Handle;
@@ -23,6 +24,7 @@ pub struct Controller<W: Webhook> {
     pub rotation: RotationPolicies,
     pub namespaces: Namespaces,
     pub claims: Arc<NameClaims>,
+    pub brokers: Arc<Brokers>,
     pub certificates: Certificates,
     pub secrets: WebhookSecrets,
     pub replicas: Arc<Replicas>,
@@ -39,6 +41,7 @@ impl<W: Webhook> Controller<W> {
             rotation: RotationPolicies::new(parts),
             namespaces: parts.namespaces.clone(),
             claims: parts.claims.clone(),
+            brokers: parts.brokers.clone(),
             certificates: parts.certificates.clone(),
             secrets: parts.webhook_secrets.clone(),
             replicas: parts.replicas.clone(),

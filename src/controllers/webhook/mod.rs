@@ -20,7 +20,7 @@ use super::shared::claims::NameClaim;
 use super::shared::kind::{self, IndexKey, ManagedKind, SpecFacts, by_namespace};
 use super::shared::signal::Signal;
 use super::shared::webhook::{KeySource, Webhook};
-use crate::api::ServiceIdentity;
+use crate::api::{BrokerConnection, ServiceIdentity};
 use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::queue::Lane;
@@ -43,8 +43,9 @@ impl<W: Webhook> ManagedKind for W {
             .flatten()
             .map(|name| IndexKey::Secret(own(name)));
         let identity = self.kafka().map(|it| IndexKey::object::<ServiceIdentity>(own(&it.service_identity)));
+        let broker = self.kafka().map(|it| IndexKey::cluster::<BrokerConnection>(&it.broker));
         let uid = self.meta().uid.as_deref().map(|uid| IndexKey::Uid(uid.into()));
-        secrets.chain(identity).chain(uid).collect()
+        secrets.chain(identity).chain(broker).chain(uid).collect()
     }
 
     fn claims(&self) -> Vec<NameClaim> {

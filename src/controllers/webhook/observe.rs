@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::account;
+use super::account::{self, Account};
 use super::controller::Controller;
 use crate::api::{Kind, WebhookStatus};
 use crate::contract::report::ServedRoute;
@@ -31,8 +31,8 @@ pub struct Observed<W> {
     pub generated: Option<Result<Vec<KeyRecord>, AlteredBy>>,
     /// Whether somebody else has changed or deleted them.
     pub keys_lost: bool,
-    /// The fingerprint of the credential for the broker account that it needs, or why there is none.
-    pub account: Option<Result<String, Refusal>>,
+    /// The broker account that it needs, or why there is none.
+    pub account: Option<Result<Account, Refusal>>,
     /// Digest of the route as it was written.
     pub route: Option<String>,
     /// How every replica of the edge serves it.

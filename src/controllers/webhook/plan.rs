@@ -40,11 +40,16 @@ fn refuse<W: Webhook>(observed: &Observed<W>) -> Option<Refusal> {
         return Some(Refusal::new(Reason::EdgeNotInstalled, message));
     }
     match &observed.account {
-        // A credential that is being renewed withdraws no route that is served already.
-        Some(Err(refusal)) if refusal.reason == Reason::IdentityNotReady && observed.route.is_some() => None,
+        // A credential that is being renewed, or a session that starts anew, withdraws no route that is served already.
+        Some(Err(refusal)) if outlasts(refusal.reason) && observed.route.is_some() => None,
         Some(Err(refusal)) => Some(refusal.clone()),
         _ => None,
     }
+}
+
+/// Whether a route goes on while its account is refused for this reason.
+fn outlasts(reason: Reason) -> bool {
+    matches!(reason, Reason::IdentityNotReady | Reason::BrokerNotReady)
 }
 
 fn keys<W: Webhook>(observed: &Observed<W>) -> Plan {

@@ -7,11 +7,12 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::account::{self, Account};
 use super::controller::Controller;
+use super::keys;
 use super::keys::StoredKey;
 use super::observe::{Observed, route_secret};
 use super::settle::Keys;
-use super::{account, keys};
 use crate::api::{ConditionType, Conditions, Reason};
 use crate::contract::component::{COMPONENT, Component, FOR, MANAGED_BY};
 use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, Spec, WebhookReference};
@@ -59,13 +60,13 @@ pub async fn program<W: Webhook>(
         generation: webhook.meta().generation.unwrap_or_default(),
     };
     let spec = webhook.route_spec();
-    let account = observed.account.iter().flatten().next().map(String::as_str);
+    let account = observed.account.iter().flatten().next();
     let recorded = [
         ("key", own.records.iter().collect()),
         ("source", records(&source_keys)),
         ("assertion", records(&assertion_keys)),
     ];
-    let wanted = digest_of(&reference, &spec, account, recorded)?;
+    let wanted = digest_of(&reference, &spec, account.map(Account::digest), recorded)?;
     if observed.route.as_ref() == Some(&wanted) {
         return Ok(Some(wanted));
     }
@@ -73,12 +74,19 @@ pub async fn program<W: Webhook>(
         Some(material) => material.clone(),
         None => keys::generated(controller, webhook, &own.records).await?,
     };
+    let account = match account::read(controller, webhook, account).await? {
+        Ok(account) => account,
+        Err(Refusal { reason, message }) => {
+            conditions.unmet(ConditionType::Accepted, reason, message);
+            return Ok(observed.route.clone());
+        }
+    };
     let document = RouteDocument {
         webhook: reference,
         digest: wanted.clone(),
         spec,
         keys: material.into_iter().map(keys::document::<W>).collect(),
-        account: account::read(controller, webhook).await?,
+        account,
         source_keys: source_keys.into_iter().map(keys::document::<W>).collect(),
         assertion_keys: assertion_keys.into_iter().map(keys::document::<W>).collect(),
     };
@@ -109,7 +117,7 @@ fn records(keys: &[StoredKey]) -> Vec<&KeyRecord> {
 fn digest_of(
     webhook: &WebhookReference,
     spec: &Spec,
-    account: Option<&str>,
+    account: Option<String>,
     keys: [(&str, Vec<&KeyRecord>); 3],
 ) -> Result<String, Error> {
     let spec = serde_json::to_string(spec).map_err(|error| Error::Bug(error.to_string()))?;

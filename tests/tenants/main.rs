@@ -1,0 +1,11 @@
+//! Attacks with the rights of a tenant: everything in one namespace, and nothing elsewhere. Each runs beside a victim, whose
+//! success is asserted.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[path = "../it/bed.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod bed;
+mod groups;
+mod records;
+mod rights;
+mod tenant;
