@@ -103,6 +103,8 @@ reasons! {
     GatewayTrustTooLong,
     /// The trust domain does not exist.
     TrustDomainNotFound,
+    /// The trust domain takes no identities of this namespace.
+    NamespaceNotAllowed,
     /// The trust domain has no authority that can sign.
     TrustDomainNotReady,
     /// The Secrets of the embedded authority do not exist.

@@ -55,6 +55,17 @@ pub struct TrustDomainSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub dns_names: Vec<DnsNameRule>,
+
+    /// Namespaces that may have identities in this trust domain. Default: every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub identity_namespace_selector: Option<NamespaceSelector>,
+
+    /// Longest lifetime of the certificates of identities, whatever a `RotationPolicy` says, such as `24h`. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('5m') && duration(self) <= duration('9528h')").message("maxCertificateLifetime: use a duration such as 24h or 90m, at least 5m and at most 9528h (397 days)"))]
+    pub max_certificate_lifetime: Option<String>,
 }
 
 /// The authority that issues the certificates.

@@ -9,8 +9,11 @@ use super::route::ROUTE_ENTRY;
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "credence");
 /// Label with the purpose of a managed object.
 pub const COMPONENT: &str = "credence.dev/component";
-/// Annotation with the object of another namespace that a managed object was written for, as `Kind/namespace/name`.
+/// Annotation with the object that a managed object was written for, as `Kind/namespace/name`, where no owner reference says it.
 pub const FOR: &str = "credence.dev/for";
+/// Annotation with the UID of that object, where the managed object must outlive a request to delete it: the garbage collector
+/// deletes what hangs on an owner reference at once.
+pub const OWNER: &str = "credence.dev/owner";
 
 /// The entries of a certificate in a Secret (type `kubernetes.io/tls`), with the authorities above it.
 const CERTIFICATE: &[&str] = &["tls.crt", "tls.key", "ca.crt"];
@@ -37,6 +40,8 @@ pub enum Component {
     WebhookRoute,
     /// ConfigMap with what was applied to a broker, in the operator's namespace.
     BrokerRecords,
+    /// ConfigMap with who holds which names, in the operator's namespace.
+    NameRecords,
     /// ConfigMap in which a replica of the edge reports which routes it serves.
     EdgeReport,
 }
@@ -52,6 +57,7 @@ impl Component {
         Self::WebhookKeys,
         Self::WebhookRoute,
         Self::BrokerRecords,
+        Self::NameRecords,
         Self::EdgeReport,
     ];
 
@@ -67,6 +73,7 @@ impl Component {
             Self::WebhookKeys => "webhook-keys",
             Self::WebhookRoute => "webhook-route",
             Self::BrokerRecords => "broker-records",
+            Self::NameRecords => "name-records",
             Self::EdgeReport => "edge-report",
         }
     }
@@ -83,7 +90,7 @@ impl Component {
         match self {
             Self::Root | Self::Intermediate | Self::Mtls => Some(CERTIFICATE),
             Self::TrustBundle => Some(&["ca.crt"]),
-            Self::BrokerAccount | Self::BrokerRecords => None,
+            Self::BrokerAccount | Self::BrokerRecords | Self::NameRecords => None,
             Self::WebhookKeys => Some(WEBHOOK_KEYS),
             Self::WebhookRoute => Some(&[ROUTE_ENTRY]),
             Self::EdgeReport => Some(&[REPORT_ENTRY]),

@@ -24,6 +24,7 @@ mod tests {
     use super::*;
     use crate::controllers::registry::Wakers;
     use crate::controllers::settings::Settings;
+    use crate::controllers::shared::name_records::NameRecords;
     use crate::controllers::shared::parts::Parts;
     use crate::domain::fence::Fence;
     use crate::kubernetes::health::Health;
@@ -42,7 +43,9 @@ mod tests {
         };
         let wakers = Wakers::default();
         let metrics = Arc::new(Metrics::default());
-        let parts = Parts::new(client, Fence::default(), settings, metrics, wakers.signals());
+        let names = NameRecords::new(client.clone(), &settings.namespace);
+        let records = (jiff::Timestamp::UNIX_EPOCH, names);
+        let parts = Parts::new(client, Fence::default(), settings, metrics, wakers.signals(), records);
         let mut registry = Registry::new(parts, wakers, Arc::new(Health::default()));
         register(&mut registry);
         assert_eq!(registry.missing(), [], "missing in register()");

@@ -88,10 +88,9 @@ impl<C: Controller> Entry<C> {
         handle.index(change);
         handle.trigger().fire(&change.name);
         controller.remember(change);
-        let claims = |object: Option<&C::Kind>| object.map(ManagedKind::claims).unwrap_or_default();
-        let (before, after) = (claims(change.before.as_ref()), claims(change.after.as_ref()));
         let object = ObjectRef { kind: C::Kind::KIND, name: change.name.clone() };
-        for other in parts.claims.update(&object, (&before, &after), change.after.as_ref()) {
+        let versions = (change.before.as_ref(), change.after.as_ref());
+        for other in parts.claims.update(&object, versions, ManagedKind::claims) {
             parts.signals.emit(Signal::ClaimsChanged(other));
         }
         for signal in C::Kind::signals(change) {

@@ -11,17 +11,22 @@ use tokio::time::{sleep, timeout};
 use super::registration::register;
 use super::registry::{Registry, StopSignal, Wakers};
 use super::settings::Settings;
+use super::shared::name_records::NameRecords;
+use super::shared::origin::records_since;
 use super::shared::parts::Parts;
 use super::shared::signal::{Signal, Signals};
 use super::watches::Watches;
 use super::webhook::sweep;
 use crate::domain::fence::Fence;
+use crate::kubernetes::error::Error;
 use crate::kubernetes::health::{Health, Stage};
 use crate::kubernetes::watch::Interruptions;
 use crate::metrics::Metrics;
 
 /// How long trust domains and brokers may take before the other controllers start without them.
 const CACHE_WARMUP: Duration = Duration::from_secs(10);
+/// How soon the records are read again when that failed.
+const RETRY: Duration = Duration::from_secs(2);
 /// How often the wall clock is compared with the monotonic clock, and by how much they may differ.
 const CLOCK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 /// After object-by-object gauges were counted, they are not counted again for this many times as long as it took: frequent
@@ -36,11 +41,20 @@ pub async fn run(
     settings: Settings,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    stop: StopSignal,
+    mut stop: StopSignal,
 ) {
     let wakers = Wakers::default();
     let signals = wakers.signals();
-    let parts = Parts::new(client, fence, settings, metrics.clone(), signals.clone());
+    let mut records = read_records(&client, &settings.namespace).await;
+    while let Err(error) = records {
+        tracing::error!(%error, "cannot read the records of the operator; retrying");
+        if timeout(RETRY, stop.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
+        records = read_records(&client, &settings.namespace).await;
+    }
+    let Ok((since, names)) = records else { return };
+    let parts = Parts::new(client, fence, settings, metrics.clone(), signals.clone(), (since, names));
     let mut registry = Registry::new(parts.clone(), wakers, health.clone());
     register(&mut registry);
     let registry = Arc::new(registry);
@@ -67,6 +81,12 @@ pub async fn run(
         () = sweep::sweep_forever(&parts) => {}
     }
     health.enter(Stage::Starting);
+}
+
+/// Since when records are kept, and who holds which names.
+async fn read_records(client: &Client, namespace: &str) -> Result<(Timestamp, NameRecords), Error> {
+    let since = records_since(client, namespace).await?;
+    Ok((since, NameRecords::load(client.clone(), namespace).await?))
 }
 
 /// Brings all gauges up to date whenever the metrics are read.

@@ -1,135 +1,170 @@
-//! Claims on names that only one object may hold. The oldest object holds a name; among objects of the same age, the first by
-//! kind, namespace and name does.
+//! Names that only one object may hold. An object takes names once it was accepted, and keeps them until it lets them go: an
+//! object that is refused holds nothing, and no other object, however old, takes a name from a holder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::name::{Name, ObjectRef};
-use crate::api::KindName;
+use super::name::ObjectRef;
 
-/// The claim of one object.
-#[derive(Debug)]
-pub struct Claim {
-    /// When the object was created, in seconds since 1970.
-    pub created: i64,
-    /// The names that it claims.
-    pub keys: BTreeSet<String>,
-}
-
-#[derive(Debug)]
-struct Claimed {
-    created: i64,
-    keys: Box<[Arc<str>]>,
-}
-
-impl Claimed {
-    fn equals(&self, claim: &Claim) -> bool {
-        self.created == claim.created && self.keys.iter().map(AsRef::as_ref).eq(claim.keys.iter().map(String::as_str))
-    }
+#[derive(Debug, Default)]
+struct Claimants {
+    holder: Option<ObjectRef>,
+    all: BTreeSet<ObjectRef>,
 }
 
 /// The claims of all objects on names of one kind.
 #[derive(Debug, Default)]
 pub struct Claims {
-    /// Name, creation time and object: the first object of a name holds it.
-    by_key: BTreeSet<(Arc<str>, i64, ObjectRef)>,
-    by_object: BTreeMap<ObjectRef, Claimed>,
+    by_name: BTreeMap<Arc<str>, Claimants>,
+    by_object: BTreeMap<ObjectRef, BTreeSet<Arc<str>>>,
+}
+
+/// What came of an attempt to take names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// The names that another object holds, and this object. With one of them, nothing new was taken.
+    pub conflicts: Vec<(String, ObjectRef)>,
+    /// The other objects that claim a name which was let go.
+    pub released: BTreeSet<ObjectRef>,
 }
 
 impl Claims {
-    /// Replaces the claim of one object, and returns the other objects whose names it claimed before or claims now.
-    pub fn update(&mut self, object: &ObjectRef, claim: Option<Claim>) -> BTreeSet<ObjectRef> {
-        let claim = claim.filter(|claim| !claim.keys.is_empty());
-        let is_same = match (self.by_object.get(object), &claim) {
-            (Some(before), Some(claim)) => before.equals(claim),
-            (before, claim) => before.is_none() && claim.is_none(),
-        };
-        let mut affected = BTreeSet::new();
-        if is_same {
-            return affected;
-        }
-        if let Some(Claimed { created, keys }) = self.by_object.remove(object) {
-            for key in keys {
-                affected.extend(self.holders(&key).cloned());
-                self.by_key.remove(&(key, created, object.clone()));
+    /// Replaces what an object claims, and returns the others that claim a name which it let go. Of the names that are new,
+    /// it holds at once those that `held` names and nobody holds: they were its own before this process began.
+    pub fn update(
+        &mut self,
+        object: &ObjectRef,
+        names: &BTreeSet<String>,
+        held: impl Fn(&str) -> bool,
+    ) -> BTreeSet<ObjectRef> {
+        let before = self.by_object.remove(object).unwrap_or_default();
+        let mut released = BTreeSet::new();
+        for name in before.iter().filter(|name| !names.contains(&***name)) {
+            released.extend(self.let_go(object, name));
+            let Some(claimants) = self.by_name.get_mut(name) else { continue };
+            claimants.all.remove(object);
+            if claimants.all.is_empty() {
+                self.by_name.remove(name);
             }
         }
-        if let Some(Claim { created, keys }) = claim {
-            let keys: Box<[Arc<str>]> = keys.iter().map(|key| self.share(key)).collect();
-            for key in &keys {
-                affected.extend(self.holders(key).cloned());
-                self.by_key.insert((key.clone(), created, object.clone()));
+        let mut claimed = BTreeSet::new();
+        for name in names {
+            let shared =
+                self.by_name.get_key_value(name.as_str()).map_or_else(|| name.as_str().into(), |it| it.0.clone());
+            let claimants = self.by_name.entry(Arc::clone(&shared)).or_default();
+            if claimants.all.insert(object.clone()) && claimants.holder.is_none() && held(name) {
+                claimants.holder = Some(object.clone());
             }
-            self.by_object.insert(object.clone(), Claimed { created, keys });
+            claimed.insert(shared);
         }
-        affected.remove(object);
-        affected
+        if !claimed.is_empty() {
+            self.by_object.insert(object.clone(), claimed);
+        }
+        released
+    }
+
+    /// Takes all claimed names that an object is allowed to hold, if they are free, and lets go of the others.
+    pub fn take(&mut self, object: &ObjectRef, is_allowed: impl Fn(&str) -> bool) -> Taken {
+        let names: Vec<Arc<str>> = self.by_object.get(object).into_iter().flatten().cloned().collect();
+        let (allowed, refused): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_allowed(name));
+        let mut taken = Taken::default();
+        for name in &refused {
+            taken.released.extend(self.let_go(object, name));
+        }
+        for name in &allowed {
+            let holder = self.holder(name).filter(|holder| *holder != object);
+            taken.conflicts.extend(holder.map(|holder| (name.to_string(), holder.clone())));
+        }
+        // An object is accepted as a whole.
+        if taken.conflicts.is_empty() && refused.is_empty() {
+            for name in &allowed {
+                if let Some(claimants) = self.by_name.get_mut(name) {
+                    claimants.holder = Some(object.clone());
+                }
+            }
+        }
+        taken
     }
 
     /// The object that holds a name.
     #[must_use]
-    pub fn holder(&self, key: &str) -> Option<&ObjectRef> {
-        self.holders(key).next()
+    pub fn holder(&self, name: &str) -> Option<&ObjectRef> {
+        self.by_name.get(name)?.holder.as_ref()
     }
 
-    /// All objects that claim a name, the holder first.
-    pub fn holders(&self, key: &str) -> impl Iterator<Item = &ObjectRef> {
-        self.entries(key).map(|(_, _, object)| object)
-    }
-
-    fn entries(&self, key: &str) -> impl Iterator<Item = &(Arc<str>, i64, ObjectRef)> {
-        let first = ObjectRef { kind: KindName::ALL[0], name: Name::new(None, "") };
-        let begin = (Arc::from(key), i64::MIN, first);
-        self.by_key.range(begin..).take_while(move |(found, _, _)| **found == *key)
-    }
-
-    /// The shared copy of a name.
-    fn share(&self, key: &str) -> Arc<str> {
-        self.entries(key).next().map_or_else(|| key.into(), |(key, _, _)| key.clone())
+    /// Lets go of a name, and returns the others that claim it.
+    fn let_go(&mut self, object: &ObjectRef, name: &str) -> BTreeSet<ObjectRef> {
+        let Some(claimants) = self.by_name.get_mut(name) else { return BTreeSet::new() };
+        if claimants.holder.as_ref() != Some(object) {
+            return BTreeSet::new();
+        }
+        claimants.holder = None;
+        claimants.all.iter().filter(|other| *other != object).cloned().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::KindName;
+    use crate::domain::name::Name;
 
-    fn name(name: &str) -> ObjectRef {
+    fn object(name: &str) -> ObjectRef {
         ObjectRef { kind: KindName::ServiceIdentity, name: Name::new(Some("shop"), name) }
     }
 
-    fn claim(created: i64, keys: &[&str]) -> Claim {
-        Claim { created, keys: keys.iter().map(ToString::to_string).collect() }
+    fn claim(claims: &mut Claims, name: &str, names: &[&str]) -> BTreeSet<ObjectRef> {
+        let names = names.iter().map(ToString::to_string).collect();
+        claims.update(&object(name), &names, |_| false)
+    }
+
+    fn take(claims: &mut Claims, name: &str) -> Vec<(String, ObjectRef)> {
+        claims.take(&object(name), |_| true).conflicts
     }
 
     #[test]
-    fn the_oldest_claim_holds_until_it_is_gone() {
+    fn a_holder_keeps_its_name_until_it_lets_it_go() {
         let mut claims = Claims::default();
-        claims.update(&name("young"), Some(claim(2, &["orders"])));
-        let affected = claims.update(&name("old"), Some(claim(1, &["orders"])));
-        assert_eq!(affected, BTreeSet::from([name("young")]), "the younger object must be reconciled");
-        assert_eq!(claims.holder("orders"), Some(&name("old")));
-        assert_eq!(claims.update(&name("old"), None), BTreeSet::from([name("young")]));
-        assert_eq!(claims.holder("orders"), Some(&name("young")));
-        claims.update(&name("young"), None);
-        assert!(claims.by_key.is_empty() && claims.by_object.is_empty(), "nothing is left of deleted objects");
+        claim(&mut claims, "first", &["a"]);
+        claim(&mut claims, "second", &["a"]);
+        assert_eq!(claims.holder("a"), None, "nobody was accepted yet");
+        assert_eq!(take(&mut claims, "first"), []);
+        assert_eq!(take(&mut claims, "second"), [("a".to_owned(), object("first"))]);
+        assert_eq!(claim(&mut claims, "first", &[]), BTreeSet::from([object("second")]));
+        assert_eq!(take(&mut claims, "second"), []);
+        claim(&mut claims, "second", &[]);
+        assert!(claims.by_name.is_empty() && claims.by_object.is_empty(), "nothing is left of deleted objects");
     }
 
     #[test]
-    fn an_unchanged_claim_affects_no_object() {
+    fn an_object_that_is_refused_takes_nothing() {
         let mut claims = Claims::default();
-        claims.update(&name("b"), Some(claim(2, &["x"])));
-        assert!(!claims.update(&name("a"), Some(claim(1, &["x"]))).is_empty());
-        assert!(claims.update(&name("a"), Some(claim(1, &["x"]))).is_empty());
+        claim(&mut claims, "refused", &["a", "not-mine"]);
+        assert_eq!(claims.take(&object("refused"), |name| name != "not-mine"), Taken::default());
+        assert_eq!(claims.holder("a"), None);
+        claim(&mut claims, "other", &["a"]);
+        assert_eq!(take(&mut claims, "other"), []);
+        claim(&mut claims, "third", &["a", "b"]);
+        assert_eq!(take(&mut claims, "third").len(), 1);
+        assert_eq!(claims.holder("b"), None, "with a conflict, nothing is taken");
     }
 
     #[test]
-    fn a_name_that_is_the_beginning_of_another_is_distinct() {
+    fn a_name_that_is_not_allowed_any_more_is_let_go_and_the_others_are_kept() {
         let mut claims = Claims::default();
-        claims.update(&name("a"), Some(claim(1, &["or", "orders.dead"])));
-        claims.update(&name("b"), Some(claim(2, &["orders"])));
-        assert_eq!(claims.holder("orders"), Some(&name("b")));
-        assert_eq!(claims.holder("order"), None);
-        let affected = claims.update(&name("b"), Some(claim(2, &["orders", "orders.dead"])));
-        assert_eq!(affected, BTreeSet::from([name("a")]));
+        claim(&mut claims, "one", &["a", "b"]);
+        take(&mut claims, "one");
+        claim(&mut claims, "two", &["b"]);
+        let taken = claims.take(&object("one"), |name| name != "b");
+        assert_eq!(taken.released, BTreeSet::from([object("two")]));
+        assert_eq!((claims.holder("a"), claims.holder("b")), (Some(&object("one")), None));
+    }
+
+    #[test]
+    fn what_was_held_before_this_process_began_is_held_at_once() {
+        let mut claims = Claims::default();
+        claims.update(&object("victim"), &["a".to_owned()].into(), |_| true);
+        claims.update(&object("older"), &["a".to_owned()].into(), |_| true);
+        assert_eq!(take(&mut claims, "older"), [("a".to_owned(), object("victim"))]);
     }
 }

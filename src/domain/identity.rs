@@ -130,8 +130,7 @@ pub fn may_claim(
     cluster_domain: &str,
     rules: &[DnsNameRule],
 ) -> bool {
-    let own = [format!("{namespace}.svc"), format!("{namespace}.svc.{cluster_domain}")];
-    if own.iter().any(|own| below(name, own)) {
+    if is_own(name, namespace, cluster_domain) {
         return true;
     }
     // A suffix such as `example` must not allow names of Services when the cluster domain ends in it.
@@ -143,6 +142,13 @@ pub fn may_claim(
         .filter(|rule| selector::matches(&rule.namespace_selector, namespace_labels))
         .flat_map(|rule| &rule.suffixes)
         .any(|suffix| name == suffix || below(name, suffix))
+}
+
+/// Whether a DNS name is one of a namespace's own: no other namespace may claim it.
+#[must_use]
+pub fn is_own(name: &str, namespace: &str, cluster_domain: &str) -> bool {
+    let own = [format!("{namespace}.svc"), format!("{namespace}.svc.{cluster_domain}")];
+    own.iter().any(|own| below(name, own))
 }
 
 fn below(name: &str, parent: &str) -> bool {

@@ -39,15 +39,15 @@ impl KeyRecord {
 }
 
 /// When keys are rotated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRotation {
     /// How long senders sign with one key.
     pub every: SignedDuration,
     /// How long the former key is accepted after that.
     pub overlap: SignedDuration,
-    /// Keys that were generated before this time are rotated.
-    pub issued_before: Option<Timestamp>,
-    /// Whether rotation is suspended.
+    /// Keys that were generated before one of these times are rotated, once that time has come.
+    pub issued_before: Vec<Timestamp>,
+    /// Whether rotation is suspended, except what another policy requests.
     pub suspend: bool,
 }
 
@@ -56,7 +56,7 @@ impl Default for KeyRotation {
         Self {
             every: SignedDuration::from_hours(720),
             overlap: SignedDuration::from_hours(24),
-            issued_before: None,
+            issued_before: Vec::new(),
             suspend: false,
         }
     }
@@ -73,7 +73,7 @@ impl KeyRotation {
         Ok(Self {
             every: duration("credentials.every", credentials.every.as_deref(), defaults.every)?,
             overlap: duration("credentials.overlap", credentials.overlap.as_deref(), defaults.overlap)?,
-            issued_before: spec.issued_before.as_ref().map(|time| time.0),
+            issued_before: spec.issued_before.iter().map(|time| time.0).collect(),
             suspend: spec.suspend.unwrap_or(false),
         })
     }
@@ -120,9 +120,9 @@ pub fn decide(
         (Some(signing), None) => {
             let made = keys[signing].not_before.unwrap_or(now);
             let since = keys[signing].signs_since.unwrap_or(now);
-            let requested = rotation.issued_before.filter(|before| made < *before);
-            let due = add(since, rotation.every);
-            rotate_at = (!rotation.suspend).then(|| requested.map_or(due, |before| due.min(before)));
+            let requested = rotation.issued_before.iter().copied().filter(|before| made < *before);
+            let due = (!rotation.suspend).then(|| add(since, rotation.every));
+            rotate_at = requested.chain(due).min();
             if keys[signing].algorithm() != algorithm {
                 rotate_at = Some(now);
             }
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_request_rotates_older_keys_once() {
-        let rotation = KeyRotation { issued_before: Some(at(10)), ..KeyRotation::default() };
+        let rotation = KeyRotation { issued_before: vec![at(10)], ..KeyRotation::default() };
         let first = [signs(0, key("a", 0, None))];
         assert_eq!(decide(&rotation, HmacSha256, &first, true, at(9)).until, at(10));
         assert!(decide(&rotation, HmacSha256, &first, true, at(10)).make.is_some());
@@ -237,7 +237,9 @@ mod tests {
             decide(&rotation, HmacSha256, &both, true, at(12)).make.is_none(),
             "the new key is not older than the request"
         );
-        assert!(decide(&KeyRotation { suspend: true, ..rotation }, HmacSha256, &first, true, at(5000)).make.is_none());
+        let suspended = KeyRotation { suspend: true, ..rotation };
+        assert!(decide(&suspended, HmacSha256, &first, true, at(10)).make.is_some(), "a request is no schedule");
+        assert!(decide(&suspended, HmacSha256, &both[1..], true, at(5000)).make.is_none());
     }
 
     #[test]

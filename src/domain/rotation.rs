@@ -22,9 +22,9 @@ pub struct Rules {
     pub windows: Vec<Window>,
     /// How many objects may be renewed at the same time.
     pub max_concurrent: usize,
-    /// Certificates that were issued before this time are renewed.
-    pub issued_before: Option<Timestamp>,
-    /// Only certificates that would expire are renewed.
+    /// Certificates that were issued before one of these times are renewed, once that time has come.
+    pub issued_before: Vec<Timestamp>,
+    /// Only certificates that would expire are renewed, and those whose renewal another policy requests.
     pub suspend: bool,
 }
 
@@ -35,7 +35,7 @@ impl Default for Rules {
             renew_after_percent: 66,
             windows: Vec::new(),
             max_concurrent: 20,
-            issued_before: None,
+            issued_before: Vec::new(),
             suspend: false,
         }
     }
@@ -54,7 +54,7 @@ impl Rules {
             renew_after_percent: certificates.renew_after_percent.unwrap_or(defaults.renew_after_percent),
             windows: spec.windows.iter().map(Window::new).collect::<Result<_, _>>()?,
             max_concurrent: spec.max_concurrent.map_or(defaults.max_concurrent, |limit| limit as usize),
-            issued_before: spec.issued_before.as_ref().map(|time| time.0),
+            issued_before: spec.issued_before.iter().map(|time| time.0).collect(),
             suspend: spec.suspend.unwrap_or(false),
         })
     }
@@ -255,7 +255,7 @@ pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, s
     if margin <= now {
         return Decision::Issue(Cause::Expiring);
     }
-    let requested = rules.issued_before.is_some_and(|before| before <= now && material.issued_at < before);
+    let requested = rules.issued_before.iter().any(|before| *before <= now && material.issued_at < *before);
     let due = if !wanted.authorities.contains(&material.authority) {
         Some(Cause::AuthorityReplaced)
     } else if requested {
@@ -268,7 +268,7 @@ pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, s
     let opening = schedule::next_opening(&rules.windows, now);
     let hold = match due {
         None => None,
-        Some(_) if rules.suspend => Some(HoldReason::Suspended),
+        Some(Cause::AuthorityReplaced | Cause::Due) if rules.suspend => Some(HoldReason::Suspended),
         Some(Cause::Due) if opening > now => Some(HoldReason::OutsideWindows),
         Some(cause) => return Decision::Issue(cause),
     };
@@ -280,8 +280,8 @@ pub fn decide(rules: &Rules, material: Option<&Material>, wanted: &Wanted<'_>, s
         Some(HoldReason::Suspended) => margin,
         Some(HoldReason::OutsideWindows) => opening.min(margin),
     };
-    let request = rules.issued_before.filter(|before| *before > now);
-    Decision::Keep { until: request.map_or(until, |request| until.min(request)), hold }
+    let requests = rules.issued_before.iter().copied().filter(|before| *before > now);
+    Decision::Keep { until: requests.chain([until]).min().unwrap_or(until), hold }
 }
 
 fn seconds(duration: SignedDuration) -> i64 {
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn issued_before_renews_an_older_certificate_once() {
-        let rules = |before| Rules { issued_before: Some(at(before)), ..Rules::default() };
+        let rules = |before| Rules { issued_before: vec![at(before)], ..Rules::default() };
         assert_eq!(decide_at(&rules(100), &material(), 200), Decision::Issue(Cause::Requested));
         let renewed = Material { issued_at: at(200), not_after: at(200 + DAY), ..material() };
         assert!(matches!(decide_at(&rules(100), &renewed, 201), Decision::Keep { hold: None, .. }));
@@ -361,17 +361,19 @@ mod tests {
 
     #[test]
     fn issued_before_in_the_future_waits_for_its_time() {
-        let rules = Rules { issued_before: Some(at(300)), ..Rules::default() };
+        let rules = Rules { issued_before: vec![at(300)], ..Rules::default() };
         assert_eq!(decide_at(&rules, &material(), 200), Decision::Keep { until: at(300), hold: None });
     }
 
     #[test]
     fn suspension_holds_renewals_until_the_safety_margin() {
-        let rules = Rules { suspend: true, issued_before: Some(at(10)), ..Rules::default() };
+        let rules = Rules { suspend: true, ..Rules::default() };
         let margin = DAY * 66 / 100 + DAY * 34 / 100 / 2;
         let held = Decision::Keep { until: at(margin), hold: Some(HoldReason::Suspended) };
-        assert_eq!(decide_at(&rules, &material(), 100), held);
+        assert_eq!(decide_at(&rules, &material(), DAY * 66 / 100), held);
         assert_eq!(decide_at(&rules, &material(), margin), Decision::Issue(Cause::Expiring));
+        let requested = Rules { issued_before: vec![at(10)], ..rules };
+        assert_eq!(decide_at(&requested, &material(), 100), Decision::Issue(Cause::Requested), "by another policy");
     }
 
     fn window(start: &str) -> Vec<Window> {
@@ -395,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_window_does_not_delay_a_requested_renewal() {
-        let rules = Rules { windows: window("23:00"), issued_before: Some(at(10)), ..Rules::default() };
+        let rules = Rules { windows: window("23:00"), issued_before: vec![at(10)], ..Rules::default() };
         assert_eq!(decide_at(&rules, &material(), 60), Decision::Issue(Cause::Requested));
     }
 

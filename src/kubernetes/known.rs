@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use super::ownership::unaltered;
 use super::status::version;
 use crate::api::KindName;
-use crate::contract::component::{COMPONENT, Component, FOR};
+use crate::contract::component::{COMPONENT, Component, FOR, OWNER};
 use crate::domain::altered::AlteredBy;
 use crate::domain::contention::Contention;
 use crate::domain::name::{Name, ObjectRef};
@@ -36,8 +36,10 @@ pub struct Record<F> {
     version: u64,
     /// UID of the object itself.
     pub uid: String,
-    /// UID of the object that controls it; `None` when none does.
+    /// UID of the object that it belongs to: its controller, or the object in its annotation [`OWNER`].
     pub owner: Option<String>,
+    /// Whether an owner reference says so: then the garbage collector deletes it with its owner.
+    pub hangs: bool,
     /// The object that it was written for: its controller, or the object in its annotation [`FOR`].
     written_for: Option<ObjectRef>,
     /// Its component; `None` if this version does not write such objects.
@@ -56,6 +58,8 @@ pub(super) struct Repaired {
     pub(super) contention: Contention,
     /// The writer that altered it last; `None` if it was deleted.
     pub(super) altered_by: Option<AlteredBy>,
+    /// UID of the object that it belongs to: another one of the same name begins anew.
+    owner: String,
 }
 
 /// The cache of all managed objects of one kind.
@@ -64,8 +68,8 @@ pub(super) struct Known<F> {
     records: BTreeMap<Name, Arc<Record<F>>>,
     /// The objects that were repaired a short while ago.
     repaired: HashMap<Name, Repaired>,
-    /// The objects that another writer deleted, and when.
-    deleted: HashMap<Name, Instant>,
+    /// The objects that another writer deleted, when, and to whom they belonged (UID).
+    deleted: HashMap<Name, (Instant, Option<String>)>,
     /// The UIDs of deleted objects, and when the watch reported the deletion. The answer to an earlier write may arrive later.
     deleted_uids: HashMap<String, Instant>,
     /// During a list: the objects written since it began, which the list may not contain.
@@ -89,13 +93,13 @@ impl<F: Facts> Known<F> {
         self.records.get(name).cloned()
     }
 
-    pub(super) fn was_deleted(&self, name: &Name) -> bool {
-        self.deleted.contains_key(name)
+    pub(super) fn was_deleted(&self, name: &Name, owner: &str) -> bool {
+        self.deleted.get(name).is_some_and(|(_, of)| of.as_deref() == Some(owner))
     }
 
-    /// The repairs of an object, and the writer that altered it.
-    pub(super) fn contention(&self, name: &Name) -> Option<&Repaired> {
-        self.repaired.get(name)
+    /// The repairs of an object of this owner, and the writer that altered it.
+    pub(super) fn contention(&self, name: &Name, owner: &str) -> Option<&Repaired> {
+        self.repaired.get(name).filter(|repaired| repaired.owner == owner)
     }
 
     pub(super) fn owned_by(&self, owner: Option<&str>) -> Vec<(Name, Arc<Record<F>>)> {
@@ -114,13 +118,13 @@ impl<F: Facts> Known<F> {
     }
 
     /// Notes that an object was repaired after another writer had changed it, or deleted it (`None`).
-    pub(super) fn repaired(&mut self, name: Name, altered_by: Option<AlteredBy>, now: Instant) {
+    pub(super) fn repaired(&mut self, name: Name, owner: &str, altered_by: Option<AlteredBy>, now: Instant) {
         self.repaired.retain(|_, repaired| !repaired.contention.is_over(now));
-        let contention = match self.repaired.get(&name) {
+        let contention = match self.contention(&name, owner) {
             Some(repaired) => repaired.contention.repaired(now),
             None => Contention::new(now),
         };
-        self.repaired.insert(name, Repaired { contention, altered_by });
+        self.repaired.insert(name, Repaired { contention, altered_by, owner: owner.to_owned() });
     }
 
     /// Notes that a list begins.
@@ -136,7 +140,7 @@ impl<F: Facts> Known<F> {
         gone.into_iter()
             .filter_map(|name| {
                 let record = self.records.remove(&name)?;
-                self.deleted.insert(name, now);
+                self.deleted.insert(name, (now, record.owner.clone()));
                 record.written_for.clone()
             })
             .collect()
@@ -177,10 +181,10 @@ impl<F: Facts> Known<F> {
         let name = key(metadata);
         let uid = metadata.uid.clone().unwrap_or_default();
         self.deleted_uids.retain(|_, at| now.duration_since(*at) < DELETION_MEMORY);
-        self.deleted.retain(|_, at| now.duration_since(*at) < DELETION_MEMORY);
+        self.deleted.retain(|_, (at, _)| now.duration_since(*at) < DELETION_MEMORY);
         if self.records.get(&name).is_some_and(|known| known.uid == uid) {
             self.records.remove(&name);
-            self.deleted.insert(name, now);
+            self.deleted.insert(name, (now, owner_uid(metadata)));
         }
         self.deleted_uids.insert(uid, now);
         written_for(metadata)
@@ -195,6 +199,12 @@ pub(super) fn key(metadata: &ObjectMeta) -> Name {
 /// The controller of an object (`ownerReferences` with `controller: true`).
 pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// The UID of the object that a managed object belongs to.
+pub(super) fn owner_uid(metadata: &ObjectMeta) -> Option<String> {
+    let annotated = || metadata.annotations.as_ref()?.get(OWNER).cloned();
+    owner(metadata).map(|owner| owner.uid.clone()).or_else(annotated)
 }
 
 /// The object that a managed object was written for.
@@ -220,7 +230,8 @@ pub(super) fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
     Record {
         version: version(metadata),
         uid: metadata.uid.clone().unwrap_or_default(),
-        owner: owner(metadata).map(|owner| owner.uid.clone()),
+        owner: owner_uid(metadata),
+        hangs: owner(metadata).is_some(),
         written_for: written_for(metadata),
         facts: unaltered(managers, entries, written).and_then(|()| facts()),
         component,
@@ -248,7 +259,11 @@ mod tests {
 
     fn metadata(uid: &str, version: &str) -> ObjectMeta {
         ObjectMeta {
-            annotations: Some([(FOR.to_owned(), "WebhookEndpoint/shop/orders".to_owned())].into()),
+            annotations: Some(
+                [(FOR, "WebhookEndpoint/shop/orders"), (OWNER, "owner")]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+            ),
             namespace: Some("shop".into()),
             name: Some("orders-mtls".into()),
             uid: Some(uid.into()),
@@ -277,10 +292,20 @@ mod tests {
         known.begin_list();
         known.wrote(&metadata("1", "5"));
         assert!(known.conclude_list(&HashSet::new(), now).is_empty(), "the list is older than the write");
-        assert!(known.get(&name()).is_some() && !known.was_deleted(&name()));
+        assert!(known.get(&name()).is_some() && !known.was_deleted(&name(), "owner"));
         known.begin_list();
         assert_eq!(known.conclude_list(&HashSet::new(), now).len(), 1);
-        assert!(known.get(&name()).is_none() && known.was_deleted(&name()));
+        assert!(known.get(&name()).is_none() && known.was_deleted(&name(), "owner"));
+    }
+
+    #[test]
+    fn what_happened_to_an_owner_does_not_pass_to_another_of_its_name() {
+        let (mut known, now) = (Known::<Nothing>::default(), Instant::now());
+        known.repaired(name(), "owner", None, now);
+        assert!(known.contention(&name(), "owner").is_some() && known.contention(&name(), "other").is_none());
+        known.wrote(&metadata("1", "5"));
+        known.forget(&metadata("1", "5"), now);
+        assert!(known.was_deleted(&name(), "owner") && !known.was_deleted(&name(), "other"));
     }
 
     #[test]

@@ -21,7 +21,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use crate::contract::component::{COMPONENT, Component, MANAGED_BY};
+use crate::api::Kind;
+use crate::contract::component::{COMPONENT, Component, FOR, MANAGED_BY, OWNER};
+use crate::domain::name::Name;
 
 /// Field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "credence";
@@ -45,6 +47,28 @@ pub fn owned_metadata<K: Resource<DynamicType = ()>>(
         owner_references: owner.controller_owner_ref(&()).map(|reference: OwnerReference| vec![reference]),
         ..ObjectMeta::default()
     }
+}
+
+/// Metadata of an object that is written for an owner and must outlive a request to delete it: the operator deletes it when the
+/// owner goes.
+pub fn kept_metadata<K: Kind>(
+    owner: &K,
+    namespace: &str,
+    name: &str,
+    component: Component,
+    annotations: BTreeMap<String, String>,
+) -> ObjectMeta {
+    let mut metadata = owned_metadata(owner, namespace, name, component, annotations);
+    metadata.owner_references = None;
+    metadata.annotations.get_or_insert_default().extend(kept_for(owner));
+    metadata
+}
+
+/// The annotations that say whom an object was written for.
+pub fn kept_for<K: Kind>(owner: &K) -> BTreeMap<String, String> {
+    let name = Name::of(owner);
+    let kept_for = format!("{}/{}/{}", K::KIND, name.namespace, name.name);
+    BTreeMap::from([(FOR.to_owned(), kept_for), (OWNER.to_owned(), uid(owner))])
 }
 
 /// The name of an object in messages: `namespace/name`, or the name alone for cluster-scoped objects.

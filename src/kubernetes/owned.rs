@@ -1,7 +1,7 @@
 //! Managed objects: the Secrets and ConfigMaps that the operator writes. Watches them, and writes them without ever changing an
 //! object of another owner. Their cache is `known.rs`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use kube::{Api, Client, Resource};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use super::FIELD_MANAGER;
 use super::error::{Error, has_code};
-use super::known::{Facts, Known, Record, Repaired, key, owner, record};
+use super::known::{Facts, Known, Record, Repaired, key, owner_uid, record};
 use crate::contract::component::selector;
 use crate::domain::altered::AlteredBy;
 use crate::domain::name::{Name, ObjectRef};
@@ -110,24 +111,24 @@ where
         self.read_known().get(&Name::new(Some(namespace), name))
     }
 
-    /// Whether another writer deleted the object a short while ago.
-    pub fn was_deleted(&self, namespace: &str, name: &str) -> bool {
-        self.read_known().was_deleted(&Name::new(Some(namespace), name))
+    /// Whether another writer deleted the object of this owner (a UID) a short while ago.
+    pub fn was_deleted(&self, namespace: &str, name: &str, owner: &str) -> bool {
+        self.read_known().was_deleted(&Name::new(Some(namespace), name), owner)
     }
 
-    /// Set if an object must not be repaired yet, because it was repaired a short while ago.
-    pub fn held_back(&self, namespace: &str, name: &str, now: Instant) -> Option<Contended> {
+    /// Set if an object of this owner (a UID) must not be repaired yet, because it was repaired a short while ago.
+    pub fn held_back(&self, (namespace, name, owner): (&str, &str, &str), now: Instant) -> Option<Contended> {
         let known = self.read_known();
-        let repaired = known.contention(&Name::new(Some(namespace), name))?;
+        let repaired = known.contention(&Name::new(Some(namespace), name), owner)?;
         let wait = repaired.contention.repair_at().saturating_duration_since(now);
         let is_held_back = !repaired.contention.is_over(now) && !wait.is_zero();
         is_held_back.then(|| Self::describe_contention(namespace, name, repaired, wait))
     }
 
     /// Set if another writer changes or deletes an object again and again, until it has stopped for a while.
-    pub fn contended(&self, namespace: &str, name: &str, now: Instant) -> Option<Contended> {
+    pub fn contended(&self, (namespace, name, owner): (&str, &str, &str), now: Instant) -> Option<Contended> {
         let known = self.read_known();
-        let repaired = known.contention(&Name::new(Some(namespace), name))?;
+        let repaired = known.contention(&Name::new(Some(namespace), name), owner)?;
         let wait = repaired.contention.contended_until()?.saturating_duration_since(now);
         (!wait.is_zero()).then(|| Self::describe_contention(namespace, name, repaired, wait))
     }
@@ -143,11 +144,29 @@ where
     }
 
     /// Notes that an object was repaired after another writer had changed it, or deleted it (`None`).
-    pub fn repaired(&self, namespace: &str, name: &str, altered_by: Option<&AlteredBy>, now: Instant) {
-        self.write_known().repaired(Name::new(Some(namespace), name), altered_by.cloned(), now);
+    pub fn repaired(&self, (namespace, name, owner): (&str, &str, &str), altered_by: Option<&AlteredBy>, now: Instant) {
+        self.write_known().repaired(Name::new(Some(namespace), name), owner, altered_by.cloned(), now);
     }
 
-    /// All objects with this controller (a UID), or without one.
+    /// Removes the owner references of an object, so that the garbage collector does not delete it with its owner, and notes
+    /// its owner in annotations instead.
+    ///
+    /// # Errors
+    /// The error of the API server. An object that does not exist is not an error.
+    pub async fn detach(&self, name: &Name, annotations: &BTreeMap<String, String>) -> Result<(), Error> {
+        let Some(record) = self.get(&name.namespace, &name.name) else { return Ok(()) };
+        let api: Api<K> = Api::namespaced(self.client.clone(), &name.namespace);
+        let metadata = json!({"uid": record.uid, "ownerReferences": null, "annotations": annotations});
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match api.patch_metadata(&name.name, &params, &Patch::Merge(json!({"metadata": metadata}))).await {
+            Ok(written) => self.write_known().wrote(&written.metadata),
+            Err(error) if has_code(&error, 404) => {}
+            Err(error) => return Err(Error::api(format!("detach {} {name}", K::kind(&())))(error)),
+        }
+        Ok(())
+    }
+
+    /// All objects that belong to this object (a UID), or to none.
     pub fn owned_by(&self, owner: Option<&str>) -> Vec<(Name, Arc<Record<F>>)> {
         self.read_known().owned_by(owner)
     }
@@ -163,7 +182,7 @@ where
     /// [`Error::NotOwned`] for an object of another owner, otherwise the error of the API server.
     pub async fn put(&self, object: &K) -> Result<(), Error> {
         let Name { namespace, name } = key(object.meta());
-        let owner = owner(object.meta()).map(|owner| owner.uid.clone());
+        let owner = owner_uid(object.meta());
         let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
         let doing = |verb: &str| format!("{verb} {} {namespace}/{name}", K::kind(&()));
         let known = match self.get(&namespace, &name) {

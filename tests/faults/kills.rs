@@ -166,7 +166,11 @@ impl World {
         let brokers: &[&str] = if domain == 0 && rng.u8(0..4) > 0 { &["kafka"] } else { &[] };
         let names = if rng.bool() { vec![format!("{name}.{namespace}.svc")] } else { Vec::new() };
         let mtls = json!({"keyAlgorithm": "ECDSA", "dnsNames": names});
-        let service = with(identity(namespace, &name, brokers), "/spec/authentication/mtls", mtls);
+        let mut service = with(identity(namespace, &name, brokers), "/spec/authentication/mtls", mtls);
+        if !brokers.is_empty() {
+            // Policies of every namespace may grant it rights.
+            service["spec"]["brokers"][0]["acceptFrom"] = json!(self.namespaces);
+        }
         with(service, "/spec/trustDomain", json!(self.domains[domain]))
     }
 

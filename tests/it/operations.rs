@@ -8,7 +8,7 @@ use kube::api::DeleteParams;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, OPERATOR, run, self_signed, unique, until, with};
+use crate::bed::{Bed, OPERATOR, run, self_signed, unique, until};
 use crate::monitoring::{everything_exported, families, named, read};
 
 const OPERATIONS: &str = "docs/operations.md";
@@ -262,7 +262,7 @@ fn back_up(bed: &Bed, domain: &str) -> Vec<Value> {
     let get = ["get", "secrets", "--namespace", SYSTEM, "--output", "json", "--selector", selector];
     let listed: Value = serde_json::from_str(&kubectl(bed, &get, "")).unwrap();
     let mut backup = listed["items"].as_array().unwrap().clone();
-    backup.retain(|secret| secret["metadata"]["ownerReferences"][0]["name"] == domain);
+    backup.retain(|secret| secret["metadata"]["annotations"]["credence.dev/for"] == format!("TrustDomain//{domain}"));
     for secret in &mut backup {
         let metadata = secret["metadata"].as_object_mut().unwrap();
         for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
@@ -277,7 +277,11 @@ fn back_up(bed: &Bed, domain: &str) -> Vec<Value> {
 /// Restores them as the page describes.
 fn restore(bed: &Bed, backup: &[Value], domain: &DynamicObject) {
     let uid = json!(domain.metadata.uid.as_ref().unwrap());
-    let owned = |secret: &Value| with(secret.clone(), "/metadata/ownerReferences/0/uid", uid.clone());
+    let owned = |secret: &Value| {
+        let mut secret = secret.clone();
+        secret["metadata"]["annotations"]["credence.dev/owner"] = uid.clone();
+        secret
+    };
     let list = json!({
         "apiVersion": "v1", "kind": "List", "items": backup.iter().map(owned).collect::<Vec<_>>(),
     });

@@ -5,7 +5,14 @@
 #[path = "../it/bed.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod bed;
+mod deletion;
 mod groups;
+#[path = "../it/hooks.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod hooks;
+mod names;
 mod records;
 mod rights;
+mod rotation;
+mod secrets;
 mod tenant;

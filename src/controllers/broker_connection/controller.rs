@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::Client;
 
 use super::records::ConfigMapRecords;
@@ -21,6 +22,7 @@ pub const FINALIZER: &str = "credence.dev/in-use";
 /// The controller.
 pub struct Controller {
     pub client: Client,
+    pub records_since: Timestamp,
     pub handle: Handle<BrokerConnection>,
     pub policies: Handle<TopicPolicy>,
     pub certificates: Certificates,
@@ -37,6 +39,7 @@ impl Controller {
     pub fn new(parts: &Parts) -> Self {
         Self {
             client: parts.client.clone(),
+            records_since: parts.records_since,
             handle: parts.handles.of(),
             policies: parts.handles.of(),
             certificates: parts.certificates.clone(),
@@ -51,6 +54,6 @@ impl Controller {
 
     /// What was applied to the broker of a connection.
     pub fn record_store(&self, broker: &str) -> ConfigMapRecords {
-        ConfigMapRecords::new(self.client.clone(), &self.settings.namespace, broker)
+        ConfigMapRecords::new(self.client.clone(), &self.settings.namespace, broker, self.records_since)
     }
 }

@@ -22,27 +22,25 @@ use crate::kubernetes::error::has_code;
 const BROKER: &str = "credence.dev/broker";
 /// The entry of a ConfigMap that holds a shard.
 const ENTRY: &str = "records.json";
-/// The ConfigMap that was made when records were first kept. Policies that are older may have applied ACLs before.
-const FIRST: &str = "broker-records";
-
 /// The records of one broker.
 #[derive(Clone)]
 pub struct ConfigMapRecords {
     api: Api<ConfigMap>,
     broker: String,
+    since: Timestamp,
     /// The resource versions of the shards as they were read or written last: whoever writes a shard has seen the last one.
     versions: Arc<Mutex<HashMap<u32, String>>>,
 }
 
 impl ConfigMapRecords {
     /// The records of the broker of this connection.
-    pub fn new(client: Client, namespace: &str, broker: &str) -> Self {
+    pub fn new(client: Client, namespace: &str, broker: &str, since: Timestamp) -> Self {
         let api = Api::namespaced(client, namespace);
-        Self { api, broker: broker.to_owned(), versions: Arc::default() }
+        Self { api, broker: broker.to_owned(), since, versions: Arc::default() }
     }
 
     fn name(&self, number: u32) -> String {
-        format!("{FIRST}.{}.{number}", self.broker)
+        format!("broker-records.{}.{number}", self.broker)
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
@@ -58,24 +56,6 @@ impl ConfigMapRecords {
         let selector = format!("{COMPONENT}={},{BROKER}={}", Component::BrokerRecords, self.broker);
         let listed = self.api.list(&ListParams::default().labels(&selector)).await;
         Ok(listed.map_err(|error| self.failure("read", &error))?.items)
-    }
-
-    /// When records were first kept.
-    async fn first(&self) -> Result<Timestamp, BrokerFailure> {
-        let failure = |error| self.failure("read", &error);
-        let labels = BTreeMap::from([
-            (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
-            (COMPONENT.to_owned(), Component::BrokerRecords.as_str().to_owned()),
-        ]);
-        let metadata = ObjectMeta { name: Some(FIRST.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
-        let found = match self.api.get_metadata_opt(FIRST).await.map_err(failure)? {
-            Some(found) => found.metadata,
-            None => {
-                let first = ConfigMap { metadata, ..ConfigMap::default() };
-                self.api.create(&params(), &first).await.map_err(failure)?.metadata
-            }
-        };
-        Ok(found.creation_timestamp.map(|time| time.0).unwrap_or_default())
     }
 
     /// Drops all records: nothing of this broker is managed any more.
@@ -110,7 +90,6 @@ impl ConfigMapRecords {
 
 impl RecordStore for ConfigMapRecords {
     async fn load(&self) -> Result<Stored, BrokerFailure> {
-        let imports_until = self.first().await?;
         let (mut shards, mut versions) = (BTreeMap::new(), HashMap::new());
         for ConfigMap { metadata, data, .. } in self.list().await? {
             let name = metadata.name.unwrap_or_default();
@@ -122,7 +101,7 @@ impl RecordStore for ConfigMapRecords {
             versions.insert(number, metadata.resource_version.unwrap_or_default());
         }
         *self.versions.lock() = versions;
-        Ok(Stored { shards, imports_until })
+        Ok(Stored { shards, imports_until: self.since })
     }
 
     async fn save(&self, number: u32, shard: &Shard) -> Result<(), BrokerFailure> {

@@ -10,7 +10,7 @@ use crate::api::{RotationPolicy, RotationPolicySpec, RotationPolicyStatus, Rotat
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::kind::ManagedKind;
 use crate::controllers::shared::webhook::{KeySource, Webhook, key_secret};
-use crate::domain::in_effect::{PolicyInEffect, in_effect};
+use crate::domain::in_effect::{PolicyInEffect, Requests, in_effect, is_attached};
 use crate::domain::invalid_field::InvalidField;
 use crate::domain::key_set::{KeyRotation, signing};
 use crate::domain::name::Name;
@@ -55,37 +55,39 @@ pub fn observe(controller: &Controller, policy: Arc<RotationPolicy>) -> Observed
 }
 
 fn count(controller: &Controller, policy: &RotationPolicy, rules: &Rules, now: Timestamp) -> Targets {
-    let before = rules.issued_before.filter(|before| *before <= now);
+    let before = rules.issued_before.iter().copied().filter(|before| *before <= now).max();
     let kind = RotationTargetKind::ServiceIdentity;
     let identities = attached(controller, &controller.identities, policy, kind, Rules::new)
-        .filter(|identity| identity.spec.authentication.mtls.is_some())
-        .map(|identity| before.is_some_and(|before| is_older(&identity, before)));
+        .filter(|(identity, _)| identity.spec.authentication.mtls.is_some())
+        .map(|(identity, counts)| (counts, before.is_some_and(|before| is_older(&identity, before))));
     let endpoints = webhooks(controller, &controller.endpoints, policy, before);
     let destinations = webhooks(controller, &controller.destinations, policy, before);
     let mut targets = Targets::default();
-    for is_outstanding in identities.chain(endpoints).chain(destinations) {
-        targets.all = targets.all.saturating_add(1);
+    for (is_in_effect, is_outstanding) in identities.chain(endpoints).chain(destinations) {
+        // What was requested is outstanding wherever the policy is attached; another one may give the other rules.
+        targets.all = targets.all.saturating_add(u32::from(is_in_effect || before.is_some()));
         targets.outstanding += u32::from(is_outstanding);
     }
     targets
 }
 
-/// The objects of a kind that the policy is in effect for.
-fn attached<'a, K: ManagedKind, R: Default + 'a>(
+/// The objects of a kind that the policy is attached to, and whether it is in effect for each.
+fn attached<'a, K: ManagedKind, R: Requests + 'a>(
     controller: &'a Controller,
     handle: &'a Handle<K>,
     policy: &RotationPolicy,
     kind: RotationTargetKind,
     read: fn(&RotationPolicySpec) -> Result<R, InvalidField>,
-) -> impl Iterator<Item = K> + 'a {
+) -> impl Iterator<Item = (K, bool)> + 'a {
     let own = policy.metadata.namespace.as_deref().filter(|namespace| *namespace != controller.settings.namespace);
-    let name = PolicyInEffect(Some(Name::of(policy)));
+    let (policy, name) = (policy.clone(), PolicyInEffect(Some(Name::of(policy))));
     let mut policies: HashMap<String, Vec<RotationPolicy>> = HashMap::new();
-    handle.store().valid(own).filter(move |object| {
+    handle.store().valid(own).filter(move |object| is_attached(&policy, kind, object.meta())).map(move |object| {
         let namespace = object.meta().namespace.clone().unwrap_or_default();
         let policies =
             policies.entry(namespace).or_insert_with_key(|namespace| controller.policies.policies_for(namespace));
-        in_effect(policies, kind, object.meta(), read).policy == name
+        let is_in_effect = in_effect(policies, kind, object.meta(), read).policy == name;
+        (object, is_in_effect)
     })
 }
 
@@ -95,10 +97,12 @@ fn webhooks<'a, W: Webhook + ManagedKind>(
     handle: &'a Handle<W>,
     policy: &RotationPolicy,
     before: Option<Timestamp>,
-) -> impl Iterator<Item = bool> + 'a {
+) -> impl Iterator<Item = (bool, bool)> + 'a {
     attached(controller, handle, policy, W::ROTATION, KeyRotation::new)
-        .filter(|webhook| matches!(webhook.key_source(), KeySource::Generated(_)))
-        .map(move |webhook| before.is_some_and(|before| signs_with_older(controller, &webhook, before)))
+        .filter(|(webhook, _)| matches!(webhook.key_source(), KeySource::Generated(_)))
+        .map(move |(webhook, counts)| {
+            (counts, before.is_some_and(|before| signs_with_older(controller, &webhook, before)))
+        })
 }
 
 fn signs_with_older<W: Webhook>(controller: &Controller, webhook: &W, before: Timestamp) -> bool {

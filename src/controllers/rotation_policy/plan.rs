@@ -36,7 +36,7 @@ pub fn plan(observed: &Observed) -> Plan {
             (status.targets, status.outstanding) = (all, outstanding);
             status.in_progress = observed.in_progress.iter().take(NAMED).map(ToString::to_string).collect();
             let is_rotating = outstanding > 0 || !observed.in_progress.is_empty();
-            let upcoming = rules.issued_before.filter(|before| *before > observed.now);
+            let upcoming = rules.issued_before.iter().copied().filter(|before| *before > observed.now).min();
             next = is_rotating.then_some(RECOUNT).or_else(|| Some(wait(observed.now, upcoming?)));
             describe_rotation(rules, &status, &mut conditions);
         }
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_policy_wakes_when_its_date_comes() {
         let mut observed = observed(0, &[]);
-        let before = Some(observed.now + SignedDuration::from_secs(60));
+        let before = vec![observed.now + SignedDuration::from_secs(60)];
         observed.rules = Ok(Rules { issued_before: before, ..Rules::default() });
         assert_eq!(plan(&observed).next, Some(Duration::from_secs(60)));
     }

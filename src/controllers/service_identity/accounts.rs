@@ -93,7 +93,7 @@ async fn verify(
     }
     let credential = match &issued.written {
         Some(credential) => Some(credential.clone()),
-        None => read(controller, &attempt.identity.namespace, attempt.secret).await?,
+        None => read(controller, &attempt.identity.namespace, attempt.secret, attempt.fingerprint).await?,
     };
     match credential {
         Some(credential) => Ok(controller.logins.log_in(attempt, credential).await),

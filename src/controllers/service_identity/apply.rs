@@ -49,6 +49,9 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
             status = ServiceIdentityStatus::default();
         }
         Plan::Certificates { spiffe_id, subject, slots, waiting, surplus } => {
+            // Before anything is issued for them.
+            let (namespace, shared) = (observed.namespace(), &observed.shared_names);
+            controller.claims.records.record(namespace, &uid(identity), shared).await?;
             conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
             ready = format!("{spiffe_id} is active");
             status.rotation_policy = Some(observed.rotation.policy.to_string());

@@ -11,7 +11,7 @@ use super::controller::Controller;
 use super::credential::Credential;
 use super::observe::Observed;
 use super::plan::Slot;
-use crate::api::{CertificateStatus, Reason};
+use crate::api::{CertificateStatus, Kind, Reason};
 use crate::contract::component::Component;
 use crate::controllers::shared::authorities::ActiveAuthority;
 use crate::controllers::shared::material;
@@ -20,6 +20,7 @@ use crate::domain::name::Name;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Cause, Decision, Material, renewal_point};
 use crate::domain::secret::SecretText;
+use crate::issuers::pem;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::owned::Contended;
 use crate::kubernetes::run::Next;
@@ -53,7 +54,9 @@ impl Issued {
 /// What the API server answered, when it is worth a retry.
 pub async fn settle(controller: &Controller, observed: &Observed, slot: &Slot) -> Result<Issued, Error> {
     let mut issued = carry_out(controller, observed, slot).await?;
-    let contended = controller.certificates.contended(observed.namespace(), &slot.secret_name, Instant::now());
+    let owner = uid(&*observed.identity);
+    let place = (observed.namespace(), slot.secret_name.as_str(), owner.as_str());
+    let contended = controller.certificates.contended(place, Instant::now());
     if issued.problem.is_none()
         && let Some(Contended { message, wait }) = contended
     {
@@ -71,16 +74,13 @@ async fn carry_out(controller: &Controller, observed: &Observed, slot: &Slot) ->
         }
         Decision::Refresh => refresh(controller, observed, slot).await,
         Decision::Issue(cause) => {
-            let secret = (observed.namespace(), slot.secret_name.as_str());
-            let held_back =
-                cause.is_repair().then(|| controller.certificates.held_back(secret.0, secret.1, Instant::now()));
+            let owner = uid(&*observed.identity);
+            let place = (observed.namespace(), slot.secret_name.as_str(), owner.as_str());
+            let held_back = cause.is_repair().then(|| controller.certificates.held_back(place, Instant::now()));
             if let Some(Contended { message, wait }) = held_back.flatten() {
                 return Ok(Issued::kept(stored.clone(), Some(Refusal::new(Reason::Contended, message)), Some(wait)));
             }
-            let (identity, rotation) = (&*observed.identity, &observed.rotation);
-            let permits = rotation.rules.max_concurrent;
-            let enter = || controller.gate.enter(&rotation.policy, &uid(identity), &Name::of(identity), permits);
-            if cause.is_paced() && !enter() {
+            if cause.is_paced() && !enter(controller, observed, *cause) {
                 return Ok(Issued::kept(stored.clone(), None, Some(POLL)));
             }
             issue(controller, observed, slot, *cause).await
@@ -90,6 +90,18 @@ async fn carry_out(controller: &Controller, observed: &Observed, slot: &Slot) ->
         let refusal = error.into_refusal()?;
         Ok(Issued::kept(stored.clone(), Some(refusal), Some(RECHECK)))
     })
+}
+
+/// Whether a renewal may begin. An identity that is not Ready anyway takes no place: its state says nothing about the rotation.
+fn enter(controller: &Controller, observed: &Observed, cause: Cause) -> bool {
+    let (identity, rotation) = (&*observed.identity, &observed.rotation);
+    if !identity.is_ready() {
+        return true;
+    }
+    let own = (&rotation.policy, rotation.rules.max_concurrent);
+    let request = rotation.request(observed.now).filter(|_| cause == Cause::Requested);
+    let (policy, permits) = request.map_or(own, |request| (&request.policy, request.permits));
+    controller.gate.enter(policy, &uid(identity), &Name::of(identity), permits, Instant::now())
 }
 
 async fn issue(controller: &Controller, observed: &Observed, slot: &Slot, cause: Cause) -> Result<Issued, Error> {
@@ -106,7 +118,9 @@ async fn issue(controller: &Controller, observed: &Observed, slot: &Slot, cause:
     if cause.is_repair() {
         let namespace = observed.namespace();
         let altered_by = observed.stored_for(slot.broker).as_ref().and_then(|material| material.altered_by.as_ref());
-        controller.certificates.repaired(namespace, &slot.secret_name, altered_by, Instant::now());
+        let owner = uid(&*observed.identity);
+        let place = (namespace, slot.secret_name.as_str(), owner.as_str());
+        controller.certificates.repaired(place, altered_by, Instant::now());
         controller.metrics.kubernetes_repaired("Secret");
     }
     controller.metrics.issued(cause.as_str());
@@ -120,13 +134,14 @@ async fn issue(controller: &Controller, observed: &Observed, slot: &Slot, cause:
 async fn refresh(controller: &Controller, observed: &Observed, slot: &Slot) -> Result<Issued, Error> {
     let namespace = observed.namespace();
     let known = observed.stored_for(slot.broker);
-    match (read(controller, namespace, &slot.secret_name).await?, known) {
+    let fingerprint = known.as_ref().map(|known| known.fingerprint.as_str()).unwrap_or_default();
+    match (read(controller, namespace, &slot.secret_name, fingerprint).await?, known) {
         (Some(credential), Some(known)) => {
             let material = Material { surroundings: slot.surroundings.clone(), ..known.clone() };
             write(controller, observed, slot, &material, &credential).await?;
             Ok(stored(observed, material, None, credential))
         }
-        _ => issue(controller, observed, slot, Cause::Deleted).await,
+        _ => issue(controller, observed, slot, Cause::Altered).await,
     }
 }
 
@@ -136,16 +151,26 @@ fn stored(observed: &Observed, material: Material, renewed: Option<Cause>, writt
     Issued { material: Some(material), problem: None, next, renewed, written: Some(written) }
 }
 
-/// Reads a credential back from its Secret.
+/// Reads a credential back from its Secret; `None` when it is not the one with this fingerprint: the owner of the namespace can
+/// write the Secret as well.
 ///
 /// # Errors
 /// What the API server answered.
-pub async fn read(controller: &Controller, namespace: &str, secret: &str) -> Result<Option<Credential>, Error> {
+pub async fn read(
+    controller: &Controller,
+    namespace: &str,
+    secret: &str,
+    fingerprint: &str,
+) -> Result<Option<Credential>, Error> {
     let data =
         controller.certificates.read(namespace, secret).await?.and_then(|secret| secret.data).unwrap_or_default();
     let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
     let credential = |chain_pem| Some(Credential { chain_pem, key: SecretText::new(text("tls.key")?) });
-    Ok(text("tls.crt").and_then(credential))
+    let is_known = |chain: &String| {
+        let certificates = pem::certificates(chain.as_bytes(), "tls.crt").unwrap_or_default();
+        certificates.first().is_some_and(|leaf| leaf.fingerprint() == fingerprint)
+    };
+    Ok(text("tls.crt").filter(is_known).and_then(credential))
 }
 
 async fn write(

@@ -25,6 +25,7 @@ use crate::kubernetes::error::Error;
 use crate::kubernetes::queue::Lane;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::store::{Change, Store};
+use crate::kubernetes::uid;
 use crate::metrics::Metrics;
 
 impl ManagedKind for ServiceIdentity {
@@ -84,8 +85,20 @@ impl kind::Controller for Controller {
             return Ok(Done::gone());
         }
         let observed = observe::observe(self, identity)?;
+        for other in &observed.released {
+            self.signals.emit(Signal::ClaimsChanged(other.clone()));
+        }
         let plan = plan::plan(&observed);
         apply::apply(self, &observed, plan).await
+    }
+
+    fn remember(&self, change: &Change<ServiceIdentity>) {
+        // The place of a deleted identity in a rotation is free.
+        if let Some(gone) = &change.before
+            && change.after.as_ref().map(uid) != Some(uid(gone))
+        {
+            self.gate.leave(&uid(gone));
+        }
     }
 
     fn count(&self, metrics: &Metrics, now: Timestamp) {

@@ -1,22 +1,30 @@
 //! Looks up what an identity depends on. Reads stores only; nothing is decided and nothing written here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::controller::Controller;
 use crate::api::{Mtls, RotationTargetKind, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
 use crate::brokers::registry::Broker;
 use crate::controllers::shared::authorities::ActiveAuthority;
 use crate::controllers::shared::claims::{NameClaim, Scope};
+use crate::controllers::shared::kind::ManagedKind;
 use crate::domain::altered::AlteredBy;
+use crate::domain::claims::Taken;
+use crate::domain::identity::{is_own, may_claim};
 use crate::domain::in_effect::{InEffect, in_effect};
 use crate::domain::name::ObjectRef;
 use crate::domain::rotation::{Material, Rules};
+use crate::domain::schedule::duration;
 use crate::domain::selector::Labels;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::seed;
 use crate::kubernetes::uid;
+
+/// The lifetime where the limit of a trust domain cannot be read.
+const SHORTEST: SignedDuration = SignedDuration::from_mins(5);
 
 /// A Secret of the identity's own: `None` when it does not exist.
 pub type Stored = Option<Material>;
@@ -43,6 +51,10 @@ pub struct Observed {
     pub account_holder: Option<ObjectRef>,
     /// DNS names that another identity holds.
     pub claimed_names: Vec<(String, ObjectRef)>,
+    /// The names that it may claim and other namespaces may claim as well, as they are recorded.
+    pub shared_names: BTreeSet<String>,
+    /// Other objects that may hold a name now that this one let go.
+    pub released: BTreeSet<ObjectRef>,
     pub stored: Stored,
     pub brokers: Vec<ObservedBroker>,
     /// Names of all Secrets that this identity controls.
@@ -92,7 +104,7 @@ pub fn dns_claims(identity: &ServiceIdentity) -> impl Iterator<Item = (&String, 
     names.map(|name| (name, NameClaim::new(Scope::DnsName, &[&identity.spec.trust_domain, name])))
 }
 
-/// Looks everything up.
+/// Looks everything up, and takes the names that the identity may hold.
 ///
 /// # Errors
 /// When something that the identity refers to cannot be read.
@@ -105,7 +117,25 @@ pub fn observe(controller: &Controller, identity: Arc<ServiceIdentity>) -> Resul
         let found = owned.iter().find(|(known, _)| **known == *secret);
         found.map(|(_, record)| record.facts.clone().unwrap_or_else(altered))
     };
-    let holder = |claim: &NameClaim| controller.claims.other_holder(claim, &own);
+    let trust_domain = controller.trust_domains.store().look_up(None, &identity.spec.trust_domain)?;
+    let namespace_labels = controller.namespaces.labels(&namespace);
+    let cluster_domain = controller.settings.cluster_domain.clone();
+    let account = account_claim(&identity);
+    let mut allowed = vec![account.clone()];
+    let mut shared_names = BTreeSet::new();
+    for (name, claim) in dns_claims(&identity) {
+        let rules = trust_domain.as_ref().map(|domain| domain.spec.dns_names.as_slice());
+        if !rules.is_some_and(|rules| may_claim(name, &namespace, &namespace_labels, &cluster_domain, rules)) {
+            continue;
+        }
+        if !is_own(name, &namespace, &cluster_domain) {
+            shared_names.insert(claim.key().to_owned());
+        }
+        allowed.push(claim);
+    }
+    let Taken { conflicts, released } =
+        controller.claims.take(&own, &identity.claims(), |claim| allowed.contains(claim));
+    let holder = |claim: &NameClaim| conflicts.iter().find(|(key, _)| key == claim.key()).map(|(_, it)| it.clone());
     let claimed_names =
         dns_claims(&identity).filter_map(|(name, claim)| Some((name.clone(), holder(&claim)?))).collect();
     let mut brokers = Vec::new();
@@ -119,18 +149,26 @@ pub fn observe(controller: &Controller, identity: Arc<ServiceIdentity>) -> Resul
         });
     }
     let policies = controller.rotation.policies_for(&namespace);
+    let mut rotation = in_effect(&policies, RotationTargetKind::ServiceIdentity, &identity.metadata, Rules::new);
+    if let Some(longest) = trust_domain.as_ref().and_then(|domain| domain.spec.max_certificate_lifetime.as_deref()) {
+        // The API server has checked its form.
+        let longest = duration("maxCertificateLifetime", Some(longest), rotation.rules.lifetime);
+        rotation.rules.lifetime = rotation.rules.lifetime.min(longest.unwrap_or(SHORTEST));
+    }
     Ok(Observed {
         status: controller.handle.status(&identity),
-        namespace_labels: controller.namespaces.labels(&namespace),
-        cluster_domain: controller.settings.cluster_domain.clone(),
-        trust_domain: controller.trust_domains.store().look_up(None, &identity.spec.trust_domain)?,
+        namespace_labels,
+        cluster_domain,
+        trust_domain,
         authority: controller.authorities.get(&identity.spec.trust_domain),
-        account_holder: holder(&account_claim(&identity)),
+        account_holder: holder(&account),
         claimed_names,
+        shared_names,
+        released,
         stored: stored(&format!("{name}-mtls")),
         brokers,
         secrets: owned.iter().map(|(secret, _)| secret.to_string()).collect(),
-        rotation: in_effect(&policies, RotationTargetKind::ServiceIdentity, &identity.metadata, Rules::new),
+        rotation,
         seed: seed(&*identity),
         now: Timestamp::now(),
         identity,

@@ -7,6 +7,7 @@ use crate::api::{KeyAlgorithm, Reason, TrustDomain};
 use crate::domain::identity::{SpiffeId, Subject, digest, may_claim};
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Decision, Wanted, decide};
+use crate::domain::selector;
 use crate::issuers::authority::LeafRequest;
 
 /// For how long after its creation an identity may be trusted through a gateway.
@@ -59,6 +60,17 @@ fn accept(observed: &Observed) -> Result<&TrustDomain, Refusal> {
         let message = format!("the TrustDomain {} does not exist; create it, or name another one", spec.trust_domain);
         Refusal::new(Reason::TrustDomainNotFound, message)
     })?;
+    let namespace = observed.identity.metadata.namespace.as_deref().unwrap_or_default();
+    if let Some(selector) = &domain.spec.identity_namespace_selector
+        && !selector::matches(selector, &observed.namespace_labels)
+    {
+        let message = format!(
+            "the TrustDomain {} takes no identities of the namespace {namespace}; use another one, or ask for the \
+             namespace in its spec.identityNamespaceSelector",
+            spec.trust_domain
+        );
+        return Err(Refusal::new(Reason::NamespaceNotAllowed, message));
+    }
     if let Some(holder) = &observed.account_holder {
         let message = format!(
             "the ServiceIdentity {}/{} already stands for the ServiceAccount {} in this trust domain; delete one of \
@@ -69,7 +81,6 @@ fn accept(observed: &Observed) -> Result<&TrustDomain, Refusal> {
         );
         return Err(Refusal::new(Reason::Conflict, message));
     }
-    let namespace = observed.identity.metadata.namespace.as_deref().unwrap_or_default();
     for name in spec.authentication.mtls.iter().flat_map(|mtls| &mtls.dns_names) {
         let rules = &domain.spec.dns_names;
         if !may_claim(name, namespace, &observed.namespace_labels, &observed.cluster_domain, rules) {

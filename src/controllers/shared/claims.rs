@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 
-use crate::api::Kind;
-use crate::domain::claims::{Claim, Claims};
+use super::name_records::NameRecords;
+use crate::api::{ConditionType, Kind};
+use crate::domain::claims::{Claims, Taken};
 use crate::domain::name::ObjectRef;
+use crate::kubernetes::uid;
 
 /// What kind of name is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
+    /// A domain of SPIFFE IDs.
+    TrustDomain,
     /// A ServiceAccount in a trust domain.
     ServiceAccount,
     /// A DNS name in a trust domain.
@@ -32,55 +36,102 @@ impl NameClaim {
     pub fn new(scope: Scope, parts: &[&str]) -> Self {
         Self { scope, key: parts.join("/") }
     }
+
+    /// The name as it is recorded.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
 }
 
 /// All claims, by what kind of name is claimed.
-#[derive(Default)]
-pub struct NameClaims(Mutex<BTreeMap<Scope, Claims>>);
+pub struct NameClaims {
+    by_scope: Mutex<BTreeMap<Scope, Claims>>,
+    /// Who holds the names that several namespaces may claim.
+    pub records: NameRecords,
+}
 
 impl NameClaims {
-    /// Takes over what an object claims now instead of before, and returns the others that claim the same names.
+    /// No claims yet.
+    #[must_use]
+    pub fn new(records: NameRecords) -> Self {
+        Self { by_scope: Mutex::default(), records }
+    }
+
+    /// Takes over what an object claims now instead of before, and returns the others that claim a name which it let go.
+    ///
+    /// An object that is seen for the first time holds what it held before this process began: the names that are recorded
+    /// for it, and otherwise, while it is accepted as it is, the names that nobody else is recorded for.
     pub fn update<K: Kind>(
         &self,
         object: &ObjectRef,
-        (before, after): (&[NameClaim], &[NameClaim]),
-        claimant: Option<&K>,
+        (before, after): (Option<&K>, Option<&K>),
+        claims: impl Fn(&K) -> Vec<NameClaim>,
     ) -> BTreeSet<ObjectRef> {
-        let created = claimant.and_then(|it| it.meta().creation_timestamp.as_ref()).map_or(0, |at| at.0.as_second());
-        let scopes: BTreeSet<Scope> = before.iter().chain(after).map(|claim| claim.scope).collect();
-        let mut claims = self.0.lock();
-        let mut affected = BTreeSet::new();
-        for scope in scopes {
-            let keys = after.iter().filter(|claim| claim.scope == scope).map(|claim| claim.key.clone());
-            let claim = Claim { created, keys: keys.collect() };
-            affected.extend(claims.entry(scope).or_default().update(object, Some(claim)));
+        let mut released = BTreeSet::new();
+        let is_first = before.map(uid) != after.map(uid);
+        let claimed = before.map(&claims).unwrap_or_default();
+        // An object that has the name of a deleted one inherits nothing.
+        if let Some(gone) = before.filter(|_| is_first) {
+            released.extend(self.replace(object, &claimed, &[], |_, _| false));
+            self.records.forget(&uid(gone));
         }
-        affected
+        if let Some(claimant) = after {
+            let claims = claims(claimant);
+            if is_first || claims != claimed {
+                let held = |scope, name: &str| is_first && self.held(claimant, scope, name);
+                released.extend(self.replace(object, &claimed, &claims, held));
+            }
+        }
+        released.remove(object);
+        released
     }
 
-    /// Another object that holds a name.
-    #[must_use]
-    pub fn other_holder(&self, claim: &NameClaim, own: &ObjectRef) -> Option<ObjectRef> {
-        self.0.lock().get(&claim.scope)?.holder(&claim.key).filter(|holder| *holder != own).cloned()
+    fn replace(
+        &self,
+        object: &ObjectRef,
+        before: &[NameClaim],
+        after: &[NameClaim],
+        held: impl Fn(Scope, &str) -> bool,
+    ) -> BTreeSet<ObjectRef> {
+        let scopes: BTreeSet<Scope> = before.iter().chain(after).map(|claim| claim.scope).collect();
+        let (mut by_scope, mut released) = (self.by_scope.lock(), BTreeSet::new());
+        for scope in scopes {
+            let of_scope = after.iter().filter(|claim| claim.scope == scope);
+            let names: BTreeSet<String> = of_scope.map(|claim| claim.key.clone()).collect();
+            released.extend(by_scope.entry(scope).or_default().update(object, &names, |name| held(scope, name)));
+        }
+        released
+    }
+
+    fn held<K: Kind>(&self, claimant: &K, scope: Scope, name: &str) -> bool {
+        let recorded = (scope == Scope::DnsName).then(|| self.records.holder(name)).flatten();
+        recorded.map_or_else(|| is_accepted(claimant), |holder| holder == uid(claimant))
+    }
+
+    /// Takes the claimed names that an object is allowed to hold, in all scopes of `claims`.
+    pub fn take(&self, object: &ObjectRef, claims: &[NameClaim], is_allowed: impl Fn(&NameClaim) -> bool) -> Taken {
+        let scopes: BTreeSet<Scope> = claims.iter().map(|claim| claim.scope).collect();
+        let (mut by_scope, mut all) = (self.by_scope.lock(), Taken::default());
+        for scope in scopes {
+            let allowed: BTreeSet<&str> = claims
+                .iter()
+                .filter(|claim| claim.scope == scope && is_allowed(claim))
+                .map(|claim| claim.key.as_str())
+                .collect();
+            let taken = by_scope.entry(scope).or_default().take(object, |name| allowed.contains(name));
+            all.conflicts.extend(taken.conflicts);
+            all.released.extend(taken.released);
+        }
+        all
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::{KindName, ServiceIdentity};
-    use crate::domain::name::Name;
-
-    #[test]
-    fn scopes_do_not_share_names() {
-        let claims = NameClaims::default();
-        let one = ObjectRef { kind: KindName::ServiceIdentity, name: Name::new(Some("a"), "one") };
-        let two = ObjectRef { kind: KindName::WebhookEndpoint, name: Name::new(Some("a"), "one") };
-        let name = |scope| [NameClaim::new(scope, &["demo", "x"])];
-        let claim = |object, scope| claims.update::<ServiceIdentity>(object, (&[], &name(scope)), None);
-        assert!(claim(&one, Scope::DnsName).is_empty() && claim(&two, Scope::Path).is_empty());
-        assert_eq!(claim(&two, Scope::DnsName), BTreeSet::from([one.clone()]));
-        assert_eq!(claims.other_holder(&name(Scope::DnsName)[0], &two), Some(one));
-        assert_eq!(claims.other_holder(&name(Scope::Path)[0], &two), None);
-    }
+/// Whether an object was accepted as it is now.
+fn is_accepted<K: Kind>(object: &K) -> bool {
+    object.conditions().iter().any(|condition| {
+        condition.type_ == ConditionType::Accepted.as_str()
+            && condition.status == "True"
+            && condition.observed_generation == object.meta().generation
+    })
 }

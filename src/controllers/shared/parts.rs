@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Client;
 use kube::core::PartialObjectMeta;
@@ -11,6 +12,7 @@ use super::claims::NameClaims;
 use super::gate::RotationGate;
 use super::handle::Handles;
 use super::material::{BundleFacts, WebhookFacts};
+use super::name_records::NameRecords;
 use super::namespaces::Namespaces;
 use super::replicas::Replicas;
 use super::signal::Signals;
@@ -44,6 +46,8 @@ pub struct Parts {
     pub events: Events,
     pub signals: Signals,
     pub handles: Handles,
+    /// Since when the operator keeps records of its own.
+    pub records_since: Timestamp,
     pub claims: Arc<NameClaims>,
     pub namespaces: Namespaces,
     pub operator_secrets: OperatorSecrets,
@@ -60,11 +64,19 @@ pub struct Parts {
 impl Parts {
     /// Parts with nothing in them yet.
     #[must_use]
-    pub fn new(client: Client, fence: Fence, settings: Settings, metrics: Arc<Metrics>, signals: Signals) -> Self {
+    pub fn new(
+        client: Client,
+        fence: Fence,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        signals: Signals,
+        (records_since, names): (Timestamp, NameRecords),
+    ) -> Self {
         let events = Events::new(client.clone());
         Self {
             handles: Handles::new(client.clone(), events.clone()),
-            claims: Arc::default(),
+            claims: Arc::new(NameClaims::new(names)),
+            records_since,
             namespaces: Namespaces::default(),
             operator_secrets: Store::default(),
             certificates: Arc::new(Owned::new(client.clone())),

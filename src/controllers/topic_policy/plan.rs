@@ -205,9 +205,9 @@ fn admit(observed: &Observed, found: &ObservedIdentity) -> Result<String, Refusa
         let message = format!("the ServiceIdentity {identity} has no account on {broker}; add it to its spec.brokers");
         return Err(Refusal::new(Reason::IdentityHasNoAccount, message));
     }
-    // An identity loses its rights only when it is another service's, or of another environment; not when its
-    // certificate cannot be renewed for a while.
-    let ends = [Reason::Conflict, Reason::EnvironmentMismatch].map(Reason::as_str);
+    // An identity loses its rights only when it is another service's, or of another environment, or not in its trust domain
+    // any more; not when its certificate cannot be renewed for a while.
+    let ends = [Reason::Conflict, Reason::EnvironmentMismatch, Reason::NamespaceNotAllowed].map(Reason::as_str);
     let mut conditions = found.identity.status.iter().flat_map(|status| &status.conditions);
     let refused = conditions.find(|condition| {
         condition.type_ == ConditionType::Accepted.as_str()

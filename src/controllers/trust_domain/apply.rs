@@ -6,17 +6,19 @@ use super::controller::{Controller, FINALIZER};
 use super::describe::{describe, next_look};
 use super::observe::Observed;
 use super::plan::{Deletion, Plan};
+use crate::contract::component::Component;
 use crate::controllers::shared::handle::Conclusion;
 use crate::controllers::shared::signal::Signal;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
-use crate::kubernetes::uid;
+use crate::kubernetes::{kept_for, uid};
 
 pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> Result<Done, Error> {
     let (domain, name) = (&*observed.domain, observed.name());
     match plan.deletion {
         Deletion::Free => {
             controller.authorities.remove(name);
+            delete_all(controller, observed).await?;
             controller.handle.set_finalizer(domain, FINALIZER, false).await?;
             return Ok(Done::gone());
         }
@@ -27,6 +29,7 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
             }
         }
     }
+    detach(controller, observed).await?;
     let signed_before = controller.authorities.get(name).map(|active| active.source.clone());
     let provided = provide(controller, observed, &plan.authority).await?;
     let outcome = match provided {
@@ -55,4 +58,31 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
     let conclusion = Conclusion { object: domain, current: &observed.status, status, ready, next, now: observed.now };
     let done = controller.handle.conclude(conclusion, &mut conditions).await?;
     Ok(done.unwrap_or_else(Done::gone))
+}
+
+/// Keeps the garbage collector from what must outlive a request to delete the trust domain: a foreground deletion would take
+/// its keys while identities still depend on them.
+async fn detach(controller: &Controller, observed: &Observed) -> Result<(), Error> {
+    let annotations = kept_for(&*observed.domain);
+    for secret in &observed.hanging.secrets {
+        controller.certificates.detach(secret, &annotations).await?;
+    }
+    for bundle in &observed.hanging.bundles {
+        controller.bundles.detach(bundle, &annotations).await?;
+    }
+    Ok(())
+}
+
+/// Deletes everything that was written for a trust domain. The root goes last: from it alone everything could be made again.
+async fn delete_all(controller: &Controller, observed: &Observed) -> Result<(), Error> {
+    let owner = uid(&*observed.domain);
+    for (bundle, _) in controller.bundles.owned_by(Some(&owner)) {
+        controller.bundles.delete(&bundle.namespace, &bundle.name, Some(&owner)).await?;
+    }
+    let mut secrets = controller.certificates.owned_by(Some(&owner));
+    secrets.sort_by_key(|(_, record)| record.component == Some(Component::Root));
+    for (secret, _) in secrets {
+        controller.certificates.delete(&secret.namespace, &secret.name, Some(&owner)).await?;
+    }
+    Ok(())
 }

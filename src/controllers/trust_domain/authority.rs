@@ -17,7 +17,7 @@ use crate::domain::secret::SecretText;
 use crate::issuers::self_signed::{AuthorityMaterial, make_intermediate, make_root};
 use crate::issuers::{IssuerError, ca, pem};
 use crate::kubernetes::error::Error;
-use crate::kubernetes::owned_metadata;
+use crate::kubernetes::kept_metadata;
 
 /// An authority that signs, and the Secret that it is in.
 pub struct Provided {
@@ -86,7 +86,10 @@ async fn obtain(controller: &Controller, observed: &Observed, plan: &AuthorityPl
         AuthorityPlan::Load(generation) => *generation,
     };
     let secret = observed.intermediate_secret(generation);
-    let source = format!("{secret}/{}", observed.domain.metadata.generation.unwrap_or(0));
+    // By its content: a Secret that was made anew has another key under the same name.
+    let stored = controller.certificates.get(&controller.settings.namespace, &secret);
+    let content = stored.as_ref().and_then(|record| Some((&record.uid, &record.facts.as_ref().ok()?.fingerprint)));
+    let source = format!("{secret} {content:?} {}", observed.domain.metadata.generation.unwrap_or(0));
     load(controller, observed, &secret, &source).await
 }
 
@@ -203,7 +206,7 @@ async fn store(
         [("tls.crt", made.certificate_pem.as_str()), ("tls.key", made.key.expose()), ("ca.crt", signer.pem.as_str())];
     let (domain, namespace) = (&*observed.domain, &controller.settings.namespace);
     let secret = Secret {
-        metadata: owned_metadata(domain, namespace, secret, component, material::annotations(&facts)),
+        metadata: kept_metadata(domain, namespace, secret, component, material::annotations(&facts)),
         type_: Some("kubernetes.io/tls".to_owned()),
         data: Some(data.into_iter().map(|(key, text)| (key.to_owned(), ByteString(text.into()))).collect()),
         ..Secret::default()

@@ -16,7 +16,7 @@ use crate::domain::altered::AlteredBy;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::owned::Contended;
 use crate::kubernetes::run::Next;
-use crate::kubernetes::{owned_metadata, uid};
+use crate::kubernetes::{kept_metadata, uid};
 
 /// How many namespaces are written to at the same time.
 const FAN_OUT: usize = 32;
@@ -45,7 +45,7 @@ pub async fn publish(controller: &Controller, observed: &Observed, active: &Acti
     let bundles = &controller.bundles;
     let name = format!("{}-trust-bundle", observed.name());
     let hash = &active.signer.bundle_hash;
-    let now = Instant::now();
+    let (now, owner) = (Instant::now(), uid(&*observed.domain));
     let mut next = None;
     let mut lagging = Vec::new();
     let mut repairs = Vec::new();
@@ -54,10 +54,11 @@ pub async fn publish(controller: &Controller, observed: &Observed, active: &Acti
         let stored = observed.published.get(namespace);
         let is_current = stored.is_some_and(|stored| stored.as_ref() == Ok(hash));
         let alterer = stored.and_then(|stored| stored.as_ref().err());
-        let is_disturbed = alterer.is_some() || (stored.is_none() && bundles.was_deleted(namespace, &name));
-        let held_back = is_disturbed.then(|| bundles.held_back(namespace, &name, now)).flatten();
+        let is_disturbed = alterer.is_some() || (stored.is_none() && bundles.was_deleted(namespace, &name, &owner));
+        let place = (namespace.as_str(), name.as_str(), owner.as_str());
+        let held_back = is_disturbed.then(|| bundles.held_back(place, now)).flatten();
         let is_held_back = held_back.is_some();
-        if let Some(Contended { message, wait }) = held_back.or_else(|| bundles.contended(namespace, &name, now)) {
+        if let Some(Contended { message, wait }) = held_back.or_else(|| bundles.contended(place, now)) {
             lagging.push(message);
             next = next.into_iter().chain([wait]).min();
         }
@@ -70,7 +71,7 @@ pub async fn publish(controller: &Controller, observed: &Observed, active: &Acti
         let facts = BundleFacts(hash.clone());
         let domain = &*observed.domain;
         let config_map = ConfigMap {
-            metadata: owned_metadata(domain, namespace, &name, Component::TrustBundle, facts.annotations()),
+            metadata: kept_metadata(domain, namespace, &name, Component::TrustBundle, facts.annotations()),
             data: Some(BTreeMap::from([("ca.crt".to_owned(), active.signer.bundle_pem.clone())])),
             ..ConfigMap::default()
         };
@@ -81,7 +82,6 @@ pub async fn publish(controller: &Controller, observed: &Observed, active: &Acti
     }
     let written: Vec<Option<String>> = stream::iter(writes).buffer_unordered(FAN_OUT).collect().await;
     lagging.extend(written.into_iter().flatten());
-    let owner = uid(&*observed.domain);
     let surplus = observed.published.keys().filter(|namespace| !observed.selected.contains(*namespace));
     let removals: Vec<_> = surplus.map(|namespace| bundles.delete(namespace, &name, Some(&owner))).collect();
     let removed: Vec<Result<(), Error>> = stream::iter(removals).buffer_unordered(FAN_OUT).collect().await;
@@ -93,12 +93,13 @@ pub async fn publish(controller: &Controller, observed: &Observed, active: &Acti
 
 /// Reports repairs once, and remembers them, in case somebody keeps changing the ConfigMaps.
 async fn report_repairs(controller: &Controller, observed: &Observed, name: &str, repairs: &[Repair<'_>]) {
-    let now = Instant::now();
+    let (now, owner) = (Instant::now(), uid(&*observed.domain));
     for Repair { namespace, alterer } in repairs {
-        controller.bundles.repaired(namespace, name, *alterer, now);
+        controller.bundles.repaired((namespace, name, &owner), *alterer, now);
         controller.metrics.kubernetes_repaired("ConfigMap");
     }
-    let is_contended = |repair: &&Repair<'_>| controller.bundles.contended(repair.namespace, name, now).is_some();
+    let is_contended =
+        |repair: &&Repair<'_>| controller.bundles.contended((repair.namespace, name, &owner), now).is_some();
     let (mut changed, mut deleted) = (Vec::new(), Vec::new());
     for Repair { namespace, alterer } in repairs.iter().filter(|repair| !is_contended(repair)).take(NAMED) {
         match alterer {

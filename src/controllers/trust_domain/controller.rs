@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::api::{ServiceIdentity, TrustDomain};
 use crate::controllers::settings::Settings;
 use crate::controllers::shared::authorities::Authorities;
+use crate::controllers::shared::claims::NameClaims;
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::namespaces::Namespaces;
 use crate::controllers::shared::parts::{Bundles, Certificates, OperatorSecrets, Parts};
@@ -19,6 +20,7 @@ pub const FINALIZER: &str = "credence.dev/in-use";
 pub struct Controller {
     pub handle: Handle<TrustDomain>,
     pub identities: Handle<ServiceIdentity>,
+    pub claims: Arc<NameClaims>,
     pub namespaces: Namespaces,
     pub operator_secrets: OperatorSecrets,
     pub certificates: Certificates,
@@ -36,6 +38,7 @@ impl Controller {
         Self {
             handle: parts.handles.of(),
             identities: parts.handles.of(),
+            claims: parts.claims.clone(),
             namespaces: parts.namespaces.clone(),
             operator_secrets: parts.operator_secrets.clone(),
             certificates: parts.certificates.clone(),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 pub use controller::Controller;
 
+use super::shared::claims::NameClaim;
 use super::shared::kind::{self, IndexKey, ManagedKind, SpecFacts, alone};
 use super::shared::signal::Signal;
 use crate::api::TrustDomain;
@@ -32,6 +33,10 @@ impl ManagedKind for TrustDomain {
     fn index_keys(&self) -> Vec<IndexKey> {
         let brought = self.spec.issuer.ca.as_ref().map(|ca| ca.secret_ref.name.as_str().into());
         brought.map(IndexKey::OperatorSecret).into_iter().chain(IndexKey::terminating(self)).collect()
+    }
+
+    fn claims(&self) -> Vec<NameClaim> {
+        vec![observe::domain_claim(self)]
     }
 
     fn signals(change: &Change<Self>) -> Vec<Signal> {

@@ -8,8 +8,10 @@ use jiff::Timestamp;
 use super::controller::Controller;
 use crate::api::{TrustDomain, TrustDomainStatus};
 use crate::contract::component::Component;
+use crate::controllers::shared::claims::{NameClaim, Scope};
 use crate::controllers::shared::kind::IndexKey;
 use crate::domain::altered::AlteredBy;
+use crate::domain::name::{Name, ObjectRef};
 use crate::domain::rotation::Material;
 use crate::domain::selector;
 use crate::kubernetes::uid;
@@ -30,9 +32,20 @@ pub struct Observed {
     pub selected: BTreeSet<String>,
     /// Namespaces that have a bundle of ours: its digest, or the field manager that changed it.
     pub published: BTreeMap<String, Result<String, AlteredBy>>,
+    /// Objects of this trust domain that still hang on an owner reference, so that they would go with it at once.
+    pub hanging: Hanging,
+    /// Another trust domain that has the same domain.
+    pub domain_holder: Option<ObjectRef>,
     /// How many identities refer to this trust domain.
     pub identities: usize,
     pub now: Timestamp,
+}
+
+/// Names of Secrets and ConfigMaps.
+#[derive(Default)]
+pub struct Hanging {
+    pub secrets: Vec<Name>,
+    pub bundles: Vec<Name>,
 }
 
 impl Observed {
@@ -52,17 +65,27 @@ impl Observed {
     }
 }
 
+/// The claim of a trust domain on its domain.
+pub fn domain_claim(domain: &TrustDomain) -> NameClaim {
+    NameClaim::new(Scope::TrustDomain, &[&domain.spec.domain])
+}
+
+/// Looks everything up, and takes the domain if it is free.
 pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
+    let taken = controller.claims.take(&ObjectRef::of(&*domain), &[domain_claim(&domain)], |_| true);
     let owner = uid(&*domain);
     let name = domain.metadata.name.clone().unwrap_or_default();
     let own_namespace = &controller.settings.namespace;
     let mut root = None;
-    let mut intermediates = BTreeMap::new();
+    let (mut intermediates, mut hanging) = (BTreeMap::new(), Hanging::default());
     for (secret, record) in controller.certificates.owned_by(Some(&owner)) {
         if *secret.namespace != **own_namespace {
             continue;
         }
         let generation = secret.name.rsplit_once('-').and_then(|(_, number)| number.parse::<u32>().ok());
+        if record.hangs {
+            hanging.secrets.push(secret.clone());
+        }
         match (record.component, generation) {
             (Some(Component::Root), _) => root = Some(record.facts.clone().ok()),
             (Some(Component::Intermediate), Some(generation)) => {
@@ -82,6 +105,7 @@ pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
         .map(|(name, _)| name)
         .collect();
     let published = controller.bundles.owned_by(Some(&owner));
+    hanging.bundles = published.iter().filter(|(_, record)| record.hangs).map(|(name, _)| name.clone()).collect();
     let published = published
         .into_iter()
         .map(|(bundle, record)| (bundle.namespace.to_string(), record.facts.clone().map(|facts| facts.0)));
@@ -95,6 +119,8 @@ pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
         ca_version,
         selected,
         published: published.collect(),
+        hanging,
+        domain_holder: taken.conflicts.into_iter().next().map(|(_, holder)| holder),
         identities: controller.identities.count(&IndexKey::cluster::<TrustDomain>(&name)),
         now: Timestamp::now(),
         domain,

@@ -60,8 +60,18 @@ pub fn plan(observed: &Observed) -> Plan {
             (Some(_), 0) => Deletion::Free,
             (Some(_), _) => Deletion::Waiting,
         },
-        remark: missing_root(observed),
+        remark: missing_root(observed).or_else(|| shared_domain(observed)),
     }
+}
+
+/// Two trust domains of one domain would issue the same identities. One that issues already goes on.
+fn shared_domain(observed: &Observed) -> Option<String> {
+    let holder = observed.domain_holder.as_ref().filter(|_| observed.status.authority.is_some())?;
+    let domain = &observed.domain.spec.domain;
+    Some(format!(
+        "the domain {domain} is that of the {holder} as well, and is refused from 0.4.0 on: move its identities to \
+         one of the two"
+    ))
 }
 
 /// A missing root is needed only when the next intermediate is due; said early, there is time to restore it.
@@ -74,6 +84,13 @@ fn missing_root(observed: &Observed) -> Option<String> {
 
 fn authority(observed: &Observed) -> AuthorityPlan {
     let issuer = &observed.domain.spec.issuer;
+    if let Some(holder) = observed.domain_holder.as_ref().filter(|_| observed.status.authority.is_none()) {
+        let domain = &observed.domain.spec.domain;
+        return refuse(
+            Reason::Conflict,
+            format!("the domain {domain} belongs to the {holder} already; use another domain, or that TrustDomain"),
+        );
+    }
     if let Some(ca) = &issuer.ca {
         let secret = ca.secret_ref.name.clone();
         return match &observed.ca_version {
@@ -154,6 +171,7 @@ mod tests {
     use jiff::{SignedDuration, Timestamp};
     use serde_json::json;
 
+    use super::super::observe::Hanging;
     use super::*;
     use crate::api::TrustDomainStatus;
 
@@ -184,6 +202,8 @@ mod tests {
             ca_version: None,
             selected: BTreeSet::new(),
             published: BTreeMap::new(),
+            hanging: Hanging::default(),
+            domain_holder: None,
             identities: 0,
             now: Timestamp::UNIX_EPOCH,
         }

@@ -25,6 +25,8 @@ pub struct Observed<W> {
     pub status: WebhookStatus,
     /// Another webhook that holds the path.
     pub path_holder: Option<ObjectRef>,
+    /// Whether the path begins with the namespace.
+    pub owns_path: bool,
     /// Whether there is an edge to serve it.
     pub has_edge: bool,
     /// The generated keys, or the field manager that changed them.
@@ -58,7 +60,7 @@ pub fn path_claim<W: Webhook>(webhook: &W) -> NameClaim {
     NameClaim::new(Scope::Path, &[webhook.path()])
 }
 
-/// Looks everything up.
+/// Looks everything up, and takes the path if the webhook may hold it.
 pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Observed<W> {
     let metadata = webhook.meta();
     let namespace = metadata.namespace.clone().unwrap_or_default();
@@ -67,13 +69,19 @@ pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Obser
     let generated = controller.secrets.get(&namespace, &key_secret);
     let edge = controller.settings.edge_namespace.as_deref();
     let route = edge.and_then(|edge| controller.secrets.get(edge, &route_secret(&*webhook)));
+    let (path, claims) = (webhook.path(), [path_claim(&*webhook)]);
+    let below = path.strip_prefix('/').and_then(|path| path.strip_prefix(namespace.as_str()));
+    let owns_path = below.is_some_and(|rest| rest.starts_with('/'));
+    let taken = controller.claims.take(&ObjectRef::of(&*webhook), &claims, |_| owns_path);
     Observed {
         status: controller.handle.status(&webhook),
-        path_holder: controller.claims.other_holder(&path_claim(&*webhook), &ObjectRef::of(&*webhook)),
+        path_holder: taken.conflicts.into_iter().next().map(|(_, holder)| holder),
+        owns_path,
         has_edge: edge.is_some(),
-        keys_lost: generated
-            .as_ref()
-            .map_or_else(|| controller.secrets.was_deleted(&namespace, &key_secret), |record| record.facts.is_err()),
+        keys_lost: generated.as_ref().map_or_else(
+            || controller.secrets.was_deleted(&namespace, &key_secret, &uid(&*webhook)),
+            |record| record.facts.is_err(),
+        ),
         generated: generated.map(|record| record.facts.clone().map(|facts| facts.keys)),
         account: account::find(controller, &*webhook),
         // A route that somebody else has changed is written again.

@@ -26,7 +26,7 @@ pub fn plan<W: Webhook>(observed: &Observed<W>) -> Plan {
 
 fn refuse<W: Webhook>(observed: &Observed<W>) -> Option<Refusal> {
     let (path, kind, namespace) = (observed.webhook.path(), W::KIND, observed.namespace());
-    if !path.strip_prefix('/').and_then(|path| path.strip_prefix(namespace)).is_some_and(|it| it.starts_with('/')) {
+    if !observed.owns_path {
         let message =
             format!("the path {path} does not begin with /{namespace}/; create another {kind} with a path that does");
         return Some(Refusal::new(Reason::PathNotAllowed, message));

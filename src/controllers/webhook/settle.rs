@@ -49,8 +49,9 @@ pub async fn generated<W: Webhook>(
     decision: Decision,
 ) -> Result<Keys, Error> {
     let (namespace, name) = (observed.namespace(), key_secret(&*observed.webhook));
-    let (secrets, now) = (&controller.secrets, Instant::now());
-    if let Some(Contended { message, wait }) = secrets.held_back(namespace, &name, now).filter(|_| observed.keys_lost) {
+    let (secrets, now, owner) = (&controller.secrets, Instant::now(), uid(&*observed.webhook));
+    let place = (namespace, name.as_str(), owner.as_str());
+    if let Some(Contended { message, wait }) = secrets.held_back(place, now).filter(|_| observed.keys_lost) {
         let problem = Some(Refusal::new(Reason::Contended, message));
         return Ok(Keys { problem, next: Some(wait), keeps_route: true, ..Keys::default() });
     }
@@ -69,9 +70,9 @@ pub async fn generated<W: Webhook>(
     };
     if observed.keys_lost {
         let altered_by = observed.generated.as_ref().and_then(|generated| generated.as_ref().err());
-        secrets.repaired(namespace, &name, altered_by, now);
+        secrets.repaired(place, altered_by, now);
     }
-    let contended = secrets.contended(namespace, &name, now);
+    let contended = secrets.contended(place, now);
     let over_in = contended.as_ref().map(|contended| contended.wait);
     keys.problem = contended.map(|contended| Refusal::new(Reason::Contended, contended.message));
     keys.next = [Some(until), over_in].into_iter().flatten().min();

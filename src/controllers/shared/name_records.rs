@@ -1,0 +1,168 @@
+//! Who holds the names that several namespaces may claim, in ConfigMaps of the operator's namespace: a holder keeps its names
+//! when the operator starts again. Each namespace has a ConfigMap of its own, so that none fills up another's.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::contract::component::{COMPONENT, Component, MANAGED_BY};
+use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::error::Error;
+
+/// The entry of a ConfigMap: names, each with the UID of its holder.
+const ENTRY: &str = "names.json";
+/// Label with the namespace of the holders.
+const HOLDERS: &str = "credence.dev/holders";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    uid: String,
+    namespace: String,
+}
+
+#[derive(Default)]
+struct State {
+    holders: BTreeMap<String, Holder>,
+    names: HashMap<String, BTreeSet<String>>,
+    /// The namespaces whose ConfigMap differs from this.
+    changed: BTreeSet<String>,
+    /// Held while the ConfigMap of a namespace is written.
+    writing: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+}
+
+impl State {
+    fn insert(&mut self, name: &str, holder: Holder) {
+        // When it was recorded in another namespace, that has no effect any more once this one is stored.
+        self.remove(name);
+        self.changed.insert(holder.namespace.clone());
+        self.names.entry(holder.uid.clone()).or_default().insert(name.to_owned());
+        self.holders.insert(name.to_owned(), holder);
+    }
+
+    fn remove(&mut self, name: &str) {
+        let Some(holder) = self.holders.remove(name) else { return };
+        if let Some(names) = self.names.get_mut(&holder.uid) {
+            names.remove(name);
+            if names.is_empty() {
+                self.names.remove(&holder.uid);
+            }
+        }
+        self.changed.insert(holder.namespace);
+    }
+}
+
+/// Who holds which name.
+#[derive(Clone)]
+pub struct NameRecords {
+    api: Api<ConfigMap>,
+    state: Arc<Mutex<State>>,
+}
+
+impl NameRecords {
+    /// No records yet.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), state: Arc::default() }
+    }
+
+    /// Reads all records.
+    ///
+    /// # Errors
+    /// What the API server answered, or a ConfigMap that cannot be read.
+    pub async fn load(client: Client, namespace: &str) -> Result<Self, Error> {
+        let records = Self::new(client, namespace);
+        let selector = format!("{COMPONENT}={}", Component::NameRecords);
+        let listed = records.api.list(&ListParams::default().labels(&selector)).await;
+        let listed = listed.map_err(Error::api("list the records of names"))?;
+        let mut state = State::default();
+        for ConfigMap { metadata, data, .. } in listed.items {
+            let Some(namespace) = metadata.labels.unwrap_or_default().remove(HOLDERS) else { continue };
+            let text = data.unwrap_or_default().remove(ENTRY).unwrap_or_default();
+            let names: BTreeMap<String, String> = serde_json::from_str(&text).map_err(|error| {
+                let name = metadata.name.unwrap_or_default();
+                Error::Unavailable(format!(
+                    "the ConfigMap {name} cannot be read (line {}); restore it from a backup, or delete it",
+                    error.line()
+                ))
+            })?;
+            for (name, uid) in names {
+                state.insert(&name, Holder { uid, namespace: namespace.clone() });
+            }
+        }
+        state.changed.clear();
+        *records.state.lock() = state;
+        Ok(records)
+    }
+
+    /// The UID of the object that a name is recorded for.
+    #[must_use]
+    pub fn holder(&self, name: &str) -> Option<String> {
+        self.state.lock().holders.get(name).map(|holder| holder.uid.clone())
+    }
+
+    /// Records that an object holds exactly these names, and returns once that is stored.
+    ///
+    /// # Errors
+    /// What the API server answered.
+    pub async fn record(&self, namespace: &str, uid: &str, names: &BTreeSet<String>) -> Result<(), Error> {
+        {
+            let mut state = self.state.lock();
+            let known = state.names.get(uid).cloned().unwrap_or_default();
+            known.difference(names).for_each(|name| state.remove(name));
+            for name in names.difference(&known) {
+                state.insert(name, Holder { uid: uid.to_owned(), namespace: namespace.to_owned() });
+            }
+        }
+        self.save(namespace).await
+    }
+
+    /// Drops what is recorded for an object that does not exist any more. It is stored with the next record of its namespace.
+    pub fn forget(&self, uid: &str) {
+        let mut state = self.state.lock();
+        let names = state.names.remove(uid).unwrap_or_default();
+        names.iter().for_each(|name| state.remove(name));
+    }
+
+    /// Writes the ConfigMap of a namespace, unless another task has written the same meanwhile.
+    async fn save(&self, namespace: &str) -> Result<(), Error> {
+        if !self.state.lock().changed.contains(namespace) {
+            return Ok(());
+        }
+        let writing = self.state.lock().writing.entry(namespace.to_owned()).or_default().clone();
+        let _writing = writing.lock().await;
+        let names: BTreeMap<String, String> = {
+            let mut state = self.state.lock();
+            if !state.changed.remove(namespace) {
+                return Ok(());
+            }
+            let own = state.holders.iter().filter(|(_, holder)| holder.namespace == namespace);
+            own.map(|(name, holder)| (name.clone(), holder.uid.clone())).collect()
+        };
+        let written = self.write(namespace, &names).await;
+        if written.is_err() {
+            self.state.lock().changed.insert(namespace.to_owned());
+        }
+        written
+    }
+
+    async fn write(&self, namespace: &str, names: &BTreeMap<String, String>) -> Result<(), Error> {
+        let name = format!("name-records.{namespace}");
+        let text = serde_json::to_string(names).map_err(|error| Error::Bug(error.to_string()))?;
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "labels": {
+                MANAGED_BY.0: MANAGED_BY.1, COMPONENT: Component::NameRecords.as_str(), HOLDERS: namespace,
+            }},
+            "data": {ENTRY: text},
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let written = self.api.patch_metadata(&name, &params, &Patch::Apply(&object)).await;
+        written.map(|_| ()).map_err(Error::api(format!("write the ConfigMap {name}")))
+    }
+}

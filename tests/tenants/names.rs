@@ -1,0 +1,136 @@
+//! Names that only one object may hold: DNS names, paths and trust domains.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, OPERATOR, label, manifest, self_signed, unique, until, with};
+use crate::tenant::{Tenant, Victim};
+
+/// A trust domain in which the namespaces with the label `team: <name>` share DNS names.
+async fn shared_names(bed: &Bed, name: &str) {
+    let rules =
+        json!([{"namespaceSelector": {"matchLabels": {"team": name}}, "suffixes": [format!("{name}.example")]}]);
+    bed.apply(with(self_signed(name), "/spec/dnsNames", rules)).await.unwrap();
+    bed.ready("TrustDomain", None, name).await;
+}
+
+fn named(domain: &str, namespace: &str, name: &str, dns_names: &[&str]) -> Value {
+    let spec = json!({"trustDomain": domain, "authentication": {"mtls": {"dnsNames": dns_names}}});
+    manifest("ServiceIdentity", Some(namespace), name, spec)
+}
+
+fn dns(names: &[&str]) -> Value {
+    json!({"spec": {"authentication": {"mtls": {"dnsNames": names}}}})
+}
+
+#[tokio::test]
+async fn an_older_identity_takes_no_dns_name_from_a_victim() {
+    let _alone = OPERATOR.lock().await;
+    let tenant = Tenant::new("dns").await;
+    let (bed, namespace, domain) = (&tenant.bed, Some(tenant.namespace.as_str()), unique("dns"));
+    let victim = bed.namespace("dns-victim").await;
+    shared_names(bed, &domain).await;
+    for namespace in [&tenant.namespace, &victim] {
+        label(bed, namespace, json!({"team": domain})).await;
+    }
+    // Older than the victim: one that is accepted, and one that is refused.
+    let foreign = format!("app.{victim}.svc");
+    tenant.own.apply(named(&domain, &tenant.namespace, "own", &[])).await.unwrap();
+    tenant.own.apply(named(&domain, &tenant.namespace, "refused", &[&foreign])).await.unwrap();
+    bed.ready("ServiceIdentity", namespace, "own").await;
+    bed.condition("ServiceIdentity", namespace, "refused", "Ready", ("False", "DnsNameNotAllowed")).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let shared = format!("api.{domain}.example");
+    let squat = named(&domain, &tenant.namespace, "squat", &[&format!("x.{shared}"), &foreign]);
+    tenant.own.apply(squat).await.unwrap();
+    bed.apply(named(&domain, &victim, "app", &[&shared, &foreign, &format!("x.{shared}")])).await.unwrap();
+    bed.ready("ServiceIdentity", Some(&victim), "app").await;
+    tenant.patch("ServiceIdentity", "own", dns(&[&shared])).await;
+    tenant.patch("ServiceIdentity", "refused", dns(&[&shared, &foreign])).await;
+    bed.condition("ServiceIdentity", namespace, "own", "Ready", ("False", "DnsNameClaimed")).await;
+    bed.condition("ServiceIdentity", namespace, "refused", "Ready", ("False", "DnsNameNotAllowed")).await;
+    // The victim goes on, its renewals included, and after the operator has started again.
+    for _ in 0..2 {
+        let before = bed.ready("ServiceIdentity", Some(&victim), "app").await.data["status"]["certificate"].clone();
+        bed.delete("Secret", Some(&victim), "app-mtls").await;
+        until("the certificate of the victim to be made again", || async {
+            let now = bed.get("ServiceIdentity", Some(&victim), "app").await.unwrap().data["status"].clone();
+            let renewed = now["certificate"]["serialNumber"] != before["serialNumber"];
+            if renewed { Ok(()) } else { Err(now.to_string()) }
+        })
+        .await;
+        bed.part("stop", "operator");
+        bed.part("start", "operator");
+        bed.condition("ServiceIdentity", namespace, "own", "Ready", ("False", "DnsNameClaimed")).await;
+    }
+    // What the victim lets go of is free, and what the platform takes back is let go.
+    label(bed, &victim, json!({"team": null})).await;
+    bed.condition("ServiceIdentity", Some(&victim), "app", "Ready", ("False", "DnsNameNotAllowed")).await;
+    bed.ready("ServiceIdentity", namespace, "own").await;
+}
+
+#[tokio::test]
+async fn a_path_of_another_namespace_is_free_for_that_namespace() {
+    let tenant = Tenant::new("path").await;
+    let (bed, namespace) = (&tenant.bed, Some(tenant.namespace.as_str()));
+    let victim = bed.namespace("path-victim").await;
+    let path = format!("/{victim}/refunds");
+    let endpoint = |namespace: &str| {
+        let spec = json!({"path": path, "verification": {"standardWebhooks": {}},
+            "target": {"service": {"name": "hooks", "port": 1}}});
+        manifest("WebhookEndpoint", Some(namespace), "refunds", spec)
+    };
+    tenant.own.apply(endpoint(&tenant.namespace)).await.unwrap();
+    bed.condition("WebhookEndpoint", namespace, "refunds", "Ready", ("False", "PathNotAllowed")).await;
+    bed.apply(endpoint(&victim)).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(&victim), "refunds").await;
+}
+
+#[tokio::test]
+async fn one_domain_has_one_trust_domain() {
+    let bed = Bed::open().await;
+    let (first, second) = (unique("first"), unique("second"));
+    bed.apply(self_signed(&first)).await.unwrap();
+    bed.ready("TrustDomain", None, &first).await;
+    let domain = json!(format!("{first}.example"));
+    bed.apply(with(self_signed(&second), "/spec/domain", domain)).await.unwrap();
+    let refused = bed.condition("TrustDomain", None, &second, "AuthorityReady", ("False", "Conflict")).await;
+    assert!(refused.data["status"].to_string().contains(&format!("TrustDomain {first}")), "{}", refused.data["status"]);
+    bed.ready("TrustDomain", None, &first).await;
+    bed.delete("TrustDomain", None, &first).await;
+    bed.ready("TrustDomain", None, &second).await;
+    bed.delete("TrustDomain", None, &second).await;
+}
+
+#[tokio::test]
+async fn a_trust_domain_says_which_namespaces_join_it_and_for_how_long() {
+    let tenant = Tenant::new("members").await;
+    let victim = Victim::new(&tenant.bed, "members").await;
+    let (bed, namespace, domain) = (&tenant.bed, Some(tenant.namespace.as_str()), unique("members"));
+    let members = json!({"matchLabels": {"team": domain}});
+    let limited = with(self_signed(&domain), "/spec/identityNamespaceSelector", members);
+    bed.apply(with(limited, "/spec/maxCertificateLifetime", json!("2h"))).await.unwrap();
+    bed.ready("TrustDomain", None, &domain).await;
+    tenant.own.apply(named(&domain, &tenant.namespace, "joins", &[])).await.unwrap();
+    bed.condition("ServiceIdentity", namespace, "joins", "Ready", ("False", "NamespaceNotAllowed")).await;
+    assert!(bed.secret(&tenant.namespace, "joins-mtls").await.is_none());
+    label(bed, &tenant.namespace, json!({"team": domain})).await;
+    let long = json!({"targets": [{"kind": "ServiceIdentity"}], "certificates": {"lifetime": "9528h"}});
+    tenant.own.apply(manifest("RotationPolicy", namespace, "long", long)).await.unwrap();
+    tenant.own.apply(named(&domain, &tenant.namespace, "later", &[])).await.unwrap();
+    let object = bed.ready("ServiceIdentity", namespace, "later").await;
+    let at = |field: &str| {
+        let text = object.data["status"]["certificate"][field].as_str().unwrap();
+        text.parse::<jiff::Timestamp>().unwrap()
+    };
+    let hours = (at("notAfter").as_second() - at("issuedAt").as_second()) / 3600;
+    assert!(hours <= 2, "{hours} hours");
+    label(bed, &tenant.namespace, json!({"team": null})).await;
+    bed.condition("ServiceIdentity", namespace, "later", "Accepted", ("False", "NamespaceNotAllowed")).await;
+    for name in ["joins", "later"] {
+        tenant.own.delete("ServiceIdentity", namespace, name).await;
+    }
+    bed.delete("TrustDomain", None, &domain).await;
+    victim.is_well(bed).await;
+}
