@@ -159,10 +159,14 @@ impl Session {
         Self { demands, state, records }
     }
 
-    /// What is recorded for a policy: what the operator made for it, and what it found.
+    /// What is recorded for a policy: what the operator made for it, and what it found. As long as nothing was taken over of
+    /// what a policy applied before there were records, it is what its `status` says.
     #[must_use]
-    pub fn recorded(&self, policy: &str) -> Bindings {
+    pub fn recorded(&self, policy: &str, created: Timestamp, status: &Bindings) -> Bindings {
         let records = self.records.read();
+        if records.may_import(policy, created) {
+            return status.clone();
+        }
         let bindings = records.get(policy).into_iter().flat_map(Record::bindings);
         bindings.map(|binding| AppliedBinding::clone(binding)).collect()
     }

@@ -38,6 +38,8 @@ pub enum Component {
     WebhookKeys,
     /// Secret with a webhook and its keys, in the edge's namespace.
     WebhookRoute,
+    /// ConfigMap that was made when records were first kept, in the operator's namespace.
+    Records,
     /// ConfigMap with what was applied to a broker, in the operator's namespace.
     BrokerRecords,
     /// ConfigMap with who holds which names, in the operator's namespace.
@@ -56,6 +58,7 @@ impl Component {
         Self::BrokerAccount,
         Self::WebhookKeys,
         Self::WebhookRoute,
+        Self::Records,
         Self::BrokerRecords,
         Self::NameRecords,
         Self::EdgeReport,
@@ -72,6 +75,7 @@ impl Component {
             Self::BrokerAccount => "broker-account",
             Self::WebhookKeys => "webhook-keys",
             Self::WebhookRoute => "webhook-route",
+            Self::Records => "records",
             Self::BrokerRecords => "broker-records",
             Self::NameRecords => "name-records",
             Self::EdgeReport => "edge-report",
@@ -90,7 +94,7 @@ impl Component {
         match self {
             Self::Root | Self::Intermediate | Self::Mtls => Some(CERTIFICATE),
             Self::TrustBundle => Some(&["ca.crt"]),
-            Self::BrokerAccount | Self::BrokerRecords | Self::NameRecords => None,
+            Self::BrokerAccount | Self::Records | Self::BrokerRecords | Self::NameRecords => None,
             Self::WebhookKeys => Some(WEBHOOK_KEYS),
             Self::WebhookRoute => Some(&[ROUTE_ENTRY]),
             Self::EdgeReport => Some(&[REPORT_ENTRY]),

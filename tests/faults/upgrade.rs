@@ -161,12 +161,28 @@ impl Drop for Stream {
 
 /// How often the operator may write what begins like this while it takes over, beside the route of the endpoint `turning`.
 /// Everything else has to stay as it is.
-const ALLOWED: [(&str, usize); 8] = [
+const ALLOWED: [(&str, usize); 19] = [
     // The turning of its keys goes on: the former key gets an end, senders are told to sign with the new one, the edge serves
     // what has become of it and says when both last verified a delivery.
     ("Secret shop/turning-webhook-keys", 1),
     ("WebhookEndpoint shop/turning", 8),
     ("RotationPolicy shop/turning", 2),
+    // What was applied is recorded in the operator's namespace from now on. Until policies have been heard, all that the broker
+    // has is unmanaged.
+    ("ConfigMap credence-system/credence-records", 1),
+    ("ConfigMap credence-system/broker-records.", 1),
+    ("ConfigMap credence-system/name-records.", 1),
+    ("BrokerConnection /kafka", 2),
+    // Keys and bundles of a TrustDomain hang on no owner reference any more.
+    ("Secret credence-system/", 1),
+    ("ConfigMap ", 1),
+    // The addresses of a broker come from its BrokerConnection, not from a Secret that tenants can write: routes to topics are
+    // written once, and the edge takes them up.
+    ("Secret credence-edge/route-", 1),
+    ("WebhookEndpoint shop/record", 2),
+    ("WebhookDestination shop/acme", 2),
+    ("events shop/record", 1),
+    ("events shop/acme", 1),
     // A new process has never reached this broker, so it cannot say what is there.
     ("BrokerConnection /away", 1),
     // Who is in the middle of a renewal is kept in memory: a new process begins with one identity more, whichever it is.

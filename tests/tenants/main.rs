@@ -11,6 +11,7 @@ mod groups;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
 mod names;
+mod operator;
 mod records;
 mod rights;
 mod rotation;

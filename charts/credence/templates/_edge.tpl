@@ -29,7 +29,10 @@ kind: Namespace
 metadata:
   name: {{ .values.namespace }}
   labels: {{- include "credence.edgeLabels" . | nindent 4 }}
-  annotations: {helm.sh/resource-policy: keep}
+  # Neither Helm nor Argo CD deletes it with the release, or when the role is disabled: all routes would go with it.
+  annotations:
+    helm.sh/resource-policy: keep
+    argocd.argoproj.io/sync-options: Prune=false,Delete=false
 ---
 apiVersion: v1
 kind: ServiceAccount

@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn every_component_is_watched_once() {
         let watched = [Material::COMPONENTS, BundleFacts::COMPONENTS, WebhookFacts::COMPONENTS].concat();
-        let by_others = [Component::EdgeReport, Component::BrokerRecords, Component::NameRecords];
+        let by_others = [Component::EdgeReport, Component::Records, Component::BrokerRecords, Component::NameRecords];
         for component in Component::ALL.iter().filter(|it| !by_others.contains(it)) {
             let lists = watched.iter().filter(|it| *it == component).count();
             assert_eq!(lists, 1, "{component} belongs in the COMPONENTS of one kind of facts");

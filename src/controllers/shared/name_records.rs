@@ -125,7 +125,9 @@ impl NameRecords {
     pub fn forget(&self, uid: &str) {
         let mut state = self.state.lock();
         let names = state.names.remove(uid).unwrap_or_default();
-        names.iter().for_each(|name| state.remove(name));
+        for name in names {
+            state.remove(&name);
+        }
     }
 
     /// Writes the ConfigMap of a namespace, unless another task has written the same meanwhile.

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
-use crate::contract::component::MANAGED_BY;
+use crate::contract::component::{COMPONENT, Component, MANAGED_BY};
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::error::Error;
 
@@ -25,7 +25,8 @@ pub async fn records_since(client: &Client, namespace: &str) -> Result<Timestamp
     let metadata = match found {
         Some(found) => found.metadata,
         None => {
-            let labels = BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]);
+            let labels = [MANAGED_BY, (COMPONENT, Component::Records.as_str())];
+            let labels = BTreeMap::from(labels.map(|(label, value)| (label.to_owned(), value.to_owned())));
             let metadata = ObjectMeta { name: Some(NAME.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
             let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), dry_run: false };
             let first = ConfigMap { metadata, ..ConfigMap::default() };

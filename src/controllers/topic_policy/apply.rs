@@ -37,9 +37,10 @@ pub async fn apply(
         (Some(broker), None) => {
             let demand = demand(policy, current, &plan);
             let wanted: Bindings = demand.grants.iter().flatten().cloned().collect();
+            let recorded = || broker.session.recorded(&uid(policy), created(policy), &current.applied());
             let outcome = match broker.session.ensure(demand).await {
                 // Active grants stay active while the broker is away; its BrokerConnection reports that.
-                Err(_) if plan.enforce && is_applied(status) && broker.session.recorded(&uid(policy)) == wanted => {
+                Err(_) if plan.enforce && is_applied(status) && recorded() == wanted => {
                     Ok(Outcome { recorded: wanted, ..Outcome::default() })
                 }
                 outcome => outcome,
@@ -62,7 +63,7 @@ pub async fn apply(
     if let Some(done) = controller.handle.conclude(conclusion, &mut conditions).await? {
         return Ok(done);
     }
-    take_back(policy, current).await;
+    take_back(policy, current, &plan).await;
     Ok(Done::gone())
 }
 
@@ -75,16 +76,15 @@ fn demand(policy: &TopicPolicy, current: &Current, plan: &Plan) -> Demand {
 }
 
 /// A demand for no rights at all.
-pub fn nothing(policy: &TopicPolicy) -> Demand {
-    let (policy, name, created) = (uid(policy), Name::of(policy).to_string(), created(policy));
-    Demand { policy, name, created, grants: Vec::new(), mode: DemandMode::Enforce, imported: Bindings::new() }
+pub fn nothing(policy: &TopicPolicy, current: &Current, plan: &Plan) -> Demand {
+    Demand { grants: Vec::new(), mode: DemandMode::Enforce, ..demand(policy, current, plan) }
 }
 
 /// Revokes what was applied for a policy that was deleted although it had the finalizer: the API server does not look at
 /// finalizers again once a deletion has begun, so one that is added at this moment keeps nothing.
-async fn take_back(policy: &TopicPolicy, current: &Current) {
+async fn take_back(policy: &TopicPolicy, current: &Current, plan: &Plan) {
     let Some(broker) = &current.broker else { return };
-    let failure = match broker.session.ensure(nothing(policy)).await {
+    let failure = match broker.session.ensure(nothing(policy, current, plan)).await {
         Ok(outcome) => outcome.failures.into_iter().next().map(|(it, why)| format!("{it}: {why}")),
         Err(failure) => Some(failure.message),
     };

@@ -2,7 +2,8 @@
 
 use super::apply::{RETRY, nothing};
 use super::controller::{Controller, FINALIZER};
-use super::observe::Observed;
+use super::observe::{Observed, created};
+use super::plan;
 use crate::api::{BrokerConnection, ConditionType, Conditions, DeletionPolicy, Reason, TopicPolicy};
 use crate::controllers::shared::handle::Conclusion;
 use crate::controllers::shared::timing::retry_in;
@@ -57,7 +58,8 @@ fn may_orphan(observed: &Observed) -> bool {
 /// What has to be revoked. Without a session only the status says it.
 fn recorded(policy: &TopicPolicy, observed: &Observed) -> Bindings {
     let session = observed.current.broker.as_ref().map(|broker| &broker.session);
-    session.map_or_else(|| observed.current.applied(), |session| session.recorded(&uid(policy)))
+    let applied = observed.current.applied();
+    session.map_or_else(|| applied.clone(), |session| session.recorded(&uid(policy), created(policy), &applied))
 }
 
 /// Revokes what was applied, unless it is to stay; the error says what is in the way.
@@ -75,7 +77,7 @@ async fn revoke(policy: &TopicPolicy, observed: &Observed, recorded: &Bindings) 
     if wants_orphan && may_orphan(observed) {
         return Ok(());
     }
-    match broker.session.ensure(nothing(policy)).await {
+    match broker.session.ensure(nothing(policy, &observed.current, &plan::plan(observed))).await {
         Err(failure) => Err(failure.message),
         Ok(outcome) if !outcome.difference.remove.is_empty() && broker.observes() => {
             Err(format!("the BrokerConnection {connection} is in mode Observe"))
