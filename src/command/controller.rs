@@ -11,6 +11,7 @@ use credence::domain::fence::Fence;
 use credence::kubernetes::client::{ClientError, client};
 use credence::kubernetes::health::{Health, Stage};
 use credence::kubernetes::lease::Candidate;
+use credence::kubernetes::scope::NamespaceScope;
 use credence::metrics::Metrics;
 use credence::server;
 use thiserror::Error;
@@ -29,6 +30,10 @@ pub struct Args {
     /// Namespace of the operator, with the Secrets of `TrustDomains` and `BrokerConnections`.
     #[arg(long, env = "POD_NAMESPACE", default_value = "credence-system")]
     namespace: String,
+    /// Namespaces that the operator works in, separated by commas. It then reads and writes no Secret anywhere else; its own
+    /// namespace and that of the edge are always among them. Default: all namespaces.
+    #[arg(long, value_delimiter = ',')]
+    namespaces: Vec<String>,
     /// Name of this replica, unique among all operators of the cluster. A process that restarts under the same name takes its
     /// lease over at once. Default: host name and process ID.
     #[arg(long, env = "POD_NAME")]
@@ -131,7 +136,9 @@ async fn serve_a_term(
     let unfenced = client(config.clone(), &identity, None, metrics.clone())?;
     let mut candidate = Candidate::new(unfenced, &args.namespace, identity.clone(), duration, fence.clone());
     let client = client(config, &identity, Some(fence.clone()), metrics.clone())?;
+    let own = [Some(args.namespace.clone()), args.edge_namespace.clone()].into_iter().flatten();
     let settings = Settings {
+        scope: NamespaceScope::new(&args.namespaces, own),
         namespace: args.namespace.clone(),
         cluster_domain: args.cluster_domain.clone(),
         edge_namespace: args.edge_namespace.clone(),

@@ -28,6 +28,7 @@ mod tests {
     use crate::controllers::shared::parts::Parts;
     use crate::domain::fence::Fence;
     use crate::kubernetes::health::Health;
+    use crate::kubernetes::scope::NamespaceScope;
     use crate::metrics::Metrics;
 
     #[tokio::test]
@@ -36,6 +37,7 @@ mod tests {
         let client = kube::Client::try_from(kube::Config::new("https://127.0.0.1:1".parse().unwrap())).unwrap();
         let settings = Settings {
             namespace: "credence-system".into(),
+            scope: NamespaceScope::default(),
             cluster_domain: "cluster.local".into(),
             edge_namespace: None,
             broker_resync: Duration::from_secs(60),

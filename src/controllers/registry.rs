@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use kube::Api;
 use kube::runtime::watcher::watcher;
+use kube::{Api, Resource};
 use parking_lot::RwLock;
 use tokio::task::JoinSet;
 
@@ -111,7 +111,9 @@ impl<C: Controller> Registered for Entry<C> {
     fn watch(&self, interruptions: Interruptions) -> Work {
         let (controller, handle, parts) = (self.controller.clone(), self.handle.clone(), self.parts.clone());
         let api: Api<Guarded<C::Kind>> = Api::all(parts.client.clone());
-        let events = interruptions.retry_forever(C::Kind::KIND.controller(), watcher(api, watch::config()));
+        let events = watcher(api, watch::config());
+        let events = parts.settings.scope.filter(events, |object| object.meta().namespace.as_deref());
+        let events = interruptions.retry_forever(C::Kind::KIND.controller(), events);
         let store = handle.store().clone();
         Box::pin(store.follow(events, move |change| Self::changed(&controller, &handle, &parts, &change)))
     }

@@ -47,7 +47,9 @@ impl Watches {
         let mut watches = Self { tasks, interruptions, health, names, listed };
         let client = || parts.client.clone();
 
+        let scope = parts.settings.scope.clone();
         let namespaces = watcher(Api::<Metadata<Namespace>>::all(client()), watch::config());
+        let namespaces = scope.filter(namespaces, |namespace| namespace.metadata.name.as_deref());
         watches.store("namespaces", &parts.namespaces.0, namespaces, &parts.signals, |change| {
             let name = change.name.name.clone();
             Namespaces::concerns_others(change).then_some(Signal::NamespaceChanged(name))
@@ -58,7 +60,7 @@ impl Watches {
             Some(Signal::OperatorSecretChanged(change.name.name.clone()))
         });
         let labelled = watch::config().labels(&format!("{EXTERNAL_LABEL}=true"));
-        let secrets = watcher(Api::<Metadata<Secret>>::all(client()), labelled);
+        let secrets = scope.watch::<Metadata<Secret>>(&parts.client, &labelled);
         watches.store("key_secrets", &Store::default(), secrets, &parts.signals, |change| {
             Some(Signal::KeySecretChanged(change.name.clone()))
         });
@@ -128,7 +130,7 @@ impl Watches {
         F: Facts,
     {
         let ours = watch::config().labels(&Owned::<K, F>::selector());
-        let events = self.begin(name, watcher(Api::<Metadata<K>>::all(parts.client.clone()), ours));
+        let events = self.begin(name, parts.settings.scope.watch::<Metadata<K>>(&parts.client, &ours));
         let (owned, signals, listed) = (owned.clone(), parts.signals.clone(), Arc::new(Notify::new()));
         let done = listed.clone();
         self.tasks.spawn(async move {

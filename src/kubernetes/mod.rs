@@ -12,6 +12,7 @@ pub(crate) mod owned;
 mod ownership;
 pub(crate) mod queue;
 pub(crate) mod run;
+pub mod scope;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod watch;

@@ -17,6 +17,7 @@ mod hooks;
 mod judges;
 mod kills;
 mod manual_changes;
+mod named;
 mod operator;
 mod proxy;
 mod restored;

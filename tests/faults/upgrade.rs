@@ -114,6 +114,95 @@ async fn objects_of_the_version_before_are_taken_up_as_they_are() {
     bed.delete("TrustDomain", None, &domain).await;
 }
 
+/// Makes the cluster look as the version before left it: without any record of what was applied but the statuses.
+async fn forget_records(bed: &Bed) {
+    let maps = bed.api("ConfigMap", Some("credence-system"));
+    for component in ["records", "broker-records", "name-records"] {
+        let selected = ListParams::default().labels(&format!("credence.dev/component={component}"));
+        for map in maps.list(&selected).await.unwrap() {
+            bed.delete("ConfigMap", Some("credence-system"), &map.metadata.name.unwrap()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn tightened_rules_spare_what_was_in_force() {
+    let bed = Bed::open().await;
+    let mut operator = Operator::start(&bed, &[], &[]).await;
+    let (owner, other) = (bed.namespace("owner").await, bed.namespace("other").await);
+    let accept = |from: Value| {
+        let mut service = identity(&other, "app", &["kafka"]);
+        service["spec"]["brokers"][0]["acceptFrom"] = from;
+        service
+    };
+    bed.apply(accept(json!([owner]))).await.unwrap();
+    bed.apply(identity(&owner, "app", &["kafka"])).await.unwrap();
+    let group = unique("shared");
+    let consume = |namespace: &str, group: &str| {
+        let identity = json!({"name": "app", "namespace": namespace});
+        json!([{"identity": identity, "actions": ["Consume"], "consumerGroup": group}])
+    };
+    // A grant to another namespace, a group that two namespaces share, and a right that was kept by only observing.
+    bed.apply(policy(&owner, "granted", "sandbox.granted", consume(&other, &group))).await.unwrap();
+    bed.ready("TopicPolicy", Some(&owner), "granted").await;
+    bed.apply(policy(&owner, "shared", "sandbox.shared", consume(&owner, &group))).await.unwrap();
+    let mut kept =
+        policy(&owner, "kept", "payments.kept", json!([{"identity": {"name": "app"}, "actions": ["Publish"]}]));
+    kept["spec"]["mode"] = json!("Observe");
+    bed.apply(kept).await.unwrap();
+    operator.kill();
+    let principal = |namespace: &str| format!("User:CN=app,OU={namespace},O=demo.credence.example");
+    let right = |operation: &str, resource: &str, name: &str| {
+        let name = json!({"principal": principal(&owner), "operation": operation, "resource": resource,
+            "pattern": "Literal", "name": name});
+        name
+    };
+    let shared = json!([right("Read", "Topic", "sandbox.shared"), right("Read", "Group", &group)]);
+    for (name, applied) in [("shared", shared), ("kept", json!([right("Write", "Topic", "payments.kept")]))] {
+        let status = json!({"status": {"applied": applied}});
+        let policies = bed.api("TopicPolicy", Some(&owner));
+        policies.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    }
+    let add = |resource: [&str; 2], operation: &str| {
+        let by = ["--operation", operation, "--allow-principal", &principal(&owner)];
+        bed.kafka("kafka-acls", &[&["--add"][..], &resource, &by].concat());
+    };
+    add(["--topic", "sandbox.shared"], "Read");
+    add(["--group", &group], "Read");
+    add(["--topic", "payments.kept"], "Write");
+    bed.apply(accept(json!([]))).await.unwrap();
+    forget_records(&bed).await;
+    let rights = || [&owner, &other].map(|namespace| bed.acls(&principal(namespace)));
+    let before = rights();
+
+    for _ in 0..2 {
+        operator.spawn();
+        operator.says("working").await;
+        let granted = bed.ready("TopicPolicy", Some(&owner), "granted").await;
+        let told = granted.data["status"].to_string();
+        assert!(told.contains(&format!("add acceptFrom: [{owner}]")), "{told}");
+        bed.ready("TopicPolicy", Some(&owner), "shared").await;
+        bed.condition("TopicPolicy", Some(&owner), "kept", "Accepted", ("False", "TopicNotAllowed")).await;
+        assert_eq!(rights(), before, "nobody lost or got a right");
+        operator.kill();
+    }
+    operator.spawn();
+    operator.says("working").await;
+    bed.apply(policy(&owner, "new", "sandbox.new", consume(&other, &unique("new")))).await.unwrap();
+    bed.condition("TopicPolicy", Some(&owner), "new", "Ready", ("False", "GrantNotAccepted")).await;
+    let unmanaged = bed.get("BrokerConnection", None, "kafka").await.unwrap().data["status"]["unmanaged"].clone();
+    assert!(unmanaged["count"].as_u64().unwrap() > 0, "{unmanaged}");
+    for name in ["granted", "shared", "kept"] {
+        bed.delete("TopicPolicy", Some(&owner), name).await;
+        gone(&bed, &owner, name).await;
+    }
+    let [left, revoked] = rights();
+    assert_eq!(revoked.trim(), "", "what was taken over is revoked with its policy");
+    assert!(left.contains("payments.kept") && !left.contains("sandbox.shared") && !left.contains(&group), "{left}");
+    let by = ["--operation", "Write", "--allow-principal", &principal(&owner)];
+    bed.kafka("kafka-acls", &[&["--remove", "--force", "--topic", "payments.kept"][..], &by].concat());
+}
+
 /// Deliveries that go on while keys turn.
 struct Stream {
     /// What is signed with, each in its turn.

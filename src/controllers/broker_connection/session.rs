@@ -16,6 +16,7 @@ use crate::brokers::session::{Session, SessionMode, State};
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::signal::{Signal, Signals};
 use crate::domain::name::Name;
+use crate::kubernetes::scope::NamespaceScope;
 use crate::kubernetes::uid;
 
 /// For how long changes of a session are collected before they are reported.
@@ -47,8 +48,8 @@ pub async fn session(
         ClientAccess { bootstrap_servers: spec.kafka.bootstrap_servers.clone(), ca_pem: config.ca_pem().to_owned() };
     let store = controller.record_store(name);
     let records = Records::new(store.load().await?);
-    let (policies, connection) = (controller.policies.clone(), name.to_owned());
-    let exists = Arc::new(move |uid_: &str, policy: &str| exists(&policies, &connection, uid_, policy));
+    let (policies, scope, connection) = (controller.policies.clone(), settings.scope.clone(), name.to_owned());
+    let exists = Arc::new(move |uid: &str, policy: &str| exists(&policies, &scope, &connection, (uid, policy)));
     let fence = controller.fence.clone();
     let session = Session::start::<KafkaAdmin, _>(name, config.clone(), mode, (records, store), exists, fence);
     follow(controller.signals.clone(), name, &session);
@@ -59,9 +60,18 @@ pub async fn session(
     Ok(broker)
 }
 
-/// Whether a policy of a connection exists. One that cannot be read exists.
-fn exists(policies: &Handle<TopicPolicy>, connection: &str, wanted: &str, policy: &str) -> bool {
+/// Whether a policy of a connection exists. One that cannot be read exists, and so does one of a namespace that is not the
+/// operator's concern.
+fn exists(
+    policies: &Handle<TopicPolicy>,
+    scope: &NamespaceScope,
+    connection: &str,
+    (wanted, policy): (&str, &str),
+) -> bool {
     let (namespace, name) = policy.split_once('/').unwrap_or_default();
+    if !scope.includes(Some(namespace)) {
+        return true;
+    }
     match policies.store().find(&Name::new(Some(namespace), name)) {
         None => false,
         Some(Err(_)) => true,

@@ -173,7 +173,8 @@ mod tests {
 
     use super::super::observe::Hanging;
     use super::*;
-    use crate::api::TrustDomainStatus;
+    use crate::api::{KindName, TrustDomainStatus};
+    use crate::domain::name::{Name, ObjectRef};
 
     fn material(days: i64) -> Material {
         let now = Timestamp::UNIX_EPOCH;
@@ -226,6 +227,24 @@ mod tests {
         let planned = plan(&without);
         assert_eq!(planned.authority, AuthorityPlan::Load(1));
         assert!(planned.remark.unwrap().contains("demo-root-1"));
+    }
+
+    #[test]
+    fn the_second_trust_domain_of_a_domain_is_refused_unless_it_issues_already() {
+        let holder = ObjectRef { kind: KindName::TrustDomain, name: Name::new(None, "other") };
+        let second = Observed { domain_holder: Some(holder), intermediates: BTreeMap::new(), root: None, ..observed() };
+        let refused = AuthorityPlan::Refuse(Refusal::new(
+            Reason::Conflict,
+            "the domain demo.example belongs to the TrustDomain other already; use another domain, or that TrustDomain",
+        ));
+        assert_eq!(plan(&second).authority, refused);
+        let authority =
+            serde_json::from_value(json!({"secretName": "demo-intermediate-1", "fingerprint": "f"})).unwrap();
+        let status = TrustDomainStatus { authority: Some(authority), ..TrustDomainStatus::default() };
+        let domain_holder = second.domain_holder.clone();
+        let issues = plan(&Observed { domain_holder, status, ..observed() });
+        assert_eq!(issues.authority, AuthorityPlan::Load(1));
+        assert!(issues.remark.unwrap().contains("from 0.4.0 on"));
     }
 
     #[test]
