@@ -171,10 +171,14 @@ impl Session {
         bindings.map(|binding| AppliedBinding::clone(binding)).collect()
     }
 
-    /// How many policies have a record of rights.
+    /// The policies with a record of rights, as `namespace/name`.
     #[must_use]
-    pub fn policies(&self) -> usize {
-        self.records.read().iter().filter(|(_, record)| record.bindings().next().is_some()).count()
+    pub fn policies(&self) -> Vec<String> {
+        let records = self.records.read();
+        let with_rights = records.iter().filter(|(_, record)| record.bindings().next().is_some());
+        let mut policies: Vec<String> = with_rights.map(|(_, record)| record.policy.clone()).collect();
+        policies.sort_unstable();
+        policies
     }
 
     /// Whether rights that a policy had before there were records are still in force: its record holds them, or its status

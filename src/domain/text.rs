@@ -1,7 +1,21 @@
 //! Texts for messages.
 
+use std::fmt;
+
 /// A number with its noun in the singular or plural: `1 key`, `2 keys`.
 #[must_use]
 pub fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// How many things a list names.
+const NAMED: usize = 5;
+
+/// The first things of a list, and how many more there are.
+#[must_use]
+pub fn listed<T: fmt::Display>(things: &[T]) -> String {
+    let first: Vec<String> = things.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = things.len().saturating_sub(NAMED);
+    let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{and_more}", first.join(", "))
 }

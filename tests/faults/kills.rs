@@ -218,7 +218,11 @@ impl World {
     pub fn owns(&self, object: &impl ResourceExt) -> bool {
         match object.namespace() {
             None => self.namespaces.contains(&object.name_any()) || self.domains.contains(&object.name_any()),
-            Some(here) if here == SYSTEM => object.owner_references().iter().any(|it| self.domains.contains(&it.name)),
+            Some(here) if here == SYSTEM => {
+                let written_for =
+                    object.annotations().get("credence.dev/for").and_then(|it| it.strip_prefix("TrustDomain//"));
+                written_for.is_some_and(|domain| self.domains.iter().any(|known| known == domain))
+            }
             Some(namespace) => self.namespaces.contains(&namespace),
         }
     }

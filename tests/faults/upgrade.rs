@@ -178,9 +178,11 @@ async fn tightened_rules_spare_what_was_in_force() {
     for _ in 0..2 {
         operator.spawn();
         operator.says("working").await;
-        let granted = bed.ready("TopicPolicy", Some(&owner), "granted").await;
-        let told = granted.data["status"].to_string();
-        assert!(told.contains(&format!("add acceptFrom: [{owner}]")), "{told}");
+        until("the policy to be told what it needs", || async {
+            let told = bed.ready("TopicPolicy", Some(&owner), "granted").await.data["status"].to_string();
+            if told.contains(&format!("add acceptFrom: [{owner}]")) { Ok(()) } else { Err(told) }
+        })
+        .await;
         bed.ready("TopicPolicy", Some(&owner), "shared").await;
         bed.condition("TopicPolicy", Some(&owner), "kept", "Accepted", ("False", "TopicNotAllowed")).await;
         assert_eq!(rights(), before, "nobody lost or got a right");

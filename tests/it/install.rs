@@ -51,6 +51,12 @@ async fn the_rendered_file_has_objects_in_a_valid_order() {
             }
         }
         assert!(namespaces.contains("credence-system"));
+        // Neither Helm nor Argo CD deletes the namespace with all routes when the edge is disabled.
+        for namespace in objects.iter().filter(|object| object["kind"] == "Namespace" && name(object) == own) {
+            let annotations = &namespace["metadata"]["annotations"];
+            assert_eq!(annotations["helm.sh/resource-policy"], "keep");
+            assert_eq!(annotations["argocd.argoproj.io/sync-options"], "Prune=false,Delete=false");
+        }
         let crds = objects.iter().filter(|object| object["kind"] == "CustomResourceDefinition").count();
         assert_eq!(crds, credence::api::crds().unwrap().len());
         let finalizers = objects.iter().any(|object| object["kind"] == "MutatingAdmissionPolicy");

@@ -10,6 +10,7 @@ use super::controller::Controller;
 use crate::api::{BrokerConnection, BrokerConnectionStatus, Reason};
 use crate::brokers::kafka::KafkaConfig;
 use crate::controllers::shared::kind::IndexKey;
+use crate::domain::name::Name;
 use crate::domain::refusal::Refusal;
 use crate::kubernetes::error::Error;
 
@@ -20,8 +21,8 @@ pub struct Observed {
     pub status: BrokerConnectionStatus,
     /// What it takes to connect, or why the operator's credential cannot be used.
     pub config: Result<KafkaConfig, Refusal>,
-    /// How many policies have rights on the broker, or are about to have.
-    pub users: usize,
+    /// The policies that have rights on the broker.
+    pub users: Vec<String>,
     pub now: Timestamp,
 }
 
@@ -38,7 +39,7 @@ impl Observed {
 /// What the API server answered.
 pub async fn observe(controller: &Controller, connection: Arc<BrokerConnection>) -> Result<Observed, Error> {
     let name = connection.metadata.name.as_deref().unwrap_or_default();
-    let users = if connection.metadata.deletion_timestamp.is_some() { users(controller, name) } else { 0 };
+    let users = if connection.metadata.deletion_timestamp.is_some() { users(controller, name) } else { Vec::new() };
     Ok(Observed {
         status: controller.handle.status(&connection),
         config: configure(controller, &connection).await?,
@@ -48,13 +49,14 @@ pub async fn observe(controller: &Controller, connection: Arc<BrokerConnection>)
     })
 }
 
-/// How many policies have rights on a broker. Without a session only their statuses say it.
-fn users(controller: &Controller, name: &str) -> usize {
+/// The policies that have rights on a broker. Without a session only their statuses say it.
+fn users(controller: &Controller, name: &str) -> Vec<String> {
     if let Some(broker) = controller.brokers.get(name) {
         return broker.session.policies();
     }
     let policies = controller.policies.using(&IndexKey::cluster::<BrokerConnection>(name));
-    policies.filter(|policy| policy.status.as_ref().is_some_and(|status| !status.applied.is_empty())).count()
+    let users = policies.filter(|policy| policy.status.as_ref().is_some_and(|status| !status.applied.is_empty()));
+    users.map(|policy| Name::of(&policy).to_string()).collect()
 }
 
 async fn configure(

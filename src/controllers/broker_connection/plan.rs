@@ -7,7 +7,7 @@ use crate::api::{BindingList, BrokerConnectionStatus, ConditionType, Conditions,
 use crate::brokers::kafka::KafkaConfig;
 use crate::brokers::session::{ConnectionState, State};
 use crate::domain::refusal::Refusal;
-use crate::domain::text::counted;
+use crate::domain::text::{counted, listed};
 
 /// What is to be done for a connection.
 pub enum Plan<'a> {
@@ -23,7 +23,7 @@ pub enum Plan<'a> {
 
 pub fn plan(observed: &Observed) -> Plan<'_> {
     let is_gone = observed.connection.spec.decommissioned == Some(true);
-    if observed.connection.metadata.deletion_timestamp.is_some() && (observed.users == 0 || is_gone) {
+    if observed.connection.metadata.deletion_timestamp.is_some() && (observed.users.is_empty() || is_gone) {
         return Plan::Release;
     }
     if is_gone {
@@ -42,8 +42,11 @@ pub fn describe(
 ) -> (BrokerConnectionStatus, Conditions) {
     let mut conditions = Conditions::new();
     if observed.connection.metadata.deletion_timestamp.is_some() {
-        let users = counted(observed.users, "TopicPolicy", "TopicPolicies");
-        let message = format!("{users} with rights on this broker remain; it is deleted when the last one is gone");
+        let users = counted(observed.users.len(), "TopicPolicy", "TopicPolicies");
+        let message = format!(
+            "{users} with rights on this broker remain; it is deleted when the last one is gone: {}",
+            listed(&observed.users)
+        );
         conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
     } else {
         conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");

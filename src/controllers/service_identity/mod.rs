@@ -55,7 +55,8 @@ impl ManagedKind for ServiceIdentity {
         if change.differs(|identity| (SpecFacts::of(identity), &identity.metadata.labels, acceptance_of(identity))) {
             signals.push(Signal::IdentityChanged(change.name.clone()));
         }
-        if change.after.is_none() {
+        let remains = change.after.as_ref().is_some_and(|identity| identity.metadata.deletion_timestamp.is_none());
+        if !remains {
             signals.push(Signal::IdentityDeleted);
         }
         signals

@@ -95,12 +95,6 @@ impl<K: ManagedKind> Handle<K> {
         self.0.status.current(object, object.status())
     }
 
-    /// How many objects are found by a key.
-    #[must_use]
-    pub fn count(&self, key: &IndexKey) -> usize {
-        self.0.index.read().count(key)
-    }
-
     /// The objects that are found by a key and can be read.
     pub fn using(&self, key: &IndexKey) -> impl Iterator<Item = K> + use<'_, K> {
         let names = self.0.index.read().users(key);

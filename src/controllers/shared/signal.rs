@@ -15,7 +15,7 @@ pub enum Signal {
     /// An identity was created or deleted, or its spec, its labels or its `Accepted` condition
     /// changed. Not when it becomes Ready.
     IdentityChanged(Name),
-    /// An identity was deleted.
+    /// An identity was deleted, or is being deleted.
     IdentityDeleted,
     /// The broker credentials of an identity changed.
     AccountsChanged(Name),

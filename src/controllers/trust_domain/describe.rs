@@ -12,7 +12,7 @@ use super::plan::{Deletion, Plan};
 use crate::api::{AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TrustDomainStatus};
 use crate::controllers::shared::timing::wait;
 use crate::domain::refusal::Refusal;
-use crate::domain::text::counted;
+use crate::domain::text::{counted, listed};
 use crate::issuers::self_signed::successor_due;
 use crate::kubernetes::run::Next;
 
@@ -31,8 +31,11 @@ pub fn describe(observed: &Observed, plan: &Plan, outcome: Outcome) -> (TrustDom
     if plan.deletion == Deletion::NotRequested {
         conditions.met(ConditionType::Accepted, Reason::Valid, "the spec is valid");
     } else {
-        let users = counted(observed.identities, "ServiceIdentity", "ServiceIdentities");
-        let message = format!("this trust domain is still used by {users}; it is deleted when the last one is gone");
+        let users = counted(observed.identities.len(), "ServiceIdentity", "ServiceIdentities");
+        let message = format!(
+            "this trust domain is still used by {users}; it is deleted when the last one is gone: {}",
+            listed(&observed.identities)
+        );
         conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
     }
     match outcome {

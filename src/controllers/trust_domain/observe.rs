@@ -36,8 +36,9 @@ pub struct Observed {
     pub hanging: Hanging,
     /// Another trust domain that has the same domain.
     pub domain_holder: Option<ObjectRef>,
-    /// How many identities refer to this trust domain.
-    pub identities: usize,
+    /// The identities that keep a trust domain that is being deleted. One that is being deleted itself keeps nothing: its
+    /// owner may hold it with a finalizer for as long as it likes.
+    pub identities: Vec<Name>,
     pub now: Timestamp,
 }
 
@@ -109,6 +110,9 @@ pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
     let published = published
         .into_iter()
         .map(|(bundle, record)| (bundle.namespace.to_string(), record.facts.clone().map(|facts| facts.0)));
+    let users = domain.metadata.deletion_timestamp.as_ref().map(|_| IndexKey::cluster::<TrustDomain>(&name));
+    let users = users.iter().flat_map(|key| controller.identities.using(key));
+    let identities = users.filter(|it| it.metadata.deletion_timestamp.is_none()).map(|it| Name::of(&it)).collect();
     let ca_version = domain.spec.issuer.ca.as_ref().and_then(|ca| {
         controller.operator_secrets.get(Some(own_namespace), &ca.secret_ref.name)?.metadata.resource_version
     });
@@ -121,7 +125,7 @@ pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
         published: published.collect(),
         hanging,
         domain_holder: taken.conflicts.into_iter().next().map(|(_, holder)| holder),
-        identities: controller.identities.count(&IndexKey::cluster::<TrustDomain>(&name)),
+        identities,
         now: Timestamp::now(),
         domain,
     }

@@ -55,10 +55,10 @@ pub fn plan(observed: &Observed) -> Plan {
     Plan {
         authority: authority(observed),
         retire: observed.intermediates.iter().filter(|(_, it)| expired(it)).map(|(number, _)| *number).collect(),
-        deletion: match (&observed.domain.metadata.deletion_timestamp, observed.identities) {
-            (None, _) => Deletion::NotRequested,
-            (Some(_), 0) => Deletion::Free,
-            (Some(_), _) => Deletion::Waiting,
+        deletion: match &observed.domain.metadata.deletion_timestamp {
+            None => Deletion::NotRequested,
+            Some(_) if observed.identities.is_empty() => Deletion::Free,
+            Some(_) => Deletion::Waiting,
         },
         remark: missing_root(observed).or_else(|| shared_domain(observed)),
     }
@@ -205,7 +205,7 @@ mod tests {
             published: BTreeMap::new(),
             hanging: Hanging::default(),
             domain_holder: None,
-            identities: 0,
+            identities: Vec::new(),
             now: Timestamp::UNIX_EPOCH,
         }
     }
