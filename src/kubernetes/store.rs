@@ -247,11 +247,12 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
                 Event::InitDone => {
                     let fresh = std::mem::take(&mut listing);
                     let mut before = std::mem::replace(&mut *self.entries_mut(), fresh);
-                    self.shared.listed.send_replace(true);
                     for name in self.differences(&before) {
                         let (before, after) = (before.remove(&name), self.entries().get(&name).cloned());
                         changed(Change { name, before: readable(before), after: readable(after) });
                     }
+                    // Only now: what follows from the objects, such as who holds a name, is known for all of them together.
+                    self.shared.listed.send_replace(true);
                 }
             }
         }
@@ -311,6 +312,16 @@ mod tests {
         assert_eq!(follow(&store, listed(second)).await, ["b/gone", "a/changed", "c/new"]);
         assert!(store.get(Some("b"), "gone").is_none());
         assert_eq!(store.get(Some("a"), "changed").unwrap().metadata.resource_version.as_deref(), Some("2"));
+    }
+
+    /// Whoever waits for the list takes names, for example, and must not come before their holders.
+    #[tokio::test]
+    async fn a_list_is_complete_once_its_changes_were_reported() {
+        let (store, mut too_early) = (Store::default(), false);
+        let listed = store.shared.listed.subscribe();
+        let events = [Event::Init, Event::InitApply(config_map("a", "x", 1)), Event::InitDone];
+        store.clone().follow(stream::iter(events), |_: Change<ConfigMap>| too_early |= *listed.borrow()).await;
+        assert!(!too_early && *listed.borrow());
     }
 
     #[tokio::test]

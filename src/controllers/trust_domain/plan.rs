@@ -242,7 +242,7 @@ mod tests {
             serde_json::from_value(json!({"secretName": "demo-intermediate-1", "fingerprint": "f"})).unwrap();
         let status = TrustDomainStatus { authority: Some(authority), ..TrustDomainStatus::default() };
         let domain_holder = second.domain_holder.clone();
-        let issues = plan(&Observed { domain_holder, status, ..observed() });
+        let issues = plan(&Observed { status, domain_holder, ..observed() });
         assert_eq!(issues.authority, AuthorityPlan::Load(1));
         assert!(issues.remark.unwrap().contains("from 0.4.0 on"));
     }
