@@ -460,13 +460,15 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
         let unneeded = rights.filter(|binding| self.state.contains(binding) && !self.ledger.needs(binding));
         let remove: Bindings = unneeded.map(|binding| AppliedBinding::clone(binding)).collect();
         let failures = self.change(admin, &Bindings::new(), &remove).await?;
-        tracing::warn!(
-            broker = self.broker,
-            policies = decision.revoke.len(),
-            acls = remove.len(),
-            failed = failures.len(),
-            "revoked the rights of policies that do not exist any more"
-        );
+        if !remove.is_empty() {
+            tracing::warn!(
+                broker = self.broker,
+                policies = decision.revoke.len(),
+                acls = remove.len(),
+                failed = failures.len(),
+                "revoked the rights of policies that do not exist any more"
+            );
+        }
         let mut records = self.records.write();
         for (policy, rights) in decision.revoke {
             // What could not be removed stays recorded, and is tried again.

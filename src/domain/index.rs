@@ -36,6 +36,12 @@ impl<K: Ord + Clone> Index<K> {
         self.entries(key).map(|(_, object)| object.clone()).collect()
     }
 
+    /// Whether an object refers to a key.
+    #[must_use]
+    pub fn has(&self, key: &K) -> bool {
+        self.entries(key).next().is_some()
+    }
+
     fn entries(&self, key: &K) -> impl Iterator<Item = &(K, Name)> + use<'_, K> {
         let begin = Bound::Included((key.clone(), Name::new(None, "")));
         let is_same = key.clone();
@@ -55,7 +61,7 @@ mod tests {
         assert_eq!(index.users(&"kafka"), [two.clone(), one.clone()]);
         index.update(&one, vec!["kafka", "demo"], vec!["nats", "demo"]);
         assert_eq!(index.users(&"kafka"), std::slice::from_ref(&two));
-        assert_eq!((index.users(&"nats"), index.users(&"demo").len()), (vec![one.clone()], 1));
+        assert_eq!((index.users(&"nats"), index.has(&"demo")), (vec![one.clone()], true));
         index.update(&one, vec!["nats", "demo"], vec![]);
         index.update(&two, vec!["kafka"], vec![]);
         assert!(index.0.is_empty(), "nothing is left of deleted objects");

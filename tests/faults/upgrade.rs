@@ -114,6 +114,30 @@ async fn objects_of_the_version_before_are_taken_up_as_they_are() {
     bed.delete("TrustDomain", None, &domain).await;
 }
 
+#[tokio::test]
+async fn a_consumer_group_that_new_policies_may_not_name_goes_on() {
+    let bed = Bed::open().await;
+    let mut operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("odd").await;
+    bed.apply(identity(&namespace, "orders", &["kafka"])).await.unwrap();
+    bed.ready("ServiceIdentity", Some(&namespace), "orders").await;
+    let grants = json!([{"identity": {"name": "orders"}, "actions": ["Consume"], "consumerGroup": "two words"}]);
+    operator.kill();
+    apply_crds(&bed, "tests/faults/v0.1.0");
+    bed.apply(policy(&namespace, "odd", "sandbox.odd", grants.clone())).await.unwrap();
+    apply_crds(&bed, "crds");
+    operator.spawn();
+    operator.says("working").await;
+    bed.ready("TopicPolicy", Some(&namespace), "odd").await;
+    let principal = format!("User:CN=orders,OU={namespace},O=demo.credence.example");
+    assert!(bed.acls(&principal).contains("name=two words"));
+    let refused = bed.apply(policy(&namespace, "new", "sandbox.odd", grants)).await.unwrap_err();
+    assert!(refused.contains("consumerGroup"), "{refused}");
+    bed.delete("TopicPolicy", Some(&namespace), "odd").await;
+    gone(&bed, &namespace, "odd").await;
+    assert_eq!(bed.acls(&principal).trim(), "");
+}
+
 /// Makes the cluster look as the version before left it: without any record of what was applied but the statuses.
 async fn forget_records(bed: &Bed) {
     let maps = bed.api("ConfigMap", Some("credence-system"));

@@ -68,6 +68,13 @@ async fn an_older_identity_takes_no_dns_name_from_a_victim() {
     label(bed, &victim, json!({"team": null})).await;
     bed.condition("ServiceIdentity", Some(&victim), "app", "Ready", ("False", "DnsNameNotAllowed")).await;
     bed.ready("ServiceIdentity", namespace, "own").await;
+    // Nothing is left of the records of a namespace without names.
+    bed.delete("ServiceIdentity", Some(&victim), "app").await;
+    until("the record to be dropped", || async {
+        let left = bed.get("ConfigMap", Some("credence-system"), &format!("name-records.{victim}")).await;
+        left.map_or(Ok(()), |left| Err(left.data.to_string()))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -14,10 +14,10 @@ use crate::brokers::records::{RecordStore, Records};
 use crate::brokers::registry::{Broker, ReportedDrift};
 use crate::brokers::session::{Session, SessionMode, State};
 use crate::controllers::shared::handle::Handle;
+use crate::controllers::shared::kind::IndexKey;
 use crate::controllers::shared::signal::{Signal, Signals};
 use crate::domain::name::Name;
 use crate::kubernetes::scope::NamespaceScope;
-use crate::kubernetes::uid;
 
 /// For how long changes of a session are collected before they are reported.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -48,8 +48,8 @@ pub async fn session(
         ClientAccess { bootstrap_servers: spec.kafka.bootstrap_servers.clone(), ca_pem: config.ca_pem().to_owned() };
     let store = controller.record_store(name);
     let records = Records::new(store.load().await?);
-    let (policies, scope, connection) = (controller.policies.clone(), settings.scope.clone(), name.to_owned());
-    let exists = Arc::new(move |uid: &str, policy: &str| exists(&policies, &scope, &connection, (uid, policy)));
+    let (policies, scope) = (controller.policies.clone(), settings.scope.clone());
+    let exists = Arc::new(move |uid: &str, policy: &str| exists(&policies, &scope, uid, policy));
     let fence = controller.fence.clone();
     let session = Session::start::<KafkaAdmin, _>(name, config.clone(), mode, (records, store), exists, fence);
     follow(controller.signals.clone(), name, &session);
@@ -60,23 +60,11 @@ pub async fn session(
     Ok(broker)
 }
 
-/// Whether a policy of a connection exists. One that cannot be read exists, and so does one of a namespace that is not the
-/// operator's concern.
-fn exists(
-    policies: &Handle<TopicPolicy>,
-    scope: &NamespaceScope,
-    connection: &str,
-    (wanted, policy): (&str, &str),
-) -> bool {
+/// Whether a policy exists. One that cannot be read exists, and so does one of a namespace that is not the operator's concern.
+fn exists(policies: &Handle<TopicPolicy>, scope: &NamespaceScope, uid: &str, policy: &str) -> bool {
     let (namespace, name) = policy.split_once('/').unwrap_or_default();
-    if !scope.includes(Some(namespace)) {
-        return true;
-    }
-    match policies.store().find(&Name::new(Some(namespace), name)) {
-        None => false,
-        Some(Err(_)) => true,
-        Some(Ok(found)) => uid(&found) == wanted && found.spec.broker == connection,
-    }
+    let is_unreadable = || policies.store().find(&Name::new(Some(namespace), name)).is_some_and(|found| found.is_err());
+    policies.has(&IndexKey::Uid(uid.into())) || !scope.includes(Some(namespace)) || is_unreadable()
 }
 
 /// Reports changes of a session, and wakes everybody who waits for the broker when it can be used again. Ends with the

@@ -95,6 +95,12 @@ impl<K: ManagedKind> Handle<K> {
         self.0.status.current(object, object.status())
     }
 
+    /// Whether an object is found by a key.
+    #[must_use]
+    pub fn has(&self, key: &IndexKey) -> bool {
+        self.0.index.read().has(key)
+    }
+
     /// The objects that are found by a key and can be read.
     pub fn using(&self, key: &IndexKey) -> impl Iterator<Item = K> + use<'_, K> {
         let names = self.0.index.read().users(key);

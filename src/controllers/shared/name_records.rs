@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::contract::component::{COMPONENT, Component, MANAGED_BY};
 use crate::kubernetes::FIELD_MANAGER;
-use crate::kubernetes::error::Error;
+use crate::kubernetes::error::{Error, has_code};
 
 /// The entry of a ConfigMap: names, each with the UID of its holder.
 const ENTRY: &str = "names.json";
@@ -121,12 +121,23 @@ impl NameRecords {
         self.save(namespace).await
     }
 
-    /// Drops what is recorded for an object that does not exist any more. It is stored with the next record of its namespace.
+    /// Drops what is recorded for an object that does not exist any more. A record that cannot be stored at the moment is stored
+    /// with the next one of its namespace; until then it names an object that does not exist.
     pub fn forget(&self, uid: &str) {
-        let mut state = self.state.lock();
-        let names = state.names.remove(uid).unwrap_or_default();
-        for name in names {
-            state.remove(&name);
+        let changed: Vec<String> = {
+            let mut state = self.state.lock();
+            for name in state.names.remove(uid).unwrap_or_default() {
+                state.remove(&name);
+            }
+            state.changed.iter().cloned().collect()
+        };
+        for namespace in changed {
+            let records = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = records.save(&namespace).await {
+                    tracing::warn!(%error, namespace, "the record of a deleted object could not be dropped");
+                }
+            });
         }
     }
 
@@ -154,6 +165,12 @@ impl NameRecords {
 
     async fn write(&self, namespace: &str, names: &BTreeMap<String, String>) -> Result<(), Error> {
         let name = format!("name-records.{namespace}");
+        if names.is_empty() {
+            return match self.api.delete(&name, &DeleteParams::default()).await {
+                Err(error) if !has_code(&error, 404) => Err(Error::api(format!("delete the ConfigMap {name}"))(error)),
+                _ => Ok(()),
+            };
+        }
         let text = serde_json::to_string(names).map_err(|error| Error::Bug(error.to_string()))?;
         let object = json!({
             "apiVersion": "v1",

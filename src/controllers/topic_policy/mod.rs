@@ -41,7 +41,8 @@ impl ManagedKind for TopicPolicy {
         // What an identity may be granted depends on its namespace as well.
         let namespaces: BTreeSet<String> = self.spec.grants.iter().map(namespace_of).chain([own.to_owned()]).collect();
         let namespaces = namespaces.into_iter().map(|namespace| IndexKey::Namespace(namespace.into()));
-        std::iter::once(broker).chain(identities).chain(namespaces).collect()
+        let uid = self.metadata.uid.as_deref().map(|uid| IndexKey::Uid(uid.into()));
+        std::iter::once(broker).chain(identities).chain(namespaces).chain(uid).collect()
     }
 
     fn signals(change: &Change<Self>) -> Vec<Signal> {
