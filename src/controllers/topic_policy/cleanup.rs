@@ -41,10 +41,9 @@ pub async fn clean_up(controller: &Controller, observed: &Observed) -> Result<Do
         let done = controller.handle.conclude(conclusion, &mut conditions).await?;
         return Ok(done.unwrap_or_else(Done::gone));
     }
-    if let Some(broker) = &current.broker
-        && let Err(failure) = broker.session.forget(&uid(policy)).await
-    {
-        tracing::warn!(error = failure.message, "the record of a deleted policy could not be dropped; it is empty");
+    if let Some(broker) = &current.broker {
+        // Before the object goes: what is still recorded for an absent policy is revoked, and an orphan's rights are to stay.
+        broker.session.forget(&uid(policy)).await.map_err(|failure| Error::Unavailable(failure.message))?;
     }
     controller.handle.set_finalizer(policy, FINALIZER, false).await?;
     Ok(Done::gone())
