@@ -132,7 +132,7 @@ async fn the_chart_renders_only_the_requested_parts_of_the_edge() {
     assert!(ok && !without.contains("credence-edge"), "{without}");
     let (ok, plain) = render("edge.enabled=true");
     assert!(ok, "{plain}");
-    for kind in ["PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor"] {
+    for kind in ["PodDisruptionBudget", "ServiceMonitor"] {
         assert!(!plain.contains(&format!("kind: {kind}\n")), "{kind}");
     }
     let (ok, output) = render("edge.enabled=true,edge.replicaCount=2");
@@ -141,6 +141,82 @@ async fn the_chart_renders_only_the_requested_parts_of_the_edge() {
         let (ok, output) = render(&format!("edge.{wrong}"));
         assert!(!ok, "the chart accepts {wrong}: {output}");
     }
+}
+
+#[tokio::test]
+async fn network_policies_come_with_new_installations_only() {
+    let bed = Bed::open().await;
+    let helm = format!("{}/helm", bed.env("BED_BIN"));
+    let chart = project("charts/credence");
+    let namespace = bed.namespace("policies").await;
+    let policies = |flags: &[&str]| {
+        let kubeconfig =
+            ["--kubeconfig", bed.env("KUBECONFIG"), "--dry-run=server", "--take-ownership", "--namespace", &namespace];
+        let values = format!("edge.enabled=true,edge.namespace={namespace}-edge");
+        let all = [&["template", "credence", &chart, "--set", &values], &kubeconfig[..], flags].concat();
+        let (ok, output) = run(&helm, &all, "");
+        assert!(ok, "{output}");
+        let policies = output.split("\n---\n").filter(|object| object.contains("kind: NetworkPolicy\n"));
+        policies.map(yaml).collect::<Vec<_>>()
+    };
+    let scraped = |policy: &Value| policy["spec"]["ingress"].as_array().and_then(|rules| rules.last().cloned());
+    let pods = json!({"from": [{"namespaceSelector": {}}], "ports": [{"port": 8080}]});
+    let installed = policies(&[]);
+    assert_eq!(installed.iter().map(scraped).collect::<Vec<_>>(), [Some(pods.clone()), Some(pods)]);
+    assert_eq!(policies(&["--is-upgrade"]), Vec::<Value>::new(), "an installation without them stays as it is");
+    let strict = policies(&["--is-upgrade", "--set", "networkPolicy.enabled=true"]);
+    let webhooks = json!({"ports": [{"port": "webhooks"}]});
+    assert_eq!(strict.iter().map(scraped).collect::<Vec<_>>(), [Some(webhooks), None], "nobody scrapes");
+    assert_eq!(policies(&["--set", "networkPolicy.enabled=false"]), Vec::<Value>::new());
+    let operator = installed.iter().find(|policy| policy["metadata"]["name"] == "credence").unwrap();
+    let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
+    let create = ["--kubeconfig", bed.env("KUBECONFIG"), "create", "--filename", "-"];
+    let (ok, output) = run(&kubectl, &create, &operator.to_string());
+    assert!(ok, "{output}");
+    assert_eq!(policies(&["--is-upgrade"]).len(), 2, "an installation with them keeps them");
+}
+
+#[tokio::test]
+async fn pods_of_the_edges_namespace_are_restricted() {
+    let bed = Bed::open().await;
+    let (helm, kubectl) = (format!("{}/helm", bed.env("BED_BIN")), format!("{}/kubectl", bed.env("BED_BIN")));
+    let namespace = bed.namespace("restricted").await;
+    let values = format!("edge.enabled=true,edge.namespace={namespace}");
+    let (ok, output) = run(&helm, &["template", "credence", &project("charts/credence"), "--set", &values], "");
+    assert!(ok, "{output}");
+    let objects: Vec<_> = output.split("\n---\n").filter(|text| text.contains("credence-edge")).map(yaml).collect();
+    let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap().clone();
+    bed.apply(of_kind("Namespace")).await.unwrap();
+    bed.apply(of_kind("ServiceAccount")).await.unwrap();
+    let create = |spec: &Value| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "edge", "namespace": namespace}, "spec": spec});
+        let arguments = ["--kubeconfig", bed.env("KUBECONFIG"), "create", "--dry-run=server", "--filename", "-"];
+        run(&kubectl, &arguments, &pod.to_string())
+    };
+    let mut spec = of_kind("Deployment")["spec"]["template"]["spec"].clone();
+    let (ok, output) = create(&spec);
+    assert!(ok && !output.contains("Warning"), "{output}");
+    spec["hostNetwork"] = json!(true);
+    let (ok, output) = create(&spec);
+    assert!(!ok && output.contains("violates PodSecurity"), "{output}");
+}
+
+#[tokio::test]
+async fn an_image_can_be_named_by_its_digest() {
+    let bed = Bed::open().await;
+    let helm = format!("{}/helm", bed.env("BED_BIN"));
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let images = |values: &str| {
+        let values = format!("edge.enabled=true,{values}");
+        let (ok, output) = run(&helm, &["template", "credence", &project("charts/credence"), "--set", &values], "");
+        let lines = output.lines().filter_map(|line| line.trim().strip_prefix("image: "));
+        ok.then(|| lines.map(ToOwned::to_owned).collect::<Vec<_>>())
+    };
+    let by_digest = format!("\"credence@{digest}\"");
+    assert_eq!(images(&format!("image.digest={digest}")), Some(vec![by_digest; 2]));
+    let with_a_tag = format!("\"credence:v1@{digest}\"");
+    assert_eq!(images(&format!("image.tag=v1,image.digest={digest}")), Some(vec![with_a_tag; 2]));
+    assert_eq!(images("image.digest=sha256:0a"), None, "the digest is incomplete");
 }
 
 #[test]

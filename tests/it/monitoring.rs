@@ -244,7 +244,9 @@ async fn the_chart_renders_monitoring_and_a_network_policy() {
 
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
     for name in ["dashboard", "networkpolicy", "service"] {
-        let dry = ["create", "--dry-run=server", "--validate=strict", "--filename", &file(name)];
+        let path = file(name);
+        let dry = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict"];
+        let dry = [&dry[..], &["--filename", &path]].concat();
         let (ok, output) = run(&kubectl, &[&["--kubeconfig", bed.env("KUBECONFIG")], &dry[..]].concat(), "");
         assert!(ok, "{output}");
     }

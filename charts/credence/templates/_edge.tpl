@@ -28,7 +28,11 @@ apiVersion: v1
 kind: Namespace
 metadata:
   name: {{ .values.namespace }}
-  labels: {{- include "credence.edgeLabels" . | nindent 4 }}
+  labels:
+    {{- include "credence.edgeLabels" . | nindent 4 }}
+    pod-security.kubernetes.io/enforce: restricted
+    pod-security.kubernetes.io/audit: restricted
+    pod-security.kubernetes.io/warn: restricted
   # Neither Helm nor Argo CD deletes it with the release, or when the role is disabled: all routes would go with it.
   annotations:
     helm.sh/resource-policy: keep
@@ -103,7 +107,7 @@ spec:
       terminationGracePeriodSeconds: {{ .values.terminationGracePeriodSeconds }}
       containers:
       - name: edge
-        image: "{{ .root.Values.image.repository }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}"
+        image: {{ include "credence.image" .root | quote }}
         imagePullPolicy: {{ .root.Values.image.pullPolicy }}
         args:
         - edge
@@ -170,7 +174,7 @@ spec:
 {{- end }}
 
 {{- define "credence.edgeNetworkPolicy" }}
-{{- if and .values.enabled .root.Values.networkPolicy.enabled }}
+{{- if and .values.enabled (include "credence.networkPolicies" .root) }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
@@ -184,9 +188,8 @@ spec:
   ingress:
   # Each webhook has its own source policy.
   - ports: [{port: {{ .role.port }}}]
-  {{- with .root.Values.networkPolicy.metricsFrom }}
-  - from: {{- toYaml . | nindent 4 }}
-    ports: [{port: {{ $.root.Values.port }}}]
+  {{- with include "credence.metricsIngress" .root | trim }}
+  {{- . | nindent 2 }}
   {{- end }}
   {{- with .values.networkPolicy.egress }}
   egress: {{- toYaml . | nindent 2 }}

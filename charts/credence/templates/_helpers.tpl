@@ -28,3 +28,31 @@ affinity: {{- toYaml . | nindent 2 }}
 topologySpreadConstraints: {{- toYaml . | nindent 0 }}
 {{- end }}
 {{- end }}
+
+{{- /* The image of the operator and of the edge. */}}
+{{- define "credence.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ with .tag | default (ternary "" $.Chart.AppVersion (ne .digest "")) }}:{{ . }}{{ end }}{{ with .digest }}@{{ . }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* Whether there are NetworkPolicies: "yes" or nothing. While it is not set, a release keeps what it was installed with. */}}
+{{- define "credence.networkPolicies" -}}
+{{- $enabled := .Values.networkPolicy.enabled }}
+{{- if not (kindIs "bool" $enabled) }}
+{{- $enabled = or .Release.IsInstall (lookup "networking.k8s.io/v1" "NetworkPolicy" .Release.Namespace "credence") }}
+{{- end }}
+{{- if $enabled }}yes{{ end }}
+{{- end }}
+
+{{- /* Who may scrape the metrics: rules of a NetworkPolicy, or nothing. */}}
+{{- define "credence.metricsIngress" -}}
+{{- $from := .Values.networkPolicy.metricsFrom }}
+{{- if and (not $from) (not (kindIs "bool" .Values.networkPolicy.enabled)) }}
+{{- $from = list (dict "namespaceSelector" dict) }}
+{{- end }}
+{{- with $from }}
+- from: {{- toYaml . | nindent 2 }}
+  ports: [{port: {{ $.Values.port }}}]
+{{- end }}
+{{- end }}

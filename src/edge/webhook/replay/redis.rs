@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError, Script};
+use redis::{Client, ConnectionAddr, RedisError, Script};
 
 use thiserror::Error;
 
@@ -45,6 +45,11 @@ impl Redis {
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_max_delay(MAX_RECONNECT_DELAY);
         let client = Client::open(url).map_err(invalid)?;
+        if matches!(client.get_connection_info().addr(), ConnectionAddr::Tcp(..)) {
+            tracing::warn!(
+                "the connection to Redis is not encrypted: whoever can read it learns its password; use a rediss:// URL"
+            );
+        }
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(invalid)?;
         Ok(Self { connection, release: Script::new(RELEASE_SCRIPT) })
     }
