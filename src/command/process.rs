@@ -1,6 +1,10 @@
 //! What every long-running command needs: a runtime, the log, access to the cluster, and the signal to stop.
 
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
+use std::thread;
 
 use clap::ValueEnum;
 use thiserror::Error;
@@ -18,9 +22,9 @@ pub enum ProcessError {
     /// The runtime cannot be started.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
-    /// There is no configuration to access a cluster with.
-    #[error("no access to a Kubernetes cluster; set KUBECONFIG, or run in a pod")]
-    NoCluster(#[source] Box<kube::config::InferConfigError>),
+    /// There is no configuration to access a cluster with, or it cannot be read. Why is not repeated: it may quote a token or a key.
+    #[error("no access to a Kubernetes cluster; set KUBECONFIG to the path of a valid kubeconfig, or run in a pod")]
+    NoCluster,
 }
 
 /// How the log is written.
@@ -42,13 +46,39 @@ pub fn log_to_stderr(format: LogFormat) {
     log(format, BoxMakeWriter::new(io::stderr), io::stderr().is_terminal());
 }
 
+/// What libraries log with whole answers of the API server in it, Secrets among them. The operator logs the same failures itself.
+const QUOTING: [&str; 2] = ["kube_client::client=error", "kube_runtime::watcher=error"];
+
 fn log(format: LogFormat, writer: BoxMakeWriter, colors: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = QUOTING.iter().filter_map(|rule| rule.parse().ok()).fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
         LogFormat::Text => builder.with_ansi(colors).init(),
     }
+    panic::set_hook(Box::new(log_panic));
+}
+
+/// Logs a panic: where it was, and what it says only if that is a text of the sources. One that is composed quotes values, as that of
+/// a wrong index or an unexpected error does.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = thread::current();
+    // It is empty unless `RUST_BACKTRACE` is set, and names functions only.
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(backtrace));
+    tracing::error!(
+        thread = thread.name().unwrap_or_default(),
+        location,
+        error = literal(panic.payload()),
+        backtrace,
+        "panicked; this is a defect of Credence"
+    );
+}
+
+fn literal(payload: &dyn Any) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("a message that may quote values; it is left out")
 }
 
 /// Runs a future on a new runtime.
@@ -60,7 +90,7 @@ pub fn block_on<F: Future>(mut runtime: Builder, work: F) -> Result<F::Output, P
 
 /// The configuration of the cluster: of the kubeconfig, or of the pod.
 pub async fn cluster() -> Result<kube::Config, ProcessError> {
-    kube::Config::infer().await.map_err(|error| ProcessError::NoCluster(Box::new(error)))
+    kube::Config::infer().await.map_err(|_| ProcessError::NoCluster)
 }
 
 /// A name for this process when it has no pod name: no two processes share both the host's name and the process ID.
@@ -80,5 +110,24 @@ pub async fn stop_requested() {
     tokio::select! {
         () = terminate => {}
         _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_says_only_what_stands_in_the_sources() {
+        let secret = String::from("hüdden");
+        let said = |work: Box<dyn FnOnce() + panic::UnwindSafe>| literal(&*panic::catch_unwind(work).unwrap_err());
+        assert_eq!(said(Box::new(|| panic!("no lock"))), "no lock");
+        let (sliced, read) = (secret.clone(), secret);
+        for said in [
+            said(Box::new(move || assert!(sliced[..2].is_empty()))),
+            said(Box::new(move || assert_eq!(read.parse::<u8>().unwrap(), 0))),
+        ] {
+            assert!(said.ends_with("left out"), "{said}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod altered;
 pub(crate) mod claims;
 pub(crate) mod contention;
+pub(crate) mod defect;
 pub mod fence;
 pub(crate) mod grants;
 pub(crate) mod identity;

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::IssuerError;
 use super::pem::{self, Certificate};
 use crate::api::KeyAlgorithm;
+use crate::domain::defect;
 use crate::domain::identity::{SpiffeId, Subject, digest};
 use crate::domain::rotation::BACKDATE;
 use crate::domain::secret::SecretText;
@@ -190,19 +191,20 @@ impl SigningAuthority {
         }
         let mut store = RootCertStore::empty();
         for root in &self.roots {
-            store.add(root.der.clone()).map_err(|error| failed(format!("ca.crt: {error}")))?;
+            store.add(root.der.clone()).map_err(|error| failed(format!("ca.crt: {}", defect::of_tls(&error))))?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(
             store.into(),
             rustls::crypto::aws_lc_rs::default_provider().into(),
         )
         .build()
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|_| failed("ca.crt holds no root".into()))?;
         let seconds = u64::try_from(now.as_second()).unwrap_or(0);
         let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
         verifier.verify_client_cert(&leaf.der, &self.intermediates, time).map_err(|error| {
             failed(format!(
-                "{error}; ca.crt must hold the root that tls.crt chains to, and tls.crt every intermediate between them"
+                "{}; ca.crt must hold the root that tls.crt chains to, and tls.crt every intermediate between them",
+                defect::of_tls(&error)
             ))
         })?;
         Ok(())

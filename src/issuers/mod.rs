@@ -21,7 +21,21 @@ pub enum IssuerError {
     /// The SPIFFE ID would be too long.
     #[error(transparent)]
     Name(#[from] NameTooLong),
-    /// The certificate library returned an error.
-    #[error("cannot create the certificate: {0}")]
+    /// The certificate library returned an error. Its text is not repeated: it may quote what was read.
+    #[error("cannot create the certificate: {}", describe(.0))]
     Certificate(#[from] rcgen::Error),
+}
+
+fn describe(error: &rcgen::Error) -> &'static str {
+    match error {
+        rcgen::Error::CouldNotParseCertificate | rcgen::Error::X509(_) => {
+            "the certificate of the authority cannot be read"
+        }
+        rcgen::Error::CouldNotParseKeyPair | rcgen::Error::RingKeyRejected(_) => "the key is not usable",
+        rcgen::Error::UnsupportedSignatureAlgorithm | rcgen::Error::KeyGenerationUnavailable => {
+            "the algorithm of the key is not supported"
+        }
+        rcgen::Error::InvalidAsn1String(_) | rcgen::Error::InvalidNameType => "a name in it is not allowed",
+        _ => "the library failed",
+    }
 }

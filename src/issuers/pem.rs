@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::{Error, PemObject};
+use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::IssuerError;
+use crate::domain::defect;
 use crate::domain::identity::hex;
 
 /// A certificate with its most used fields.
@@ -36,7 +37,7 @@ impl Certificate {
     /// When it is not an X.509 certificate.
     pub fn parse(der: CertificateDer<'static>) -> Result<Self, IssuerError> {
         let invalid = |what: &str| IssuerError::Invalid(format!("not an X.509 certificate: {what}"));
-        let (rest, parsed) = X509Certificate::from_der(&der).map_err(|error| invalid(&error.to_string()))?;
+        let (rest, parsed) = X509Certificate::from_der(&der).map_err(|_| invalid("its DER encoding is malformed"))?;
         if !rest.is_empty() {
             return Err(invalid("bytes follow the certificate"));
         }
@@ -70,24 +71,13 @@ pub fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, IssuerEr
     let invalid = |cause: &str| IssuerError::Invalid(format!("{what}: {cause}"));
     let mut found = Vec::new();
     for der in CertificateDer::pem_slice_iter(pem) {
-        let der = der.map_err(|error| invalid(describe(&error)))?;
+        let der = der.map_err(|error| invalid(defect::of_pem(&error)))?;
         found.push(Certificate::parse(der).map_err(|error| invalid(&error.to_string()))?);
         if found.len() > 64 {
             return Err(invalid("holds more than 64 certificates"));
         }
     }
     if found.is_empty() { Err(invalid("holds no certificate in PEM")) } else { Ok(found) }
-}
-
-/// The defect of a PEM text. Unlike the message of the library, it quotes nothing of the text, which may be a key.
-fn describe(error: &Error) -> &'static str {
-    match error {
-        Error::MissingSectionEnd { .. } => "not PEM: a section has no END line",
-        Error::IllegalSectionStart { .. } => "not PEM: a BEGIN line is malformed",
-        Error::Base64Decode(_) => "not PEM: a section is not valid Base64",
-        Error::SectionTooLarge => "not PEM: a section is too large",
-        _ => "not PEM: it cannot be read",
-    }
 }
 
 /// Writes a certificate as PEM with line feeds.

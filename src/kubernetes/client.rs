@@ -31,7 +31,7 @@ pub struct NotLeading;
 /// The API server did not answer in time.
 #[derive(Debug, Error)]
 #[error("the API server did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
-struct NoAnswer;
+pub struct NoAnswer;
 
 /// Why there is no client.
 #[derive(Debug, Error)]
@@ -44,9 +44,10 @@ pub enum ClientError {
         /// Why it is not valid.
         source: InvalidHeaderValue,
     },
-    /// The configuration names something that cannot be used, such as a file that does not exist.
-    #[error("the configuration for the API server cannot be used")]
-    Config(#[source] Box<kube::Error>),
+    /// The configuration names something that cannot be used, such as a file that does not exist, or a key that is none. Why is not
+    /// repeated: it may quote the key.
+    #[error("the kubeconfig, or what it names, cannot be used; check its certificates, keys and files")]
+    Config,
 }
 
 /// A client that counts its requests and, with a fence, sends writes only while the fence holds. `identity` is the name of this
@@ -71,7 +72,7 @@ pub fn client(
         fence: fence.clone(),
         metrics: metrics.clone(),
     });
-    let builder = ClientBuilder::try_from(config).map_err(|error| ClientError::Config(Box::new(error)))?;
+    let builder = ClientBuilder::try_from(config).map_err(|_| ClientError::Config)?;
     Ok(builder.with_layer(&layer).build())
 }
 

@@ -2,9 +2,11 @@
 
 use thiserror::Error;
 
+use super::answer;
 use super::guard::SchemaError;
 use crate::api::Reason;
 use crate::domain::refusal::Refusal;
+use crate::domain::text::foreign;
 use crate::issuers::IssuerError;
 
 /// How an error is handled.
@@ -34,12 +36,12 @@ impl Class {
 #[derive(Debug, Error)]
 pub enum Error {
     /// A request to the API server failed.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {}", answer::describe(.error))]
     Api {
         /// The operation with the name of the object: `update Secret shop/orders-mtls`.
         doing: String,
         /// The answer of the API server, or the error of the connection.
-        source: Box<kube::Error>,
+        error: Box<kube::Error>,
     },
     /// An object of that name exists and belongs to another owner.
     #[error("{kind} {name} exists and is not managed by this object; delete or rename it, or rename this object")]
@@ -51,7 +53,7 @@ pub enum Error {
     },
     /// An object that this one depends on does not match its schema.
     #[error(
-        "the {kind} {name} does not match its schema ({error}); correct it. Until then, objects that depend on it stay as they are"
+        "the {kind} {name} does not match its schema; correct it. Until then, objects that depend on it stay as they are"
     )]
     Unreadable {
         /// Kind of the object.
@@ -76,14 +78,25 @@ impl Error {
     /// Wraps an error of the API client.
     pub fn api(doing: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let doing = doing.into();
-        move |source| Self::Api { doing, source: Box::new(source) }
+        move |error| Self::Api { doing, error: Box::new(error) }
+    }
+
+    /// What others said of it, for the log only. What a request about a Secret was answered is left out: a webhook may repeat the
+    /// Secret.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Api { doing, error } if !doing.contains("Secret ") => answer::detail(error),
+            Self::Unreadable { error, .. } => foreign(error).to_string(),
+            _ => String::new(),
+        }
     }
 
     /// How the error is handled.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Api { source, .. } => match source.as_ref() {
+            Self::Api { error, .. } => match error.as_ref() {
                 kube::Error::Api(status) if [400, 403, 422].contains(&status.code) => Class::NeedsUser,
                 kube::Error::SerdeError(_) | kube::Error::BuildRequest(_) => Class::Bug,
                 _ => Class::Retry,
@@ -113,7 +126,7 @@ impl Error {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Api { source, .. } => match source.as_ref() {
+            Self::Api { error, .. } => match error.as_ref() {
                 kube::Error::Api(status) => match status.code {
                     403 => "Forbidden",
                     409 => "Conflict",

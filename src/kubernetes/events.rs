@@ -5,6 +5,7 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::api::{Conditions, Reason};
+use crate::kubernetes::answer;
 
 /// Publishes events about objects.
 #[derive(Clone)]
@@ -60,7 +61,7 @@ impl Events {
         };
         // The status has the same information, so a lost event is only logged.
         if let Err(error) = self.0.publish(&event, &object.object_ref(&())).await {
-            tracing::debug!(reason = reason.as_str(), %error, "failed to publish an event");
+            tracing::debug!(reason = reason.as_str(), error = answer::detail(&error), "failed to publish an event");
         }
     }
 }

@@ -29,7 +29,8 @@ pub struct Unreadable {
     pub metadata: ObjectMeta,
 }
 
-/// What in an object does not match its schema, in the words of the parser. Clones share the text.
+/// What in an object does not match its schema, in the words of the parser, which quotes values: for the log only. Clones share the
+/// text.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct SchemaError(Arc<str>);

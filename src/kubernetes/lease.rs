@@ -13,6 +13,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
+use super::answer;
 use super::error::has_code;
 use crate::domain::fence::Fence;
 
@@ -24,7 +25,7 @@ const NAME: &str = "credence";
 enum LeaseError {
     #[error("the API server did not answer in time")]
     Timeout,
-    #[error(transparent)]
+    #[error("{}", answer::describe(.0))]
     Api(#[from] kube::Error),
 }
 
@@ -109,7 +110,7 @@ impl Candidate {
         if let Ok(Err(error)) = timeout(self.pause(), release).await {
             tracing::warn!(
                 identity = self.identity,
-                %error,
+                error = answer::describe(&error),
                 "failed to release the lease; another replica takes over when it expires"
             );
         }

@@ -1,6 +1,7 @@
 //! What all controllers share: watches, stores, queues, ownership of managed objects, status, events, errors, and the loop that
 //! runs a controller. It knows no kind. A controller must not implement any of these itself.
 
+pub(crate) mod answer;
 pub mod client;
 pub(crate) mod error;
 pub(crate) mod events;

@@ -23,6 +23,7 @@ use super::queue::{Lane, Queue};
 use super::store::Store;
 use crate::api::Conditions;
 use crate::domain::name::Name;
+use crate::domain::text::foreign;
 use crate::metrics::Metrics;
 
 type LaneOf = Box<dyn Fn(&Name) -> Lane + Send + Sync>;
@@ -185,12 +186,12 @@ impl Reports {
                 let delay = backoff(class, *count, seed(object.as_ref()));
                 *count = count.saturating_add(1);
                 self.metrics.reconciled(controller, class.as_str(), error.label(), took);
-                let (namespace, name, reason) = (&*key.namespace, &*key.name, error.label());
+                let (namespace, name, reason, detail) = (&*key.namespace, &*key.name, error.label(), error.detail());
                 let retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
                 if class == Class::Bug {
-                    tracing::error!(controller, namespace, name, reason, %error, retry_in_ms, "reconcile failed");
+                    tracing::error!(controller, namespace, name, reason, %error, detail, retry_in_ms, "reconcile failed");
                 } else {
-                    tracing::warn!(controller, namespace, name, reason, %error, retry_in_ms, "reconcile failed");
+                    tracing::warn!(controller, namespace, name, reason, %error, detail, retry_in_ms, "reconcile failed");
                 }
                 Some(delay)
             }
@@ -199,7 +200,7 @@ impl Reports {
                     controller,
                     namespace = &*key.namespace,
                     name = &*key.name,
-                    %error,
+                    error = %foreign(error),
                     "object does not match its schema; ignoring it until it is corrected"
                 );
                 self.metrics.reconciled(controller, "invalid", "Schema", took);

@@ -9,6 +9,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::ResetTimerBackoff;
 use kube::runtime::watcher::{self, Error, Event, ExponentialBackoff};
 
+use super::answer;
 use super::health::Health;
 
 /// How long the API server keeps one watch open, in seconds. A connection that was lost without notice is detected soon after.
@@ -52,13 +53,25 @@ impl Interruptions {
             let event = match event {
                 Ok(event) => Some(event),
                 Err(error) => {
-                    tracing::warn!(part, %error, "watch interrupted; retrying");
+                    let why = describe(&error);
+                    tracing::warn!(part, error = why, "watch interrupted; retrying");
                     (self.count)(part);
-                    self.health.failed(part, error.to_string(), Instant::now());
+                    self.health.failed(part, why, Instant::now());
                     None
                 }
             };
             std::future::ready(event)
         })
+    }
+}
+
+/// Why a watch was interrupted. Nothing of what the API server sent is repeated: it may be a part of a Secret.
+fn describe(error: &Error) -> String {
+    match error {
+        Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => {
+            answer::describe(error)
+        }
+        Error::WatchError(status) => answer::describe(&kube::Error::Api(status.clone())),
+        Error::NoResourceVersion => "the API server sent an object without a resource version".to_owned(),
     }
 }

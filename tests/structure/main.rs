@@ -1,8 +1,9 @@
 //! The structure of the sources: modules import only what the table in `docs/architecture.md` allows, files do not import
-//! each other in a circle, and the folder of a kind knows no other kind. Needs no bed.
+//! each other in a circle, the folder of a kind knows no other kind, and nothing is printed in its debug form. Needs no bed.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod printing;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,4 +129,10 @@ fn plans_have_no_client() {
         assert_eq!(writes, None, "{file} decides, and imports what can write");
         assert!(!sources.text(&file).contains("async fn"), "{file} waits for something");
     }
+}
+
+#[test]
+fn nothing_is_printed_in_its_debug_form() {
+    let found = printing::in_debug_form(&Sources::read());
+    assert!(found.is_empty(), "name what is meant, or map it to a text of our own:\n{}", found.join("\n"));
 }

@@ -61,6 +61,10 @@ impl Sources {
         &self.0[file].text
     }
 
+    pub fn code(&self, file: &str) -> &syn::File {
+        &self.0[file].code
+    }
+
     /// What every file imports.
     pub fn imports(&self) -> Imports {
         self.0
@@ -145,14 +149,14 @@ fn absolute(module: &[String], path: &[String]) -> Option<Vec<String>> {
     Some([&base, &path[ups..]].concat())
 }
 
-fn is_for_tests(attributes: &[Attribute]) -> bool {
+pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let text = attribute.to_token_stream().to_string();
         attribute.path().is_ident("cfg") && (text.contains("test") || text.contains("fuzzing"))
     })
 }
 
-fn attributes(item: &Item) -> &[Attribute] {
+pub fn attributes(item: &Item) -> &[Attribute] {
     match item {
         Item::Fn(it) => &it.attrs,
         Item::Impl(it) => &it.attrs,

@@ -4,9 +4,10 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ApiKey;
 use thiserror::Error;
 
+use crate::domain::defect;
 use crate::issuers::IssuerError;
 
-/// Why a credential cannot be used: which entry of its Secret is wrong, and how.
+/// Why a credential cannot be used: which entry of its Secret is wrong, and how. Nothing of an entry is repeated.
 #[derive(Debug, Error)]
 pub enum CredentialError {
     /// An entry is not text.
@@ -21,20 +22,20 @@ pub enum CredentialError {
         /// The entry of the Secret.
         entry: &'static str,
     },
-    /// The private key cannot be read. The message does not quote it.
+    /// The private key cannot be read.
     #[error("tls.key holds no private key in PEM")]
     NoKey,
     /// A certificate in tls.crt cannot be read.
     #[error(transparent)]
     Certificate(#[from] IssuerError),
     /// A certificate in ca.crt cannot be a root.
-    #[error("ca.crt: {0}")]
+    #[error("ca.crt holds a certificate that cannot be a root: {}", defect::of_tls(.0))]
     Root(rustls::Error),
     /// The key does not belong to the certificate.
-    #[error("tls.crt and tls.key do not fit together: {0}")]
+    #[error("tls.crt and tls.key do not fit together: {}", defect::of_tls(.0))]
     KeyMismatch(rustls::Error),
     /// TLS cannot be set up at all.
-    #[error("cannot set up TLS: {0}")]
+    #[error("cannot set up TLS: {}", defect::of_tls(.0))]
     Tls(rustls::Error),
 }
 

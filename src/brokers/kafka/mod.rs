@@ -24,6 +24,7 @@ use crate::api::{AppliedBinding, Reason};
 use crate::domain::grants::Bindings;
 use crate::domain::identity::digest;
 use crate::domain::secret::SecretText;
+use crate::domain::text::foreign;
 use crate::issuers::pem;
 
 pub use batch::record;
@@ -215,11 +216,11 @@ fn collect_failures<'a>(
         );
         return Err(BrokerFailure { reason: Reason::BrokerUnreachable, message });
     }
-    for (binding, (code, message)) in chunk.iter().zip(results) {
-        if code != 0 {
-            failures.insert((*binding).clone(), describe_error(code, message));
-        }
+    let mut refused = chunk.iter().zip(results).filter(|(_, (code, _))| *code != 0).peekable();
+    if let Some((_, (code, message))) = refused.peek() {
+        log_refusal(*code, *message, doing);
     }
+    failures.extend(refused.map(|(binding, (code, _))| ((*binding).clone(), describe_error(code))));
     Ok(())
 }
 
@@ -227,19 +228,26 @@ fn check(code: i16, message: Option<&StrBytes>, doing: &str) -> Result<(), Broke
     if code == 0 {
         return Ok(());
     }
-    let message = format!("Kafka refused to {doing}: {}", describe_error(code, message));
+    log_refusal(code, message, doing);
+    let message = format!("Kafka refused to {doing}: {}", describe_error(code));
     Err(BrokerFailure { reason: Reason::BrokerRefused, message })
 }
 
-fn describe_error(code: i16, message: Option<&StrBytes>) -> String {
-    let name = ResponseError::try_from_code(code).map_or_else(|| format!("error {code}"), error_name);
+/// Logs the broker's own words. They are in no message: a broker can put anything into them, and another text at every attempt.
+fn log_refusal(code: i16, message: Option<&StrBytes>, doing: &str) {
+    let detail = foreign(message.map(StrBytes::as_str).unwrap_or_default());
+    tracing::warn!(request = doing, reason = name_of(code), %detail, "Kafka refused a request");
+}
+
+fn name_of(code: i16) -> String {
+    ResponseError::try_from_code(code).map_or_else(|| format!("error {code}"), error_name)
+}
+
+fn describe_error(code: i16) -> String {
     let hint = if code == ResponseError::ClusterAuthorizationFailed.code() {
         "; grant the operator's principal Alter and Describe on the cluster"
     } else {
-        ""
+        "; the log of the operator has the broker's own words"
     };
-    match message {
-        Some(message) if !message.is_empty() => format!("{name}: {}{hint}", message.as_str()),
-        _ => format!("{name}{hint}"),
-    }
+    format!("{}{hint}", name_of(code))
 }

@@ -1,7 +1,6 @@
 //! One connection to a Kafka broker: mutual TLS, and requests in negotiated versions (KIP-35).
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +8,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use rustls::client::Resumption;
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -21,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 use super::error::{CredentialError, request_name};
 use crate::api::Reason;
 use crate::brokers::BrokerFailure;
+use crate::domain::defect;
 use crate::domain::secret::SecretText;
 
 /// How long connecting and the TLS handshake may take together.
@@ -29,6 +29,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest answer that is read, in bytes: much more than a list of 100,000 ACLs.
 const MAX_ANSWER: usize = 64 << 20;
+
+/// What is said of an answer that does not follow the protocol. What the decoder says of it depends on the bytes.
+const MALFORMED: &str =
+    "the answer does not follow Kafka's protocol; check whether the address is that of a Kafka broker";
 
 /// Called for every request to the broker, with its name and whether it was answered.
 pub type OnRequest = Arc<dyn Fn(&str, bool) + Send + Sync>;
@@ -100,9 +104,13 @@ impl Connection {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| unreachable(server, "the host is neither a DNS name nor an IP address"))?;
         let handshake = async {
-            let socket = TcpStream::connect(server).await.map_err(|error| unreachable(server, &error.to_string()))?;
+            let addresses =
+                lookup_host(server).await.map_err(|_| unreachable(server, "its name cannot be resolved"))?;
+            let addresses: Vec<_> = addresses.collect();
+            let failed = |error: std::io::Error| unreachable(server, defect::of_connection(&error));
+            let socket = TcpStream::connect(addresses.as_slice()).await.map_err(failed)?;
             // Requests are small and each waits for its answer: collecting data for a full packet only adds delay.
-            socket.set_nodelay(true).map_err(|error| unreachable(server, &error.to_string()))?;
+            socket.set_nodelay(true).map_err(failed)?;
             TlsConnector::from(config.clone()).connect(name, socket).await.map_err(|error| refused(server, &error))
         };
         let stream = timeout(CONNECT_TIMEOUT, handshake)
@@ -188,7 +196,7 @@ impl Connection {
         header
             .encode(&mut body, R::header_version(version))
             .and_then(|()| request.encode(&mut body, version))
-            .map_err(|error| self.broken(&format!("cannot encode the request: {error}")))?;
+            .map_err(|_| self.broken("the request cannot be encoded for this version of the broker"))?;
         let length = i32::try_from(body.len()).map_err(|_| self.broken("the request is too large"))?;
         let mut frame = BytesMut::with_capacity(body.len() + 4);
         frame.put_i32(length);
@@ -205,12 +213,11 @@ impl Connection {
         self.stream.read_exact(&mut answer).await.map_err(lost)?;
         let mut answer = Bytes::from(answer);
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))
-            .map_err(|error| self.broken(&format!("cannot decode the answer: {error}")))?;
+            .map_err(|_| self.broken(MALFORMED))?;
         if header.correlation_id != self.next_id {
             return Err(self.broken("the answer belongs to another request"));
         }
-        let response = R::Response::decode(&mut answer, version)
-            .map_err(|error| self.broken(&format!("cannot decode the answer: {error}")))?;
+        let response = R::Response::decode(&mut answer, version).map_err(|_| self.broken(MALFORMED))?;
         if answer.has_remaining() {
             return Err(self.broken("the answer is longer than its content"));
         }
@@ -242,15 +249,14 @@ fn refused(server: &str, error: &std::io::Error) -> BrokerFailure {
             message: format!(
                 "the certificate of Kafka at {server} does not verify: {}; ca.crt must hold the root of its authority, and \
                  the certificate must be valid for the host in bootstrapServers",
-                describe_certificate_error(error)
+                defect::of_certificate(error)
             ),
         },
         Some(other) => BrokerFailure {
             reason: Reason::BrokerUnreachable,
-            message: format!("TLS with Kafka at {server} failed: {other}; retrying"),
+            message: format!("TLS with Kafka at {server} failed: {}; retrying", defect::of_tls(other)),
         },
-        None if error.kind() == ErrorKind::UnexpectedEof => unreachable(server, "the server closed the connection"),
-        None => unreachable(server, &error.to_string()),
+        None => unreachable(server, defect::of_connection(error)),
     }
 }
 
@@ -259,50 +265,9 @@ fn alert_name(alert: AlertDescription) -> String {
     alert.as_str().map_or_else(|| u8::from(alert).to_string(), ToOwned::to_owned)
 }
 
-/// What is wrong with the certificate of a broker.
-fn describe_certificate_error(error: &CertificateError) -> String {
-    let text = match error {
-        CertificateError::UnknownIssuer => "no authority in ca.crt has issued it",
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
-        CertificateError::BadSignature => "its signature is wrong",
-        CertificateError::BadEncoding => "it is malformed",
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "it is not issued for servers (extended key usage serverAuth)"
-        }
-        CertificateError::NotValidForName => "it is not valid for this host",
-        CertificateError::NotValidForNameContext { presented, .. } => {
-            return match presented.as_slice() {
-                [] => "it holds no host names (subjectAltName)".to_owned(),
-                names => {
-                    // The library gives each as `DnsName("a.example")` or `IpAddress(10.0.0.1)`.
-                    let plain = |name: &String| {
-                        let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
-                        inner.trim_matches(['(', ')', '"']).to_owned()
-                    };
-                    let names: Vec<String> = names.iter().map(plain).collect();
-                    format!("it is not valid for this host, only for {}", names.join(", "))
-                }
-            };
-        }
-        _ => "its chain is not acceptable",
-    };
-    text.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_certificate_of_another_host_names_its_hosts() {
-        let error = CertificateError::NotValidForNameContext {
-            expected: ServerName::try_from("kafka.example").unwrap(),
-            presented: vec!["DnsName(\"other.example\")".into(), "IpAddress(10.0.0.1)".into()],
-        };
-        let text = describe_certificate_error(&error);
-        assert_eq!(text, "it is not valid for this host, only for other.example, 10.0.0.1");
-    }
 
     #[test]
     fn an_alert_has_its_name_or_its_number() {

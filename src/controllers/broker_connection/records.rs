@@ -15,8 +15,9 @@ use crate::api::Reason;
 use crate::brokers::BrokerFailure;
 use crate::brokers::records::{RecordStore, Shard, Stored};
 use crate::contract::component::{COMPONENT, Component, MANAGED_BY};
-use crate::kubernetes::FIELD_MANAGER;
+use crate::domain::defect;
 use crate::kubernetes::error::has_code;
+use crate::kubernetes::{FIELD_MANAGER, answer};
 
 /// Label with the name of the `BrokerConnection`.
 const BROKER: &str = "credence.dev/broker";
@@ -74,15 +75,15 @@ impl ConfigMapRecords {
     }
 
     fn failure(&self, verb: &str, error: &kube::Error) -> BrokerFailure {
-        let message = format!("cannot {verb} the records of the broker {}: {error}; retrying", self.broker);
+        let message = format!("cannot {verb} the records of the broker {}: {}", self.broker, answer::describe(error));
         BrokerFailure { reason: Reason::BrokerNotReady, message }
     }
 
     fn unreadable(&self, name: &str, error: &serde_json::Error) -> BrokerFailure {
         let message = format!(
-            "the ConfigMap {name} with records of the broker {} cannot be read (line {}); restore it from a backup",
+            "the ConfigMap {name} with records of the broker {} cannot be read: {}; restore it from a backup",
             self.broker,
-            error.line()
+            defect::of_json(error)
         );
         BrokerFailure { reason: Reason::BrokerNotReady, message }
     }

@@ -88,8 +88,9 @@ async fn obtain(controller: &Controller, observed: &Observed, plan: &AuthorityPl
     let secret = observed.intermediate_secret(generation);
     // By its content: a Secret that was made anew has another key under the same name.
     let stored = controller.certificates.get(&controller.settings.namespace, &secret);
-    let content = stored.as_ref().and_then(|record| Some((&record.uid, &record.facts.as_ref().ok()?.fingerprint)));
-    let source = format!("{secret} {content:?} {}", observed.domain.metadata.generation.unwrap_or(0));
+    let content = stored.and_then(|record| Some(format!("{} {}", record.uid, record.facts.as_ref().ok()?.fingerprint)));
+    let generation = observed.domain.metadata.generation.unwrap_or(0);
+    let source = format!("{secret} {} {generation}", content.unwrap_or_default());
     load(controller, observed, &secret, &source).await
 }
 

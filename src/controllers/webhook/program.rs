@@ -1,6 +1,7 @@
 //! Writes the route of a webhook to the edge's namespace, and withdraws it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
@@ -121,13 +122,20 @@ fn digest_of(
     keys: [(&str, Vec<&KeyRecord>); 3],
 ) -> Result<String, Error> {
     let spec = serde_json::to_string(spec).map_err(|error| Error::Bug(error.to_string()))?;
-    let mut parts = vec![FORMAT.to_owned(), webhook.generation.to_string(), spec, format!("account {account:?}")];
+    let account = optional(account.map(|account| format!("\"{account}\"")));
+    let mut parts = vec![FORMAT.to_owned(), webhook.generation.to_string(), spec, format!("account {account}")];
     for (what, records) in keys {
-        let text =
-            |key: &KeyRecord| format!("{what} {} {} {:?} {:?}", key.id, key.fingerprint, key.not_before, key.not_after);
+        let text = |key: &KeyRecord| {
+            let (begin, end) = (optional(key.not_before), optional(key.not_after));
+            format!("{what} {} {} {begin} {end}", key.id, key.fingerprint)
+        };
         parts.extend(records.into_iter().map(text));
     }
     Ok(digest(parts.iter().map(String::as_str)))
+}
+
+fn optional<T: fmt::Display>(value: Option<T>) -> String {
+    value.map_or_else(|| "None".to_owned(), |value| format!("Some({value})"))
 }
 
 fn secret<W: Webhook>(webhook: &W, edge: &str, document: &RouteDocument) -> Result<Secret, Error> {
@@ -164,5 +172,43 @@ pub async fn withdraw<W: Webhook>(controller: &Controller<W>, webhook: &W) -> Re
     match controller.settings.edge_namespace.as_deref() {
         Some(edge) => controller.secrets.delete(edge, &route_secret(webhook), None).await,
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_digest_of_a_route_keeps_its_form() {
+        let webhook =
+            WebhookReference { namespace: "shop".into(), name: "payments".into(), uid: "u1".into(), generation: 3 };
+        let spec = json!({"endpoint": {"path": "/shop/payments", "verification": {"github": {}},
+            "target": {"kafka": {"broker": "kafka", "serviceIdentity": "hooks", "topic": "payments"}}}});
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        let key = KeyRecord {
+            id: "k1".into(),
+            fingerprint: "f1".into(),
+            public_key: None,
+            not_before: Some(Timestamp::from_second(1_767_225_600).unwrap()),
+            not_after: None,
+            signs_since: None,
+        };
+        for account in [Some("ab12".to_owned()), None] {
+            // As v0.2.0 makes it.
+            let stored = [
+                FORMAT.to_owned(),
+                "3".to_owned(),
+                serde_json::to_string(&spec).unwrap(),
+                format!("account {account:?}"),
+                format!("key k1 f1 {:?} {:?}", key.not_before, key.not_after),
+            ];
+            let keys = [("key", vec![&key]), ("source", Vec::new()), ("assertion", Vec::new())];
+            let made = digest_of(&webhook, &spec, account, keys).unwrap();
+            assert_eq!(made, digest(stored.iter().map(String::as_str)));
+        }
     }
 }

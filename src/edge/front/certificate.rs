@@ -15,17 +15,18 @@ use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::names::CertificateNames;
+use crate::domain::defect;
 
-/// Why the content of the certificate Secret cannot be used.
+/// Why the content of the certificate Secret cannot be used. Nothing of an entry is repeated.
 #[derive(Debug, Error)]
 pub enum CertificateError {
     /// An entry is not PEM.
-    #[error("{entry}: {source}")]
+    #[error("{entry}: {defect}")]
     Pem {
         /// The entry of the Secret.
         entry: &'static str,
         /// What is wrong.
-        source: pem::Error,
+        defect: &'static str,
     },
     /// There is no certificate.
     #[error("tls.crt: there is no certificate in it")]
@@ -34,14 +35,14 @@ pub enum CertificateError {
     #[error("tls.crt: the certificate has no SPIFFE ID to sign assertions as")]
     NoSpiffeId,
     /// An authority is refused.
-    #[error("ca.crt: {0}")]
-    Authority(#[source] rustls::Error),
+    #[error("ca.crt: a certificate cannot be a root: {}", defect::of_tls(.0))]
+    Authority(rustls::Error),
     /// There are no authorities.
-    #[error("ca.crt: {0}")]
-    Authorities(#[source] VerifierBuilderError),
+    #[error("ca.crt: there is no certificate in it")]
+    Authorities(VerifierBuilderError),
     /// Certificate and key do not belong together.
-    #[error("tls.crt and tls.key: {0}")]
-    Pair(#[source] rustls::Error),
+    #[error("tls.crt and tls.key do not fit together: {}", defect::of_tls(.0))]
+    Pair(rustls::Error),
     /// The key is of a kind that the edge cannot sign with.
     #[error("tls.key: the key must be ECDSA P-256 or Ed25519 to sign assertions")]
     SigningKey,
@@ -68,8 +69,7 @@ impl LoadedCertificate {
     pub fn parse(chain: &[u8], key: &[u8], authorities: &[u8]) -> Result<Self, CertificateError> {
         let chain = certificates("tls.crt", chain)?;
         let expires_at = chain.iter().filter_map(expires_at).min().ok_or(CertificateError::Empty)?;
-        let key =
-            PrivateKeyDer::from_pem_slice(key).map_err(|source| CertificateError::Pem { entry: "tls.key", source })?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| not_pem("tls.key", &error))?;
         let spiffe_id = CertificateNames::of(&chain[0]).spiffe_id.ok_or(CertificateError::NoSpiffeId)?;
         let mut roots = RootCertStore::empty();
         for authority in certificates("ca.crt", authorities)? {
@@ -80,9 +80,11 @@ impl LoadedCertificate {
 }
 
 fn certificates(entry: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|source| CertificateError::Pem { entry, source })
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| not_pem(entry, &error))
+}
+
+fn not_pem(entry: &'static str, error: &pem::Error) -> CertificateError {
+    CertificateError::Pem { entry, defect: defect::of_pem(error) }
 }
 
 fn expires_at(certificate: &CertificateDer<'_>) -> Option<i64> {

@@ -13,6 +13,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use super::caller::Caller;
 use super::framing::Strict;
 use super::service::{RequestError, Service};
+use crate::domain::text::foreign;
 use crate::edge::front::{Connection, Lifetime, Protocol};
 
 /// What a handshake calls HTTP/2. Everything else that it settles is HTTP/1.1.
@@ -61,7 +62,7 @@ impl<S: Service> Protocol for Http<S> {
             drive(http1().serve_connection(TokioIo::new(Strict::new(stream)), service), lifetime).await
         };
         if let Err(error) = ended {
-            tracing::debug!(peer = %caller.address, %error, "connection failed");
+            tracing::debug!(peer = %caller.address, error = %foreign(&error), "connection failed");
             // Hyper has answered such a request without asking the service.
             if error.is_parse() {
                 let too_large = error.is_parse_too_large();

@@ -14,6 +14,7 @@ use super::gateway::Gateway;
 use crate::contract::Component;
 use crate::contract::component::COMPONENT;
 use crate::contract::report::{REPORT_ENTRY, Report};
+use crate::kubernetes::answer;
 
 /// How often the edge checks whether the report has changed. It writes only then.
 const POLL: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ pub const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(5);
 enum WriteError {
     #[error("failed to encode the report")]
     Encode(#[from] serde_json::Error),
-    #[error(transparent)]
+    #[error("{}", answer::describe(.0))]
     Kubernetes(#[from] kube::Error),
 }
 
@@ -53,7 +54,7 @@ pub async fn withdraw(client: Client, namespace: &str, replica: &str) {
     let api: Api<ConfigMap> = Api::namespaced(client, namespace);
     let error = match timeout(WITHDRAW_TIMEOUT, api.delete(replica, &DeleteParams::default())).await {
         Ok(Ok(_)) => return,
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => answer::describe(&error),
         Err(elapsed) => elapsed.to_string(),
     };
     tracing::warn!(error, "failed to delete the report of this replica");

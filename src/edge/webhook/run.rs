@@ -53,9 +53,9 @@ pub struct Options {
 /// Why the gateway could not run.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The configuration does not make a client of the API server.
-    #[error("cannot set up a client of the API server")]
-    Client(#[source] Box<kube::Error>),
+    /// The configuration does not make a client of the API server. Why is not repeated: it may quote a key.
+    #[error("cannot set up a client of the API server; check the certificates, keys and files of the kubeconfig")]
+    Client,
     /// The audit log cannot be opened.
     #[error("cannot open the audit log")]
     AuditLog(#[source] io::Error),
@@ -96,7 +96,7 @@ pub async fn run(
     stop_requested: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let Options { namespace, replica, listen, listen_metrics, .. } = &options;
-    let client_error = |error| RunError::Client(Box::new(error));
+    let client_error = |_| RunError::Client;
     let client = kube::Client::try_from(config.clone()).map_err(client_error)?;
     let objects = Objects::new(config, client.clone(), namespace).map_err(client_error)?;
     let audit = AuditLog::open(options.audit_log.as_deref()).map_err(RunError::AuditLog)?;

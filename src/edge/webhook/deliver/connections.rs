@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
+use crate::domain::text::foreign;
 use crate::edge::webhook::address_policy::{AddressPolicy, PolicyResolver, connector};
 
 /// How long an idle connection is kept.
@@ -73,7 +74,7 @@ impl Connections {
         let (sender, connection) = http1::handshake(stream).await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to a target failed");
+                tracing::debug!(error = %foreign(error), "connection to a target failed");
             }
         });
         Ok(sender)

@@ -26,8 +26,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::retry::{Answer, LogThrottle, RetryPolicy};
 use crate::api::DestinationTarget;
+use crate::domain::defect;
 use crate::domain::invalid_field::InvalidField;
 use crate::domain::schedule::duration;
+use crate::domain::text::foreign;
 use crate::edge::webhook::address_policy::{AddressPolicy, PolicyConnector};
 use crate::edge::webhook::outcome::Reason;
 
@@ -105,7 +107,8 @@ impl Destination {
                 let (answer, cause) = failed(&error);
                 if self.log_throttle.is_due() {
                     let reason = answer.reason.as_str();
-                    tracing::warn!(destination = self.audience, reason, error = cause, "failed to reach a destination");
+                    let error = foreign(cause);
+                    tracing::warn!(destination = self.audience, reason, %error, "failed to reach a destination");
                 }
                 answer
             }
@@ -163,8 +166,11 @@ fn tls(public_keys: &[String], ca_bundle: Option<&str>) -> Result<ClientConfig, 
 fn authorities(pem: &str) -> Result<Arc<RootCertStore>, InvalidField> {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let authority = authority.map_err(|error| InvalidField::new("target.caBundle", error.to_string()))?;
-        roots.add(authority).map_err(|error| InvalidField::new("target.caBundle", error.to_string()))?;
+        let authority = authority.map_err(|error| InvalidField::new("target.caBundle", defect::of_pem(&error)))?;
+        let unusable = |error| {
+            InvalidField::new("target.caBundle", format!("a certificate cannot be a root: {}", defect::of_tls(&error)))
+        };
+        roots.add(authority).map_err(unusable)?;
     }
     Ok(Arc::new(roots))
 }

@@ -12,6 +12,7 @@ use super::retry::{Answer, RetryPolicy};
 use crate::api::ServiceTarget;
 use crate::contract::route::WebhookReference;
 use crate::domain::invalid_field::InvalidField;
+use crate::domain::text::foreign;
 use crate::edge::webhook::outcome::Reason;
 use crate::edge::webhook::routing::RoutingConfig;
 
@@ -80,7 +81,7 @@ impl Post {
         let Some(request) = request(target, delivery) else { return unreachable };
         match self.0.send(&target.address, request).await {
             Err(error) => {
-                tracing::debug!(target = %target.address, %error, "failed to reach a target");
+                tracing::debug!(target = %target.address, error = %foreign(error), "failed to reach a target");
                 unreachable
             }
             Ok(status) => {

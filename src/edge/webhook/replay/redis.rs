@@ -26,6 +26,8 @@ const RELEASE_SCRIPT: &str =
 #[error("it is not a URL such as rediss://user:password@host:6379/0")]
 pub struct InvalidRedisUrl;
 
+// The log has the category of an error and not its text, in which a server can repeat the password that it was sent.
+
 /// A Redis that connects when it is needed, and again when the connection was lost.
 #[derive(Clone)]
 pub struct Redis {
@@ -76,7 +78,7 @@ impl Redis {
         let released = invocation.arg(token).invoke_async::<i64>(&mut self.connection.clone()).await;
         if let Err(error) = released {
             // The reservation expires by itself soon.
-            tracing::warn!(%error, "failed to release a delivery");
+            tracing::warn!(error = error.category(), "failed to release a delivery");
         }
     }
 
@@ -84,7 +86,7 @@ impl Redis {
         match question.await {
             Ok(answer) => Some(answer),
             Err(error) => {
-                tracing::warn!(%error, "the replay store did not answer");
+                tracing::warn!(error = error.category(), "the replay store did not answer");
                 None
             }
         }

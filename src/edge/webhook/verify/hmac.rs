@@ -86,7 +86,7 @@ fn part(part: &SignedPart) -> Result<Part, InvalidField> {
 fn header_name(field: &str, name: &str) -> Result<String, InvalidField> {
     HeaderName::from_lowercase(name.as_bytes())
         .map(|_| name.to_owned())
-        .map_err(|_| InvalidField::new(field, format!("{name:?} is not the name of a header; write it in lower case")))
+        .map_err(|_| InvalidField::new(field, format!("{name} is not the name of a header; write it in lower case")))
 }
 
 /// Makes sure that the signed text can be split in one way only. Otherwise bytes could move between ID and body, and the same

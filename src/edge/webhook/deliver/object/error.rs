@@ -4,7 +4,9 @@ use kube::core::Status;
 
 use super::super::retry::Answer;
 use super::target::{EDGE, Object};
+use crate::domain::text::foreign;
 use crate::edge::webhook::outcome::Reason;
+use crate::kubernetes::answer;
 
 /// Why an object was not created.
 pub enum CreateError {
@@ -59,7 +61,13 @@ impl CreateError {
                 );
             }
             Self::Token(error) => {
-                tracing::warn!(endpoint, service_account = account, %error, "failed to get a token of the ServiceAccount");
+                let error = answer::describe(error);
+                tracing::warn!(
+                    endpoint,
+                    service_account = account,
+                    error,
+                    "failed to get a token of the ServiceAccount"
+                );
             }
             Self::Kind => {
                 tracing::warn!(
@@ -77,10 +85,14 @@ impl CreateError {
                 "the ServiceAccount may not create the object; check its permissions, quotas and admission policies"
             ),
             Self::Object(kube::Error::Api(status)) => {
-                let (code, reason, fields) = (status.code, &status.reason, fields(status));
-                tracing::warn!(endpoint, api_version, kind, code, reason, fields, "the API server rejected the object");
+                let (code, reason, fields) = (status.code, foreign(&status.reason), foreign(fields(status)));
+                tracing::warn!(
+                    endpoint, api_version, kind, code, %reason, %fields, "the API server rejected the object"
+                );
             }
-            Self::Object(error) => tracing::warn!(endpoint, %error, "failed to reach the API server"),
+            Self::Object(error) => {
+                tracing::warn!(endpoint, error = answer::describe(error), "failed to reach the API server");
+            }
         }
     }
 }

@@ -42,7 +42,7 @@ impl Rules {
         match components.iter().find(|name| HeaderName::from_lowercase(name.as_bytes()).is_err()) {
             Some(name) => Err(InvalidField::new(
                 "components",
-                format!("{name:?} is not the name of a header; write it in lower case"),
+                format!("{name} is not the name of a header; write it in lower case"),
             )),
             None => Ok(Self { algorithm, components, tag }),
         }
