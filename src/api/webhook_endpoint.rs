@@ -114,8 +114,10 @@ pub struct Replay {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<ReplayStore>,
     /// Where the idempotency key is in the signed JSON body, as a JSON Pointer (RFC 6901) such as `/data/id`. Two deliveries
-    /// with the same idempotency key count as one, however they are signed. Default: the signed delivery ID, or the digest of
-    /// everything that is signed, for schemes without a signed ID.
+    /// with the same idempotency key count as one, however they are signed. A number counts as it is written, like a string of
+    /// the same characters: `1` and `1.0` differ, `1` and `"1"` do not. A delivery without the key, or with a repeated member on
+    /// the way to it, is refused. Default: the signed delivery ID, or the digest of everything that is signed, for schemes
+    /// without a signed ID.
     #[serde(default, rename = "idempotencyKey", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^(/([^~/]|~[01])*)+$"))]
     pub idempotency_key: Option<String>,

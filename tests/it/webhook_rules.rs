@@ -140,3 +140,15 @@ async fn two_deliveries_with_the_same_idempotency_key_are_one() {
     let none = "NoIdempotencyKey";
     assert_eq!(scene.reasons(), ["Delivered", "Replayed", "Delivered", none, none, none, none, "WrongSignature"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_numbers_that_differ_in_one_digit_are_two_deliveries() {
+    let scene = Scene::open("digits", "replay", json!({"idempotencyKey": "/id"})).await;
+    let (first, second) = (r#"{"id": 20261125223400000001}"#, r#"{"id": 20261125223400000002}"#);
+    assert_eq!(scene.send("msg_1", &[], first), 200);
+    assert_eq!(scene.send("msg_2", &[], second), 200);
+    assert_eq!(scene.send("msg_3", &[], first), 409);
+    assert_eq!(scene.send("msg_4", &[], r#"{"id": 3, "id": 4}"#), 403, "which of the two it is depends on the reader");
+    assert_eq!(scene.target.count(), 2);
+    assert_eq!(scene.reasons(), ["Delivered", "Delivered", "Replayed", "NoIdempotencyKey"]);
+}

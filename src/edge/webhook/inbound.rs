@@ -3,7 +3,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use serde_json::Value;
 
 use super::assertion::AssertionClaims;
 use super::audit::AuditRecord;
@@ -103,10 +102,6 @@ fn identity(
     let Some(pointer) = &inbound.replay.idempotency_key else {
         return Ok(replay::identity(webhook, &verified.identity));
     };
-    let value: Value = serde_json::from_slice(body).map_err(|_| Reason::NoIdempotencyKey)?;
-    match value.pointer(pointer) {
-        Some(Value::String(key)) if !key.is_empty() => Ok(replay::identity(webhook, key.as_bytes())),
-        Some(Value::Number(key)) => Ok(replay::identity(webhook, key.to_string().as_bytes())),
-        _ => Err(Reason::NoIdempotencyKey),
-    }
+    let key = pointer.find(body).ok_or(Reason::NoIdempotencyKey)?;
+    Ok(replay::identity(webhook, key.as_bytes()))
 }

@@ -110,7 +110,7 @@ reasons! {
     WrongAlgorithm => Refused, FORBIDDEN;
     /// See [`VerifyError::WrongClaims`].
     WrongClaims => Refused, FORBIDDEN;
-    /// The body has no idempotency key where the endpoint expects it.
+    /// The body has no idempotency key where the endpoint expects it, or more than one.
     NoIdempotencyKey => Refused, FORBIDDEN;
     /// It was delivered before, or is being delivered now.
     Replayed => Refused, CONFLICT;

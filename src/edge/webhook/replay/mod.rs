@@ -4,12 +4,14 @@
 
 mod error;
 mod history;
+mod idempotency_key;
 mod identity;
 mod memory;
 mod redis;
 
 pub use error::ReserveError;
 pub use history::DeliveryHistory;
+pub use idempotency_key::KeyPointer;
 pub use identity::{Identity, identity};
 pub use memory::max_deliveries;
 pub use redis::{InvalidRedisUrl, Redis};

@@ -12,6 +12,7 @@ use crate::edge::webhook::assertion::SharedKeys;
 use crate::edge::webhook::deliver::target::Target;
 use crate::edge::webhook::invalid::InvalidRoute;
 use crate::edge::webhook::keys;
+use crate::edge::webhook::replay::KeyPointer;
 use crate::edge::webhook::routing::RoutingConfig;
 use crate::edge::webhook::verify::keys::Key;
 use crate::edge::webhook::verify::{Scheme, Window};
@@ -26,8 +27,8 @@ pub struct ReplayRules {
     pub window: Duration,
     /// Where.
     pub store: ReplayStore,
-    /// JSON Pointer to the idempotency key in the body.
-    pub idempotency_key: Option<String>,
+    /// Where the idempotency key is in the body.
+    pub idempotency_key: Option<KeyPointer>,
 }
 
 /// The part of a route that only `WebhookEndpoint` has.
@@ -75,7 +76,7 @@ impl InboundRoute {
             replay: ReplayRules {
                 window: remembered.unsigned_abs(),
                 store: replay.store.unwrap_or_default(),
-                idempotency_key: replay.idempotency_key,
+                idempotency_key: replay.idempotency_key.as_deref().map(KeyPointer::new),
             },
             target: Target::compile("target", document, &spec.target, routing)?,
             shared_keys: SharedKeys::compile(&spec.target, &document.assertion_keys)?,
