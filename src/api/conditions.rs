@@ -199,6 +199,8 @@ reasons! {
     KeysStored,
     /// The keys of a webhook cannot be used.
     KeysInvalid,
+    /// Some keys of a webhook are not used; the others are.
+    KeysNotUsed,
     /// Every replica of the edge serves the webhook.
     Programmed,
     /// A replica of the edge does not serve the current route of the webhook.
