@@ -191,6 +191,8 @@ reasons! {
     PathNotAllowed,
     /// Another webhook holds the path already.
     PathClaimed,
+    /// The namespace has as many webhooks at the edge as it may have.
+    TooManyWebhooks,
     /// The edge is not installed.
     EdgeNotInstalled,
     /// The spec contradicts itself in a way that the API server cannot see.
