@@ -1,20 +1,39 @@
 //! The HTTP server for health and metrics of the operator or the edge: `/healthz`, `/readyz`, `/metrics`.
 //!
+//! Whoever reaches the port can open connections: there are few at once, of which the oldest is closed for a new one, and each has
+//! to send its requests soon.
+//!
 //! `/readyz` has the form of the API server: `?verbose` lists every part, `/readyz/<part>` reports one.
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Path, RawQuery};
 use axum::http::{StatusCode, header};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
 
 use crate::kubernetes::health::{Health, Stage};
+
+/// Maximum number of connections at once.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a request head may take, counted from the answer before it.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may last.
+const MAX_LIFETIME: Duration = Duration::from_secs(300);
+/// How long the accept loop waits after an error, such as when there are no more file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 type Answer = (StatusCode, String);
 
@@ -42,7 +61,46 @@ pub async fn serve(
         .route("/metrics", get(move || async move { (exposition, metrics()) }));
     let listener = TcpListener::bind(address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
-    axum::serve(listener, router).with_graceful_shutdown(async move { _ = stop.wait_for(|stop| *stop).await }).await
+    let mut connections = VecDeque::with_capacity(MAX_CONNECTIONS);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                make_room(&mut connections).push_back(tokio::spawn(serve_connection(stream, router.clone())));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection for health and metrics; retrying");
+                sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
+}
+
+/// Closes the oldest connection when there is no place for another one. A probe or a scrape is over soon, so under an attack it is
+/// mostly the attacker's.
+fn make_room(connections: &mut VecDeque<JoinHandle<()>>) -> &mut VecDeque<JoinHandle<()>> {
+    if connections.len() >= MAX_CONNECTIONS {
+        connections.retain(|connection| !connection.is_finished());
+    }
+    if connections.len() >= MAX_CONNECTIONS
+        && let Some(oldest) = connections.pop_front()
+    {
+        oldest.abort();
+    }
+    connections
+}
+
+async fn serve_connection(stream: TcpStream, router: Router) {
+    let service = service_fn(move |request| router.clone().oneshot(request));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = timeout(MAX_LIFETIME, connection).await {
+        tracing::debug!(%error, "connection for health and metrics failed");
+    }
 }
 
 /// The stage of the process, after the parts that fail, or all parts if `verbose`.

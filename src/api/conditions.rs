@@ -191,6 +191,8 @@ reasons! {
     PathNotAllowed,
     /// Another webhook holds the path already.
     PathClaimed,
+    /// The namespace has as many webhooks at the edge as it may have.
+    TooManyWebhooks,
     /// The edge is not installed.
     EdgeNotInstalled,
     /// The spec contradicts itself in a way that the API server cannot see.
@@ -199,6 +201,8 @@ reasons! {
     KeysStored,
     /// The keys of a webhook cannot be used.
     KeysInvalid,
+    /// Some keys of a webhook are not used; the others are.
+    KeysNotUsed,
     /// Every replica of the edge serves the webhook.
     Programmed,
     /// A replica of the edge does not serve the current route of the webhook.

@@ -2,6 +2,7 @@
 //! object that is refused holds nothing, and no other object, however old, takes a name from a holder.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::name::ObjectRef;
@@ -92,6 +93,16 @@ impl Claims {
         self.by_name.get(name)?.holder.as_ref()
     }
 
+    /// How many names that begin in this way are held by other objects than this one; and whether it holds one itself.
+    #[must_use]
+    pub fn held_below(&self, prefix: &str, object: &ObjectRef) -> (usize, bool) {
+        let below = self.by_name.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let below = below.take_while(|(name, _)| name.starts_with(prefix));
+        below
+            .filter_map(|(_, claimants)| claimants.holder.as_ref())
+            .fold((0, false), |(others, own), holder| if holder == object { (others, true) } else { (others + 1, own) })
+    }
+
     /// Lets go of a name, and returns the others that claim it.
     fn let_go(&mut self, object: &ObjectRef, name: &str) -> BTreeSet<ObjectRef> {
         let Some(claimants) = self.by_name.get_mut(name) else { return BTreeSet::new() };
@@ -166,5 +177,18 @@ mod tests {
         claims.update(&object("victim"), &["a".to_owned()].into(), |_| true);
         claims.update(&object("older"), &["a".to_owned()].into(), |_| true);
         assert_eq!(take(&mut claims, "older"), [("a".to_owned(), object("victim"))]);
+    }
+    #[test]
+    fn names_that_are_held_are_counted_by_their_beginning() {
+        let mut claims = Claims::default();
+        for (name, path) in [("one", "/shop/a"), ("two", "/shop/b"), ("three", "/shop/c"), ("other", "/shopping/a")] {
+            claim(&mut claims, name, &[path]);
+        }
+        for name in ["one", "two", "other"] {
+            take(&mut claims, name);
+        }
+        assert_eq!(claims.held_below("/shop/", &object("one")), (1, true));
+        assert_eq!(claims.held_below("/shop/", &object("three")), (2, false));
+        assert_eq!(claims.held_below("/evil/", &object("one")), (0, false));
     }
 }

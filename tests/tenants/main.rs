@@ -5,6 +5,7 @@
 #[path = "../it/bed.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod bed;
+mod customer;
 mod deletion;
 mod groups;
 #[path = "../it/hooks.rs"]
@@ -12,6 +13,7 @@ mod groups;
 mod hooks;
 mod names;
 mod operator;
+mod pools;
 mod records;
 mod rights;
 mod rotation;

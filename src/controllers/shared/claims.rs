@@ -109,6 +109,11 @@ impl NameClaims {
         recorded.map_or_else(|| is_accepted(claimant), |holder| holder == uid(claimant))
     }
 
+    /// How many names of a scope that begin in this way are held by other objects than this one; and whether it holds one itself.
+    pub fn held_below(&self, scope: Scope, prefix: &str, object: &ObjectRef) -> (usize, bool) {
+        self.by_scope.lock().get(&scope).map(|claims| claims.held_below(prefix, object)).unwrap_or_default()
+    }
+
     /// Takes the claimed names that an object is allowed to hold, in all scopes of `claims`.
     pub fn take(&self, object: &ObjectRef, claims: &[NameClaim], is_allowed: impl Fn(&NameClaim) -> bool) -> Taken {
         let scopes: BTreeSet<Scope> = claims.iter().map(|claim| claim.scope).collect();

@@ -2,45 +2,32 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::controller::Controller;
+use super::external::ExternalKeys;
 use super::observe::Observed;
+use super::stored_key::{StoredKey, fingerprint};
 use crate::api::{Reason, WebhookKeyAlgorithm};
 use crate::contract::component::{Component, WEBHOOK_KEYS};
-use crate::contract::route::KeyDocument;
 use crate::controllers::shared::material::WebhookFacts;
 use crate::controllers::shared::webhook::{EXTERNAL_LABEL, Webhook, key_secret};
 use crate::domain::identity::hex;
 use crate::domain::key_set::{self, Decision, KeyRecord};
 use crate::domain::refusal::Refusal;
-use crate::domain::secret::{SecretText, serialize_exposed};
+use crate::domain::secret::SecretText;
 use crate::edge::webhook::signing;
 use crate::kubernetes::error::Error as KubernetesError;
 use crate::kubernetes::owned_metadata;
 
 /// Bytes of a generated key: the longest that Standard Webhooks allows, and as strong as the hash.
 const LENGTH: usize = 32;
-
-/// A key with its material, as the entry `keys.json` of a key Secret holds it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct StoredKey {
-    /// The key without its material.
-    #[serde(flatten)]
-    pub record: KeyRecord,
-    /// The key itself.
-    #[serde(serialize_with = "serialize_exposed")]
-    pub key: SecretText,
-}
 
 /// Brings the key Secret to the keys that were decided, with a new one if that was decided too. Returns all keys with their
 /// material.
@@ -158,7 +145,7 @@ fn generate<W: Webhook>(
     Ok(StoredKey { record, key })
 }
 
-/// Reads keys that their owner provides, or says why they cannot be used.
+/// Reads keys that their owner provides, at most `max`, each of which passes `check`; or says why there are none.
 ///
 /// # Errors
 /// What the API server answered.
@@ -166,7 +153,9 @@ pub async fn external<W: Webhook>(
     controller: &Controller<W>,
     webhook: &W,
     name: &str,
-) -> Result<Result<Vec<StoredKey>, Refusal>, KubernetesError> {
+    max: usize,
+    check: impl Fn(&StoredKey) -> Result<(), String>,
+) -> Result<Result<ExternalKeys, Refusal>, KubernetesError> {
     let invalid = |message: String| Refusal::new(Reason::KeysInvalid, message);
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
     let Some(secret) = controller.secrets.read(namespace, name).await? else {
@@ -179,59 +168,12 @@ pub async fn external<W: Webhook>(
             "the Secret {name} is not meant for webhooks; if it is, label it {EXTERNAL_LABEL}=true"
         ))));
     }
-    let mut keys = match parse_external(&secret.data.unwrap_or_default()) {
-        Ok(keys) => keys,
-        Err(why) => return Ok(Err(invalid(format!("the Secret {name}: {why}")))),
-    };
-    for StoredKey { record, key } in keys.iter_mut().filter(|_| W::SIGNS) {
+    let mut keys = ExternalKeys::choose(&secret.data.unwrap_or_default(), max, Timestamp::now(), check);
+    if let Some(problem) = keys.problem(name).filter(|_| keys.used.is_empty()) {
+        return Ok(Err(invalid(problem)));
+    }
+    for StoredKey { record, key } in keys.used.iter_mut().filter(|_| W::SIGNS) {
         record.public_key = signing::public_of(key.expose());
     }
     Ok(Ok(keys))
-}
-
-/// Why the entries of a Secret are not keys.
-#[derive(Debug, PartialEq, Eq, Error)]
-enum InvalidKeys {
-    #[error("the entry {0} is not a time; write RFC 3339")]
-    NotATime(String),
-    #[error("the entry {0} is not text")]
-    NotText(String),
-    #[error("it holds no key; add one entry for each key")]
-    NoKey,
-}
-
-fn parse_external(data: &BTreeMap<String, ByteString>) -> Result<Vec<StoredKey>, InvalidKeys> {
-    let text = |entry: &str| data.get(entry).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
-    let time = |entry: String| -> Result<Option<Timestamp>, InvalidKeys> {
-        if !data.contains_key(&entry) {
-            return Ok(None);
-        }
-        let time = text(&entry).and_then(|text| text.trim().parse().ok());
-        time.map(Some).ok_or(InvalidKeys::NotATime(entry))
-    };
-    let is_bound = |entry: &&String| entry.ends_with(".notBefore") || entry.ends_with(".notAfter");
-    let mut keys = Vec::new();
-    for id in data.keys().filter(|entry| !is_bound(entry)) {
-        let key = text(id).ok_or_else(|| InvalidKeys::NotText(id.clone()))?;
-        let record = KeyRecord {
-            id: id.clone(),
-            fingerprint: fingerprint(key.as_bytes()),
-            public_key: None,
-            not_before: time(format!("{id}.notBefore"))?,
-            not_after: time(format!("{id}.notAfter"))?,
-            signs_since: None,
-        };
-        keys.push(StoredKey { record, key: SecretText::new(key.to_owned()) });
-    }
-    if keys.is_empty() { Err(InvalidKeys::NoKey) } else { Ok(keys) }
-}
-
-/// A key as the edge gets it. Where the edge only verifies, it does not get the private half.
-pub fn document<W: Webhook>(StoredKey { record, key }: StoredKey) -> KeyDocument {
-    let material = record.public_key.filter(|_| !W::SIGNS).map_or(key, SecretText::new);
-    KeyDocument { id: record.id, material, not_before: record.not_before, not_after: record.not_after }
-}
-
-fn fingerprint(key: &[u8]) -> String {
-    hex(&digest(&SHA256, key).as_ref()[..8])
 }

@@ -5,11 +5,13 @@ mod account;
 mod apply;
 mod controller;
 mod describe;
+mod external;
 mod keys;
 mod observe;
 mod plan;
 mod program;
 mod settle;
+mod stored_key;
 pub(super) mod sweep;
 
 use std::sync::Arc;

@@ -18,6 +18,9 @@ use crate::domain::name::ObjectRef;
 use crate::domain::refusal::Refusal;
 use crate::kubernetes::uid;
 
+/// Maximum number of webhooks of a namespace at the edge, of both kinds: every replica holds all of them in memory.
+const MAX_WEBHOOKS: usize = 1000;
+
 /// Everything that the plan depends on.
 pub struct Observed<W> {
     pub webhook: Arc<W>,
@@ -27,6 +30,8 @@ pub struct Observed<W> {
     pub path_holder: Option<ObjectRef>,
     /// Whether the path begins with the namespace.
     pub owns_path: bool,
+    /// How many webhooks the namespace has at the edge, if that leaves no place for this one.
+    pub full_with: Option<usize>,
     /// Whether there is an edge to serve it.
     pub has_edge: bool,
     /// The generated keys, or the field manager that changed them.
@@ -72,11 +77,15 @@ pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Obser
     let (path, claims) = (webhook.path(), [path_claim(&*webhook)]);
     let below = path.strip_prefix('/').and_then(|path| path.strip_prefix(namespace.as_str()));
     let owns_path = below.is_some_and(|rest| rest.starts_with('/'));
-    let taken = controller.claims.take(&ObjectRef::of(&*webhook), &claims, |_| owns_path);
+    let object = ObjectRef::of(&*webhook);
+    let (others, holds_one) = controller.claims.held_below(Scope::Path, &format!("/{namespace}/"), &object);
+    let full_with = (!holds_one && others >= MAX_WEBHOOKS).then_some(others);
+    let taken = controller.claims.take(&object, &claims, |_| owns_path && full_with.is_none());
     Observed {
         status: controller.handle.status(&webhook),
         path_holder: taken.conflicts.into_iter().next().map(|(_, holder)| holder),
         owns_path,
+        full_with,
         has_edge: edge.is_some(),
         keys_lost: generated.as_ref().map_or_else(
             || controller.secrets.was_deleted(&namespace, &key_secret, &uid(&*webhook)),

@@ -31,6 +31,12 @@ fn refuse<W: Webhook>(observed: &Observed<W>) -> Option<Refusal> {
             format!("the path {path} does not begin with /{namespace}/; create another {kind} with a path that does");
         return Some(Refusal::new(Reason::PathNotAllowed, message));
     }
+    if let Some(count) = observed.full_with {
+        let message = format!(
+            "the namespace {namespace} has {count} webhooks at the edge already; delete some, or use another namespace"
+        );
+        return Some(Refusal::new(Reason::TooManyWebhooks, message));
+    }
     if let Some(holder) = &observed.path_holder {
         let message = format!("the path {path} belongs to the {holder} already; use another path");
         return Some(Refusal::new(Reason::PathClaimed, message));

@@ -11,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::account::{self, Account};
 use super::controller::Controller;
 use super::keys;
-use super::keys::StoredKey;
 use super::observe::{Observed, route_secret};
 use super::settle::Keys;
+use super::stored_key::{StoredKey, document as key_document};
 use crate::api::{ConditionType, Conditions, Reason};
 use crate::contract::component::{COMPONENT, Component, FOR, MANAGED_BY};
 use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, Spec, WebhookReference};
@@ -46,8 +46,15 @@ pub async fn program<W: Webhook>(
     let secrets = [(webhook.source_secret(), &mut source_keys), (webhook.assertion_secret(), &mut assertion_keys)];
     for (secret, found) in secrets {
         let Some(secret) = secret else { continue };
-        match keys::external(controller, webhook, secret).await? {
-            Ok(keys) => *found = keys,
+        // How many of these there may be is checked with the route.
+        match keys::external(controller, webhook, secret, usize::MAX, |_| Ok(())).await? {
+            Ok(keys) => {
+                if let Some(problem) = keys.problem(secret) {
+                    conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, problem);
+                    return Ok(None);
+                }
+                *found = keys.used;
+            }
             Err(Refusal { reason, message }) => {
                 conditions.unmet(ConditionType::KeysReady, reason, message);
                 return Ok(None);
@@ -86,10 +93,10 @@ pub async fn program<W: Webhook>(
         webhook: reference,
         digest: wanted.clone(),
         spec,
-        keys: material.into_iter().map(keys::document::<W>).collect(),
+        keys: material.into_iter().map(key_document::<W>).collect(),
         account,
-        source_keys: source_keys.into_iter().map(keys::document::<W>).collect(),
-        assertion_keys: assertion_keys.into_iter().map(keys::document::<W>).collect(),
+        source_keys: source_keys.into_iter().map(key_document::<W>).collect(),
+        assertion_keys: assertion_keys.into_iter().map(key_document::<W>).collect(),
     };
     // Where destinations may be is decided by the edge, when it connects.
     let routing = RoutingConfig {

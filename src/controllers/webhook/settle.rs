@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::controller::Controller;
-use super::keys::{self, StoredKey};
+use super::keys;
 use super::observe::Observed;
+use super::stored_key::{StoredKey, document};
 use crate::api::Reason;
 use crate::controllers::shared::timing::wait;
 use crate::controllers::shared::webhook::{Webhook, key_secret};
 use crate::domain::key_set::{Decision, KeyRecord};
 use crate::domain::refusal::Refusal;
+use crate::edge::webhook::route::Route;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::owned::Contended;
 use crate::kubernetes::uid;
@@ -89,10 +91,14 @@ pub async fn external<W: Webhook>(
     secret: &str,
 ) -> Result<Keys, Error> {
     let (webhook, namespace) = (&*observed.webhook, observed.namespace());
-    match keys::external(controller, webhook, secret).await? {
+    let spec = webhook.route_spec();
+    let check =
+        |key: &StoredKey| Route::check_key(&spec, &document::<W>(key.clone())).map_err(|invalid| invalid.to_string());
+    match keys::external(controller, webhook, secret, Route::max_keys(&spec), check).await? {
         Ok(found) => {
             controller.secrets.delete(namespace, &key_secret(webhook), Some(&uid(webhook))).await?;
-            Ok(Keys::of(found))
+            let problem = found.problem(secret).map(|message| Refusal::new(Reason::KeysNotUsed, message));
+            Ok(Keys { problem, ..Keys::of(found.used) })
         }
         Err(refusal) => Ok(Keys::none(refusal)),
     }

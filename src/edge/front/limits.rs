@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::read_to_string;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -43,6 +43,16 @@ impl ProcessLimits {
     pub(super) fn connections(self) -> Arc<Quota> {
         let max = MAX_CONNECTIONS.min(self.memory / 8 * 3 / CONNECTION_BYTES).min(self.files / 4 * 3);
         Quota::new(max, MAX_CONNECTIONS_PER_ADDRESS)
+    }
+}
+
+/// The network that counts as one peer: an IPv4 address, or the 64 leading bits of an IPv6 address, of which one host has as many
+/// addresses as it likes.
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address @ IpAddr::V4(_) => address,
     }
 }
 

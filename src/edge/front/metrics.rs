@@ -6,7 +6,10 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use super::stalls;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RoomLabels {
@@ -14,8 +17,10 @@ struct RoomLabels {
 }
 
 /// The front's metrics.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct FrontMetrics {
+    /// How long workers were held by one step of work.
+    pub(super) stalls: Histogram,
     handshakes_failed: Counter,
     turned_away: Counter,
     audit_lines_lost: Counter,
@@ -23,11 +28,30 @@ pub struct FrontMetrics {
     quotas: Family<RoomLabels, Gauge<f64, AtomicU64>>,
 }
 
+impl Default for FrontMetrics {
+    fn default() -> Self {
+        Self {
+            stalls: stalls::histogram(),
+            handshakes_failed: Counter::default(),
+            turned_away: Counter::default(),
+            audit_lines_lost: Counter::default(),
+            certificate_expiry: Gauge::default(),
+            quotas: Family::default(),
+        }
+    }
+}
+
 impl FrontMetrics {
     /// Metrics that a registry exports.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        registry.register_with_unit(
+            "worker_stall",
+            "Steps of work that held a thread for a millisecond or longer, while nothing else on it went on",
+            Unit::Seconds,
+            metrics.stalls.clone(),
+        );
         registry.register("handshakes_failed", "TLS handshakes that failed", metrics.handshakes_failed.clone());
         registry.register(
             "connections_turned_away",

@@ -10,6 +10,9 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::metrics::FrontMetrics;
+use super::stalls::{measured, record_here};
+
 thread_local! {
     /// The index of the worker that this thread is.
     static INDEX: Cell<usize> = const { Cell::new(0) };
@@ -27,12 +30,18 @@ struct Worker {
 }
 
 impl Workers {
-    /// Starts this many threads.
+    /// Starts this many threads. The metrics say how long they are held.
     ///
     /// # Errors
     /// When the system refuses a thread or what its event loop needs.
-    pub fn start(count: NonZeroUsize) -> io::Result<Self> {
-        (0..count.get()).map(Worker::start).collect::<io::Result<_>>().map(Self)
+    pub fn start(count: NonZeroUsize, metrics: &FrontMetrics) -> io::Result<Self> {
+        (0..count.get()).map(|index| Worker::start(index, metrics)).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// How many threads there are.
+    #[must_use]
+    pub fn count(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.0.len()).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// Something of which each of these threads has its own.
@@ -44,20 +53,22 @@ impl Workers {
     pub fn spawn(&self, serving: impl Future<Output = ()> + Send + 'static) {
         let Some(worker) = self.0.iter().min_by_key(|worker| Arc::strong_count(&worker.connections)) else { return };
         let connection = worker.connections.clone();
-        worker.runtime.spawn(async move {
+        worker.runtime.spawn(measured(async move {
             serving.await;
             drop(connection);
-        });
+        }));
     }
 }
 
 impl Worker {
-    fn start(index: usize) -> io::Result<Self> {
+    fn start(index: usize, metrics: &FrontMetrics) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (running, ended) = oneshot::channel();
+        let stalls = metrics.stalls.clone();
         thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             INDEX.set(index);
+            record_here(stalls);
             // It ends with an error, because nothing is ever sent.
             let _ = runtime.block_on(ended);
         })?;
@@ -87,7 +98,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_spread_and_stay_on_their_thread() {
-        let workers = Workers::start(NonZeroUsize::new(3).unwrap()).unwrap();
+        let workers = Workers::start(NonZeroUsize::new(3).unwrap(), &FrontMetrics::default()).unwrap();
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
         let own = Arc::new(workers.each(|| Mutex::new(0)));
         let (done, mut all) = mpsc::channel::<()>(1);

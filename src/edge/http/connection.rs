@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 
 use super::caller::Caller;
 use super::framing::Strict;
 use super::service::{RequestError, Service};
 use crate::domain::text::foreign;
-use crate::edge::front::{Connection, Lifetime, Protocol};
+use crate::edge::front::{Connection, Lifetime, OnWorker, Protocol};
 
 /// What a handshake calls HTTP/2. Everything else that it settles is HTTP/1.1.
 const HTTP2: &[u8] = b"h2";
@@ -106,8 +106,8 @@ fn http1() -> http1::Builder {
     builder
 }
 
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2() -> http2::Builder<OnWorker> {
+    let mut builder = http2::Builder::new(OnWorker);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

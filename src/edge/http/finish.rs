@@ -7,6 +7,8 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::edge::front::measured;
+
 /// Work that runs within the task that waits for it, which costs no wake-ups. If that task is cancelled, because the caller has
 /// closed the connection, the rest runs in a task of its own.
 pub struct Finish<F: Future<Output: Send> + Send + 'static> {
@@ -40,10 +42,10 @@ impl<F: Future<Output: Send> + Send + 'static> Drop for Finish<F> {
         // Without a runtime, the process is ending.
         if let (Some(work), Ok(runtime)) = (self.work.take(), Handle::try_current()) {
             let token = self.token.clone();
-            runtime.spawn(async move {
+            runtime.spawn(measured(async move {
                 work.await;
                 drop(token);
-            });
+            }));
         }
     }
 }

@@ -79,7 +79,7 @@ impl Scene {
         let leaf = authority.issue(&request, now).unwrap();
         let bundle = authority.bundle_pem.as_bytes();
         let loaded = LoadedCertificate::parse(leaf.chain_pem.as_bytes(), leaf.key.expose().as_bytes(), bundle).unwrap();
-        let workers = Workers::start(NonZeroUsize::MIN).unwrap();
+        let workers = Workers::start(NonZeroUsize::MIN, &FrontMetrics::default()).unwrap();
         let audit = AuditLog::open(Some(Path::new("/dev/null"))).unwrap();
         let front = Arc::new(Front::new(ProcessLimits::read(), audit, FrontMetrics::default(), workers));
         front.install::<Http<WhoAmI>>(&loaded).unwrap();

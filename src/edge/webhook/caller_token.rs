@@ -50,6 +50,12 @@ impl CallerTokenPolicy {
         Self { expected: ExpectedClaims { issuer, audience, subjects: Some(subjects) }, keys, window }
     }
 
+    /// What a token takes at most, in bytes that are hashed in the same time.
+    #[must_use]
+    pub fn work(&self) -> usize {
+        self.keys.iter().map(|key| key.verifier.work(0)).sum()
+    }
+
     /// The identity of the caller, as `jwt:<issuer>#<subject>`, which is never a name in a certificate.
     ///
     /// # Errors

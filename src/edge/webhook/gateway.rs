@@ -19,7 +19,7 @@ use super::replay::{DeliveryHistory, Redis, max_deliveries};
 use super::routing::RoutingConfig;
 use super::table::{ActiveRoute, Routes};
 use crate::contract::report::{Report, ServedRoute};
-use crate::edge::front::{AuditLog, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Workers};
+use crate::edge::front::{AuditLog, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Turns, Workers};
 use crate::edge::http::{Http, body};
 
 /// What all requests share.
@@ -34,6 +34,8 @@ pub struct Gateway {
     pub targets: Targets,
     /// Memory for request bodies.
     pub bodies: Arc<Quota>,
+    /// Turns for what would hold a worker for too long.
+    pub turns: Arc<Turns>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Accepted deliveries that are on their way.
@@ -47,13 +49,15 @@ impl Gateway {
     /// A gateway that serves nothing yet.
     #[must_use]
     pub fn new(
+        metrics: Metrics,
         workers: Workers,
         routing: RoutingConfig,
         audit: AuditLog,
         redis: Option<Redis>,
         objects: Objects,
     ) -> Self {
-        let (stopping, limits, metrics) = (CancellationToken::new(), ProcessLimits::read(), Metrics::default());
+        let (stopping, limits) = (CancellationToken::new(), ProcessLimits::read());
+        let turns = Turns::new(workers.count());
         let front = Arc::new(Front::new(limits, audit, metrics.front.clone(), workers));
         Self {
             routes: Routes::new(routing),
@@ -61,6 +65,7 @@ impl Gateway {
             targets: Targets::new(front.per_worker(Post::default), objects, stopping.clone()),
             front,
             bodies: body::quota(limits),
+            turns,
             metrics: Arc::new(metrics),
             deliveries: TaskTracker::new(),
             stopping,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
@@ -23,7 +22,7 @@ use super::received::Received;
 use super::route::{Direction, InboundRoute, OutboundRoute, Route};
 use super::table::ActiveRoute;
 use crate::domain::identity::hex;
-use crate::edge::front::Permit;
+use crate::edge::front::{Party, Permit};
 use crate::edge::http::{Caller, Finish, RequestError, Service, body, head};
 
 /// An audit record that is written when it is dropped, also when the caller closes the connection before the answer.
@@ -102,6 +101,7 @@ async fn handle(
     span: &Span,
 ) -> Response<Full<Bytes>> {
     let (parts, mut body) = request.into_parts();
+    let parts = Arc::new(parts);
     let mut pending = PendingRecord::begin(gateway.clone(), caller);
     let accepted = match accept(&gateway, caller, &parts, &mut body, &mut pending.record).await {
         Ok(accepted) => accepted,
@@ -169,7 +169,7 @@ struct Accepted {
 async fn accept(
     gateway: &Gateway,
     caller: &Caller,
-    parts: &Parts,
+    parts: &Arc<Parts>,
     body: &mut Incoming,
     record: &mut AuditRecord,
 ) -> Result<Accepted, Reason> {
@@ -190,28 +190,70 @@ async fn accept(
         return Err(Reason::TooMany);
     }
     // After the rate limit, which limits the signatures that strangers can make the edge verify.
-    if let Some(policy) = &route.caller_token {
-        let identity = policy.authenticate(&parts.headers, Timestamp::now())?;
+    let party = route.party(record.source);
+    if let Some(identity) = authenticate(gateway, &active, parts, &party).await? {
         record.source_identity.get_or_insert(identity);
     }
     check_encoding(&parts.headers, route)?;
     let mut permit = gateway.bodies.permit(record.source);
     let body = body::read(body, route.limits.body, &mut permit).await?;
-    let mut body_sha256 = [0; 32];
-    body_sha256.copy_from_slice(digest(&SHA256, &body).as_ref());
-    record.body_sha256 = Some(hex(&body_sha256));
-    let received = Received { parts, endpoint: route.endpoint.clone(), body_sha256, body };
-    let job = match &route.direction {
-        Direction::Inbound(inbound) => {
-            let delivery = inbound::accept(inbound, gateway, &active, &received, record)?;
-            Job::Inbound(inbound.clone(), delivery)
+    let (received, checked) = check(gateway, active.clone(), parts.clone(), body, party).await;
+    record.body_sha256 = Some(hex(&received.body_sha256));
+    let job = match checked? {
+        Checked::Inbound(inbound, checked) => {
+            let delivery = inbound::accept(&inbound, gateway, &active, &received, checked, record)?;
+            Job::Inbound(inbound, delivery)
         }
-        Direction::Outbound(outbound) => {
-            let message = outbound::accept(outbound, &active, &received, record)?;
-            Job::Outbound(outbound.clone(), message)
+        Checked::Outbound(outbound) => {
+            let message = outbound::accept(&outbound, &active, &received, record)?;
+            Job::Outbound(outbound, message)
         }
     };
     Ok(Accepted { active, job, _permit: permit })
+}
+
+/// Verifies the token of the caller, if the webhook asks for one, in turn if it takes long.
+async fn authenticate(
+    gateway: &Gateway,
+    active: &Arc<ActiveRoute>,
+    parts: &Arc<Parts>,
+    party: &Party,
+) -> Result<Option<String>, Reason> {
+    let Some(policy) = &active.route.caller_token else { return Ok(None) };
+    let (active, parts) = (active.clone(), parts.clone());
+    let authenticating = move || {
+        let policy = active.route.caller_token.as_ref();
+        policy.map(|policy| policy.authenticate(&parts.headers, Timestamp::now())).transpose()
+    };
+    gateway.turns.run(policy.work(), party.clone(), authenticating).await
+}
+
+/// A request whose signature was verified, if its webhook verifies one.
+enum Checked {
+    Inbound(Arc<InboundRoute>, inbound::Checked),
+    Outbound(Arc<OutboundRoute>),
+}
+
+/// Hashes and verifies a request, in turn if it takes long.
+async fn check(
+    gateway: &Gateway,
+    active: Arc<ActiveRoute>,
+    parts: Arc<Parts>,
+    body: Bytes,
+    party: Party,
+) -> (Received, Result<Checked, Reason>) {
+    let work = active.route.work(body.len());
+    let checking = move || {
+        let route = &active.route;
+        let received = Received::new(parts, route.endpoint.clone(), body);
+        let checked = match &route.direction {
+            Direction::Inbound(inbound) => inbound::check(inbound, &route.webhook, &received)
+                .map(|checked| Checked::Inbound(inbound.clone(), checked)),
+            Direction::Outbound(outbound) => Ok(Checked::Outbound(outbound.clone())),
+        };
+        (received, checked)
+    };
+    gateway.turns.run(work, party, checking).await
 }
 
 impl Accepted {

@@ -18,7 +18,23 @@ use crate::contract::route::WebhookReference;
 use crate::domain::identity::hex;
 use crate::edge::http::head;
 
-/// Verifies a request, and makes the delivery that the target gets.
+/// A request whose signature is that of a live key.
+pub struct Checked {
+    verified: Verified,
+    identity: Result<Identity, Reason>,
+}
+
+/// Verifies a request. Everything that takes long with a long body or with many keys is done here.
+///
+/// # Errors
+/// Why it is refused.
+pub fn check(inbound: &InboundRoute, webhook: &WebhookReference, received: &Received) -> Result<Checked, Reason> {
+    let verified = verify(inbound, received, Timestamp::now())?;
+    let identity = identity(inbound, webhook, &verified, &received.body);
+    Ok(Checked { verified, identity })
+}
+
+/// Makes the delivery that the target gets.
 ///
 /// # Errors
 /// Why it is refused.
@@ -26,13 +42,13 @@ pub fn accept(
     inbound: &InboundRoute,
     gateway: &Gateway,
     active: &ActiveRoute,
-    received: &Received<'_>,
+    received: &Received,
+    Checked { verified, identity }: Checked,
     record: &mut AuditRecord,
 ) -> Result<Delivery, Reason> {
     let (route, now) = (&active.route, Timestamp::now());
-    let verified = verify(inbound, received, now)?;
     record.key = Some(verified.key_id.clone());
-    let identity = identity(inbound, &route.webhook, &verified, &received.body)?;
+    let identity = identity?;
     let id = verified.delivery_id.clone().unwrap_or_else(|| hex(&identity[..16]));
     record.delivery = Some(id.clone());
     active.used(&verified.key_id, now);
@@ -79,8 +95,8 @@ pub async fn deliver(
     reason
 }
 
-fn verify(inbound: &InboundRoute, received: &Received<'_>, now: Timestamp) -> Result<Verified, Reason> {
-    let parts = received.parts;
+fn verify(inbound: &InboundRoute, received: &Received, now: Timestamp) -> Result<Verified, Reason> {
+    let parts = &received.parts;
     let request = SignedRequest {
         method: &parts.method,
         uri: &parts.uri,

@@ -20,10 +20,11 @@ use super::outcome::Reason;
 use super::received::Received;
 use super::replay;
 use super::route::OutboundRoute;
-use super::signing::sign;
+use super::signing::{Signed, sign};
 use super::table::ActiveRoute;
 use super::verify::header::delivery_id;
 use crate::domain::identity::hex;
+use crate::edge::front::Party;
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -50,7 +51,7 @@ pub struct OutboundMessage {
 pub fn accept(
     outbound: &OutboundRoute,
     active: &ActiveRoute,
-    received: &Received<'_>,
+    received: &Received,
     record: &mut AuditRecord,
 ) -> Result<OutboundMessage, Reason> {
     let id = match delivery_id(&received.parts.headers, &ID).map_err(|_| Reason::WrongDeliveryId)? {
@@ -73,16 +74,18 @@ pub fn accept(
 
 /// Brings a message to its destination, or else to the dead letter.
 pub async fn deliver(
-    outbound: &OutboundRoute,
+    outbound: &Arc<OutboundRoute>,
     gateway: &Gateway,
     active: &ActiveRoute,
     message: OutboundMessage,
     record: &mut AuditRecord,
 ) -> Reason {
+    let party = active.route.party(record.source);
     let destination = &outbound.destination;
     record.target = Some(destination.audience.clone());
     let Some(_slot) = destination.slot() else { return Reason::TargetBusy };
-    let (reason, status) = destination.retry.run(&gateway.stopping, || attempt(outbound, &message)).await;
+    let (reason, status) =
+        destination.retry.run(&gateway.stopping, || attempt(outbound, gateway, &message, &party)).await;
     record.target_status = status;
     let signed: Vec<&str> = live_keys(outbound, Timestamp::now()).collect();
     record.key = (!signed.is_empty()).then(|| signed.join(","));
@@ -106,15 +109,17 @@ pub async fn deliver(
 }
 
 /// Signs anew for each attempt: receivers refuse what was signed long ago.
-async fn attempt(outbound: &OutboundRoute, message: &OutboundMessage) -> Answer {
-    match signed_headers(outbound, message, Timestamp::now()) {
+async fn attempt(outbound: &Arc<OutboundRoute>, gateway: &Gateway, message: &OutboundMessage, party: &Party) -> Answer {
+    let (keys, id, body) = (outbound.clone(), message.id.clone(), message.body.clone());
+    let signing = move || sign(&keys.keys, &id, &body, Timestamp::now());
+    let signed = gateway.turns.run(outbound.work(message.body.len()), party.clone(), signing).await;
+    match signed.and_then(|signed| signed_headers(message, &signed)) {
         Some(headers) => outbound.destination.attempt(headers, message.body.clone()).await,
         None => Answer::permanent(Reason::NoKey, None),
     }
 }
 
-fn signed_headers(outbound: &OutboundRoute, message: &OutboundMessage, now: Timestamp) -> Option<HeaderMap> {
-    let signed = sign(&outbound.keys, &message.id, &message.body, now)?;
+fn signed_headers(message: &OutboundMessage, signed: &Signed) -> Option<HeaderMap> {
     let mut headers = message.headers.clone();
     headers.insert(ID, HeaderValue::from_str(&message.id).ok()?);
     headers.insert(TIMESTAMP, HeaderValue::from_str(&signed.timestamp).ok()?);

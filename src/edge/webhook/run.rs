@@ -15,6 +15,7 @@ use tokio::task::JoinError;
 
 use super::deliver::object::Objects;
 use super::gateway::Gateway;
+use super::metrics::Metrics;
 use super::replay::{InvalidRedisUrl, Redis};
 use super::routing::RoutingConfig;
 use super::{report, watch as routes};
@@ -101,8 +102,9 @@ pub async fn run(
     let objects = Objects::new(config, client.clone(), namespace).map_err(client_error)?;
     let audit = AuditLog::open(options.audit_log.as_deref()).map_err(RunError::AuditLog)?;
     let redis = options.redis_url.as_deref().map(Redis::new).transpose()?;
-    let workers = Workers::start(options.threads).map_err(RunError::Threads)?;
-    let gateway = Arc::new(Gateway::new(workers, options.routing.clone(), audit, redis, objects));
+    let metrics = Metrics::default();
+    let workers = Workers::start(options.threads, &metrics.front).map_err(RunError::Threads)?;
+    let gateway = Arc::new(Gateway::new(metrics, workers, options.routing.clone(), audit, redis, objects));
     let health = Arc::new(Health::default());
     for part in routes::PARTS {
         health.starting(part);

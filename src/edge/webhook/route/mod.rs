@@ -3,6 +3,7 @@
 mod inbound;
 mod outbound;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -13,11 +14,13 @@ use super::caller_token::CallerTokenPolicy;
 use super::deliver::target::Target;
 use super::invalid::InvalidRoute;
 use super::routing::RoutingConfig;
-use super::source;
-use super::verify::Window;
+use super::signing::SigningKey;
+use super::verify::{Scheme, Window};
+use super::{keys, source};
 use crate::api::{Tolerance, WebhookLimits, WebhookSource};
-use crate::contract::route::{RouteDocument, Spec, WebhookReference};
+use crate::contract::route::{KeyDocument, RouteDocument, Spec, WebhookReference};
 use crate::domain::invalid_field::InvalidField;
+use crate::edge::front::{Party, network_of};
 use crate::edge::http::source::SourcePolicy;
 
 /// Largest body in the absence of `limits.body`.
@@ -70,6 +73,8 @@ pub struct Route {
     pub webhook: WebhookReference,
     /// The same as `namespace/name`.
     pub endpoint: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
     /// Digest of the document.
     pub digest: String,
     /// The webhook's path.
@@ -96,6 +101,45 @@ struct Common<'a> {
 }
 
 impl Route {
+    /// How many keys a webhook may have.
+    #[must_use]
+    pub fn max_keys(spec: &Spec) -> usize {
+        match spec {
+            Spec::Endpoint(_) => inbound::MAX_KEYS,
+            Spec::Destination(_) => outbound::MAX_KEYS,
+        }
+    }
+
+    /// Checks one key of a webhook by itself.
+    ///
+    /// # Errors
+    /// Says what to write instead, and never repeats the key.
+    pub fn check_key(spec: &Spec, key: &KeyDocument) -> Result<(), InvalidRoute> {
+        match spec {
+            Spec::Endpoint(spec) => {
+                let scheme = Scheme::new(&spec.verification)?;
+                keys::compile(std::slice::from_ref(key), |text| scheme.parse_key(text))?;
+            }
+            Spec::Destination(_) => _ = SigningKey::parse(key)?,
+        }
+        Ok(())
+    }
+
+    /// What a request with a body of this length takes at most, in bytes that are hashed in the same time.
+    #[must_use]
+    pub fn work(&self, length: usize) -> usize {
+        match &self.direction {
+            Direction::Inbound(inbound) => inbound.work(length),
+            Direction::Outbound(_) => length,
+        }
+    }
+
+    /// For whom the edge works when this caller has sent something.
+    #[must_use]
+    pub fn party(&self, source: IpAddr) -> Party {
+        Party { namespace: self.namespace.clone(), network: network_of(source) }
+    }
+
     /// Compiles a document.
     ///
     /// # Errors
@@ -125,6 +169,7 @@ impl Route {
         Ok(Self {
             webhook: document.webhook.clone(),
             endpoint: format!("{}/{}", document.webhook.namespace, document.webhook.name).into(),
+            namespace: document.webhook.namespace.as_str().into(),
             digest: document.digest.clone(),
             path: common.path.to_owned(),
             source: source::compile(common.source)?,

@@ -11,7 +11,7 @@ use crate::edge::webhook::routing::RoutingConfig;
 use crate::edge::webhook::signing::SigningKey;
 
 /// Maximum number of keys: each makes a signature, and receivers limit how many they look at.
-const MAX_KEYS: usize = 8;
+pub(super) const MAX_KEYS: usize = 8;
 
 /// The part of a route that only `WebhookDestination` has.
 pub struct OutboundRoute {
@@ -26,6 +26,12 @@ pub struct OutboundRoute {
 }
 
 impl OutboundRoute {
+    /// What signing a body of this length takes at most, in bytes that are hashed in the same time.
+    #[must_use]
+    pub fn work(&self, length: usize) -> usize {
+        2 * self.keys.len() * length
+    }
+
     /// Compiles a document.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::encoding::base64url;
 use super::error::InvalidKey;
+use super::work;
 
 /// Maximum number of keys in a set.
 const MAX_KEYS: usize = 32;
@@ -20,6 +21,8 @@ struct Jwk {
     id: Option<String>,
     algorithm: &'static str,
     key: ParsedPublicKey,
+    /// See [`work`].
+    work: usize,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +72,11 @@ impl Jwks {
         Ok(Self(keys))
     }
 
+    /// What a token takes at most that names none of the keys, in bytes that are hashed in the same time.
+    pub(super) fn work(&self) -> usize {
+        self.0.iter().map(|key| key.work).sum()
+    }
+
     /// Whether the signature is of a key with this algorithm and, where one is given, this ID.
     pub(super) fn verifies(&self, algorithm: &str, id: Option<&str>, signed: &[u8], signature: &[u8]) -> bool {
         self.0
@@ -99,7 +107,9 @@ impl Entry {
         };
         let key =
             key.ok_or_else(|| InvalidKey::new(format!("a key of the JWK Set is not a public key for {algorithm}")))?;
-        Ok(Some(Jwk { id: self.kid, algorithm, key }))
+        // The modulus in base64 is a third longer than its bytes.
+        let work = self.n.as_ref().map_or(work::ELLIPTIC, |n| work::rsa(n.len() / 4 * 3));
+        Ok(Some(Jwk { id: self.kid, algorithm, key, work }))
     }
 
     fn p256(&self) -> Option<ParsedPublicKey> {
@@ -117,7 +127,7 @@ impl Entry {
         let (n, e) = (base64url(self.n.as_ref()?)?, base64url(self.e.as_ref()?)?);
         // 2048 to 8192 bits, without leading zeros.
         let long_enough = n.len() > 256 || n.len() == 256 && n.first().is_some_and(|byte| *byte >= 128);
-        if !long_enough || n.len() > 1024 {
+        if !long_enough || n.len() > work::MAX_RSA_KEY {
             return None;
         }
         RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters).ok()

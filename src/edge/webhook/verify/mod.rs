@@ -33,6 +33,7 @@ mod tests;
 mod timestamp;
 mod twilio;
 mod verifier;
+mod work;
 
 pub use check::Verified;
 pub use error::{InvalidKey, VerifyError};

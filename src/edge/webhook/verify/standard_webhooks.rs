@@ -10,13 +10,12 @@ use super::error::VerifyError;
 use super::hash::identity;
 use super::header::delivery_id;
 use super::verifier::Verifier;
+use super::work::MAX_PUBLIC_KEY;
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 
 /// Maximum number of signatures in one header.
 const MAX_SIGNATURES: usize = 16;
-/// Maximum number of those by public keys: unlike a MAC, each is verified for every key.
-const MAX_PUBLIC_KEY: usize = 4;
 
 /// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {

@@ -10,10 +10,10 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
-use super::encoding;
 use super::error::InvalidKey;
 use super::hash::sha256;
 use super::jwks::Jwks;
+use super::{encoding, work};
 use crate::api::SignatureAlgorithm;
 
 /// Minimum length of a secret, in bytes: a shorter one can be guessed.
@@ -66,6 +66,18 @@ impl Verifier {
     /// Says what to write instead, and never repeats the key.
     pub(super) fn public_key(algorithm: SignatureAlgorithm, text: &[u8]) -> Result<Self, InvalidKey> {
         public_key(algorithm, text)
+    }
+
+    /// What it takes at most to try this key on a request with a body of this length, in bytes that are hashed in the same time.
+    #[must_use]
+    pub fn work(&self, length: usize) -> usize {
+        match self {
+            Self::Mac(_) => length,
+            Self::Token(_) => 0,
+            Self::Ed25519(_) | Self::EcdsaP256(_) => work::MAX_PUBLIC_KEY * (length + work::ELLIPTIC),
+            Self::RsaPss(_) => length + work::rsa(work::MAX_RSA_KEY),
+            Self::Jwks(keys) => length + keys.work(),
+        }
     }
 
     /// Reads the public keys of an issuer of JWTs.

@@ -1,0 +1,88 @@
+//! A victim at the edge: a webhook of another namespace whose sender posts steadily, and notices every refusal and every delay.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::bed::{Bed, run, unique};
+use crate::hooks::{Sender, Target, endpoint, signing_key};
+
+/// How often the sender posts.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// How long it posts before an attack begins.
+const QUIET: Duration = Duration::from_secs(2);
+/// What a machine with much other work may add to an answer.
+const NOISE: Duration = Duration::from_millis(250);
+
+pub struct Customer {
+    pub namespace: String,
+    pub target: Target,
+    sender: Sender,
+    key: String,
+}
+
+impl Customer {
+    pub async fn new(bed: &Bed, test: &str) -> Self {
+        let namespace = bed.namespace(&format!("{test}-victim")).await;
+        let target = Target::start().await;
+        bed.apply(endpoint(&namespace, "hook", &target, json!({"standardWebhooks": {}}))).await.unwrap();
+        bed.ready("WebhookEndpoint", Some(&namespace), "hook").await;
+        let key = signing_key(bed, &namespace, "hook").await;
+        let sender = Sender::new(bed, bed.env("EDGE_URL"));
+        Self { namespace, target, sender, key }
+    }
+
+    pub fn path(&self) -> String {
+        format!("/{}/hook", self.namespace)
+    }
+
+    /// Posts until an attack is over, and asserts that the sender notices nothing of it.
+    pub async fn notices_nothing_of<T>(&self, attack: impl Future<Output = T>) -> T {
+        let (_, quiet) = self.post_during(sleep(QUIET)).await;
+        let (result, attacked) = self.post_during(attack).await;
+        assert!(attacked.len() > 5, "the attack is too short to be noticed");
+        let (before, after, longest) = (median(&quiet), median(&attacked), *attacked.last().unwrap());
+        println!("median {before:?} then {after:?}, longest {:?} then {longest:?}", quiet.last().unwrap());
+        assert!(after < 4 * before + NOISE, "the median was {before:?}, and is {after:?}");
+        assert!(longest < Duration::from_secs(3), "one answer took {longest:?}");
+        result
+    }
+
+    /// Posts until `other` is over. Returns what that gives, and how long each answer took, in order.
+    async fn post_during<T>(&self, other: impl Future<Output = T>) -> (T, Vec<Duration>) {
+        let mut took = Vec::new();
+        let posting = async {
+            loop {
+                let began = Instant::now();
+                let answer = self.sender.send(&self.path(), &self.key, &unique("msg"), "{}").await;
+                assert_eq!(answer.unwrap(), 200, "after {} that were accepted", took.len());
+                took.push(began.elapsed());
+                sleep(INTERVAL).await;
+            }
+        };
+        let result = tokio::select! {
+            never = posting => never,
+            result = other => result,
+        };
+        took.sort();
+        (result, took)
+    }
+}
+
+fn median(sorted: &[Duration]) -> Duration {
+    sorted[sorted.len() / 2]
+}
+
+/// How often a step of work held a worker of the edge for longer than a debug build on a busy machine explains.
+pub fn stalls(bed: &Bed) -> u64 {
+    let (ok, text) = run("curl", &["--silent", "--fail", "--max-time", "5", bed.env("EDGE_METRICS_URL")], "");
+    assert!(ok, "the metrics do not answer: {text}");
+    let metric = |series: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(series));
+        value.unwrap_or_else(|| panic!("{series}: {text}")).trim().parse::<u64>().unwrap()
+    };
+    let name = "credence_edge_worker_stall_seconds";
+    metric(&format!("{name}_count ")) - metric(&format!("{name}_bucket{{le=\"0.25\"}} "))
+}
