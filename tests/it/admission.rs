@@ -185,6 +185,12 @@ async fn admit_refuses_empty_or_contradictory_webhook_sources() {
     for nothing in [json!({"cidrs": []}), json!({"clientCertificate": {"dnsNames": []}})] {
         refused(&bed, endpoint(gitlab.clone(), nothing), "should have at least 1 items").await;
     }
+    let pin = |pin: Value| endpoint(github.clone(), json!({"clientCertificate": pin}));
+    refused(&bed, pin(json!({"dnsNames": ["a.example"]})), "dnsNames need caBundle").await;
+    let id = "spiffe://a.example/ns/a/sa/a";
+    refused(&bed, pin(json!({"spiffeIDs": [id], "caBundle": "pem"})), "vouches for dnsNames only").await;
+    let long = json!({"dnsNames": ["a.example"], "caBundle": "x".repeat(65537)});
+    refused(&bed, pin(long), "Too long").await;
     for (field, value, expected) in [
         ("subjects", json!([]), "should have at least 1 items"),
         ("subjects", json!(vec!["s"; 2]), "uplicate"),

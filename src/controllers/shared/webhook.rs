@@ -9,6 +9,10 @@ use crate::contract::route::Spec;
 /// Label that the owner of a Secret puts on it to allow its use for webhooks.
 pub const EXTERNAL_LABEL: &str = "credence.dev/webhook-keys";
 
+/// Says that certificates with a pinned DNS name are verified as before there were bundles.
+const DNS_NAMES_WITHOUT_BUNDLE: &str = "source.clientCertificate.dnsNames without caBundle are verified by the trust bundle until \
+     0.4.0; add caBundle with the authorities of the caller";
+
 /// Where the keys of a webhook come from.
 pub enum KeySource<'a> {
     /// The operator generates them, with this algorithm.
@@ -51,6 +55,13 @@ pub trait Webhook: Kind<Status = WebhookStatus> {
     fn has_local_history(&self) -> bool;
     /// What it does when it is Ready, in words.
     fn purpose(&self) -> String;
+
+    /// What of it goes on from before a rule was tightened, each with what to do about it.
+    fn remarks(&self) -> Vec<&'static str> {
+        let pin = self.source().and_then(|source| source.client_certificate.as_ref());
+        let lacks_bundle = pin.is_some_and(|pin| !pin.dns_names.is_empty() && pin.ca_bundle.is_none());
+        lacks_bundle.then_some(DNS_NAMES_WITHOUT_BUNDLE).into_iter().collect()
+    }
 
     /// Where its keys come from.
     fn key_source(&self) -> KeySource<'_> {

@@ -7,14 +7,14 @@ use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::names::CertificateNames;
+use super::authorities::{Authorities, InvalidAuthorities};
+use super::names::{CertificateNames, not_after};
+use super::possession::Possession;
 
 /// Why the content of the certificate Secret cannot be used.
 #[derive(Debug, Error)]
@@ -33,12 +33,9 @@ pub enum CertificateError {
     /// The certificate is not that of a workload.
     #[error("tls.crt: the certificate has no SPIFFE ID to sign assertions as")]
     NoSpiffeId,
-    /// An authority is refused.
+    /// The authorities cannot be used.
     #[error("ca.crt: {0}")]
-    Authority(#[source] rustls::Error),
-    /// There are no authorities.
-    #[error("ca.crt: {0}")]
-    Authorities(#[source] VerifierBuilderError),
+    Authorities(#[from] InvalidAuthorities),
     /// Certificate and key do not belong together.
     #[error("tls.crt and tls.key: {0}")]
     Pair(#[source] rustls::Error),
@@ -47,7 +44,7 @@ pub enum CertificateError {
     SigningKey,
 }
 
-/// A certificate with its key, and the authorities that peers' certificates may chain to.
+/// A certificate with its key, and the authorities of its trust domain.
 pub struct LoadedCertificate {
     /// The chain, the edge's own certificate first.
     pub chain: Vec<CertificateDer<'static>>,
@@ -57,7 +54,8 @@ pub struct LoadedCertificate {
     pub spiffe_id: String,
     /// When the first certificate of the chain expires, in seconds since 1970.
     pub expires_at: i64,
-    authorities: RootCertStore,
+    /// The authorities that vouch for SPIFFE IDs.
+    pub authorities: Arc<Authorities>,
 }
 
 impl LoadedCertificate {
@@ -67,15 +65,12 @@ impl LoadedCertificate {
     /// Names the entry that cannot be used.
     pub fn parse(chain: &[u8], key: &[u8], authorities: &[u8]) -> Result<Self, CertificateError> {
         let chain = certificates("tls.crt", chain)?;
-        let expires_at = chain.iter().filter_map(expires_at).min().ok_or(CertificateError::Empty)?;
+        let expires_at = chain.iter().filter_map(not_after).min().ok_or(CertificateError::Empty)?;
         let key =
             PrivateKeyDer::from_pem_slice(key).map_err(|source| CertificateError::Pem { entry: "tls.key", source })?;
         let spiffe_id = CertificateNames::of(&chain[0]).spiffe_id.ok_or(CertificateError::NoSpiffeId)?;
-        let mut roots = RootCertStore::empty();
-        for authority in certificates("ca.crt", authorities)? {
-            roots.add(authority).map_err(CertificateError::Authority)?;
-        }
-        Ok(Self { chain, key, spiffe_id, expires_at, authorities: roots })
+        let authorities = Arc::new(Authorities::parse(authorities, usize::MAX)?);
+        Ok(Self { chain, key, spiffe_id, expires_at, authorities })
     }
 }
 
@@ -83,10 +78,6 @@ fn certificates(entry: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'s
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|source| CertificateError::Pem { entry, source })
-}
-
-fn expires_at(certificate: &CertificateDer<'_>) -> Option<i64> {
-    X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate.validity.not_after.timestamp())
 }
 
 /// The certificate that peers are shown; none until its Secret was read.
@@ -104,12 +95,10 @@ impl TlsCertificate {
     /// # Errors
     /// When it cannot be used; handshakes go on with the former one.
     pub(super) fn install(&self, loaded: &LoadedCertificate, alpn: &[&[u8]]) -> Result<(), CertificateError> {
-        let verifier = WebPkiClientVerifier::builder(Arc::new(loaded.authorities.clone()))
-            .allow_unauthenticated()
-            .build()
-            .map_err(CertificateError::Authorities)?;
-        let mut config = ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
+        let builder = ServerConfig::builder();
+        let possession = Possession::new(builder.crypto_provider());
+        let mut config = builder
+            .with_client_cert_verifier(Arc::new(possession))
             .with_single_cert(loaded.chain.clone(), loaded.key.clone_key())
             .map_err(CertificateError::Pair)?;
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();

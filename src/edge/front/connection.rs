@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 
+use super::client_certificate::ClientCertificate;
 use super::lifetime::Lifetime;
 
 /// A TCP connection after the TLS handshake.
@@ -28,11 +28,11 @@ impl Connection {
         self.stream.get_ref().1.alpn_protocol()
     }
 
-    /// The certificate chain that the peer presented, its own certificate first; empty when it presented none. The handshake
-    /// has verified that it chains to an authority in the edge's Secret and is valid now, and nothing else.
+    /// The certificate that the peer has presented, if any. The handshake has verified that the peer has its key, and nothing
+    /// else.
     #[must_use]
-    pub fn presented_chain(&self) -> &[CertificateDer<'static>] {
-        self.stream.get_ref().1.peer_certificates().unwrap_or_default()
+    pub fn client_certificate(&self) -> Option<ClientCertificate> {
+        ClientCertificate::new(self.stream.get_ref().1.peer_certificates().unwrap_or_default())
     }
 }
 

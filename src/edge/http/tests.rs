@@ -23,22 +23,24 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
+use super::source::SourcePolicy;
 use super::{Caller, Http, RequestError, Service};
 use crate::api::KeyAlgorithm;
 use crate::domain::identity::{SpiffeId, Subject};
-use crate::edge::front::{AuditLog, Front, FrontMetrics, LoadedCertificate, ProcessLimits, Workers};
+use crate::edge::front::{AuditLog, Authorities, Front, FrontMetrics, LoadedCertificate, ProcessLimits, Workers};
 use crate::issuers::authority::{Leaf, LeafRequest, SigningAuthority};
 use crate::issuers::self_signed::{make_intermediate, make_root};
 
 /// Answers with the version of HTTP, and who the caller is.
-#[derive(Default)]
 struct WhoAmI {
+    trust_domain: Arc<Authorities>,
     refused: Mutex<Vec<RequestError>>,
 }
 
 impl Service for WhoAmI {
     async fn call(self: Arc<Self>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let answer = format!("{:?} {}", request.version(), caller.identity().unwrap_or("-"));
+        let proven = SourcePolicy::default().prove(&caller, Some(&self.trust_domain), Timestamp::now());
+        let answer = format!("{:?} {}", request.version(), proven.identity().unwrap_or("-"));
         Response::new(Full::new(answer.into()))
     }
 
@@ -86,7 +88,7 @@ impl Scene {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
-        let service = Arc::new(WhoAmI::default());
+        let service = Arc::new(WhoAmI { trust_domain: loaded.authorities.clone(), refused: Mutex::default() });
         let serving = tokio::spawn(front.serve(Http::new(service.clone()), listener, stopping));
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(bundle).flatten());
