@@ -40,17 +40,21 @@ impl Authority {
     pub fn leaf_with(&self, names: &[&str], lifetime: Duration, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let mut params = CertificateParams::new([]).unwrap();
         for name in names {
-            params.subject_alt_names.push(match name.contains("://") {
-                true => SanType::URI((*name).try_into().unwrap()),
-                false => SanType::DnsName((*name).try_into().unwrap()),
-            });
+            let text = (*name).try_into().unwrap();
+            let name = if name.contains("://") { SanType::URI(text) } else { SanType::DnsName(text) };
+            params.subject_alt_names.push(name);
         }
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Leaf { certificate: self.certify(params, lifetime, &key), key: key.serialize_pem() }
+    }
+
+    /// A certificate for clients and servers, in PEM, that ends after this time.
+    pub fn certify(&self, mut params: CertificateParams, lifetime: Duration, key: &KeyPair) -> String {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         let now = OffsetDateTime::now_utc();
         (params.not_before, params.not_after) = (now - Duration::minutes(1), now + lifetime);
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        Leaf { certificate: params.signed_by(&key, &self.0).unwrap().pem(), key: key.serialize_pem() }
+        params.signed_by(key, &self.0).unwrap().pem()
     }
 }
 

@@ -84,6 +84,16 @@ impl Gateway {
         Ok(())
     }
 
+    /// Shows callers the certificate of a Secret with this place in the configuration, from now on.
+    ///
+    /// # Errors
+    /// Names the entry that cannot be used; the former one stays in use.
+    pub fn show_certificate(&self, place: usize, secret: &str, entries: [&[u8]; 2]) -> Result<(), CertificateError> {
+        let expires_at = self.front.show::<Http<Self>>(place, entries[0], entries[1])?;
+        self.metrics.front.serving_certificate_expires(secret, expires_at);
+        Ok(())
+    }
+
     /// The authorities that vouch for SPIFFE IDs now; none before there is a certificate.
     #[must_use]
     pub fn trust_domain(&self) -> Option<Arc<Authorities>> {
