@@ -51,6 +51,11 @@ impl ClientCertificate {
         })
     }
 
+    /// The last second in which it is valid, since 1970.
+    pub(super) fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
     /// Its names, if one of these authorities vouches for it now.
     pub fn names_by(&self, authorities: &Authorities, now: Timestamp) -> Option<&CertificateNames> {
         let is_valid = now.as_second() <= self.not_after;

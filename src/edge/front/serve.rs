@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::audit::AuditLog;
 use super::certificate::{CertificateError, LoadedCertificate};
 use super::connection::{Connection, Protocol, TlsStream};
-use super::lifetime::Lifetime;
+use super::lifetime::DRAIN_TIMEOUT;
 use super::limits::{ProcessLimits, Quota};
 use super::metrics::FrontMetrics;
 use super::serving::{ServingCertificate, ServingCertificates};
@@ -22,8 +22,6 @@ use super::workers::{PerWorker, Workers};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a stop waits for what was accepted.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long the accept loop waits after an error, such as when there are no more file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
@@ -117,8 +115,7 @@ impl Front {
             let (front, protocol, stop) = (self.clone(), protocol.clone(), stop.clone());
             self.workers.spawn(connections.track_future(async move {
                 if let Some(stream) = front.accept_tls(stream).await {
-                    let peer = peer.ip().to_canonical();
-                    protocol.serve(Connection { stream, peer, lifetime: Lifetime::new(stop) }).await;
+                    protocol.serve(Connection::new(stream, peer.ip().to_canonical(), stop)).await;
                 }
                 drop(permit);
             }));

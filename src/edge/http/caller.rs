@@ -13,9 +13,9 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The caller at the other end of a connection.
+    /// The caller at the other end of a connection, whose certificate is taken.
     #[must_use]
-    pub fn of(connection: &Connection) -> Self {
-        Self { address: connection.peer, certificate: connection.client_certificate() }
+    pub fn of(connection: &mut Connection) -> Self {
+        Self { address: connection.peer, certificate: connection.certificate.take() }
     }
 }
