@@ -202,7 +202,10 @@ async fn admit_refuses_empty_or_contradictory_webhook_sources() {
         refused(&bed, endpoint(github.clone(), wrong), expected).await;
     }
     let scheme = json!({"jwt": {"issuer": "https://a.example", "audience": "a"}});
-    refused(&bed, endpoint(scheme, pinned.clone()), "says who calls already").await;
+    refused(&bed, endpoint(scheme.clone(), Value::Null), "every subject of the issuer could send").await;
+    refused(&bed, endpoint(with(scheme, "/jwt/subject", json!("s")), pinned.clone()), "says who calls already").await;
+    let signatures = json!({"httpMessageSignatures": {"algorithm": "Ed25519"}});
+    refused(&bed, endpoint(signatures, Value::Null), "whose host the caller would choose").await;
     let hmac = |mac: &str, id: &str, timestamp: &str| {
         json!({"hmac": {
             "hash": "Sha256",
