@@ -3,6 +3,7 @@
 
 mod admission;
 mod argocd;
+mod assertion;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod authority;
 mod bed;
