@@ -135,7 +135,9 @@ pub struct Bundle {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<NamespaceSelector>,
 
-    /// Roots to trust in addition, each a text in PEM with one or more certificates of authorities.
+    /// Roots to trust in addition, each a text in PEM with one or more certificates of authorities: the former or the next root of
+    /// this trust domain, while one succeeds the other. Each of them can issue every identity of the trust domain, at the edge and
+    /// at brokers whose trust store has the bundle. Authorities of webhook callers belong into `caBundle` of their webhooks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 65536)))]
     pub additional_roots: Vec<String>,

@@ -86,8 +86,10 @@ pub struct WebhookSource {
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.spiffeIDs) || has(self.dnsNames)").message("clientCertificate: set spiffeIDs or dnsNames"))]
+#[x_kube(validation = Rule::new("!has(self.dnsNames) || has(self.caBundle)").message("clientCertificate: dnsNames need caBundle, the authorities that may vouch for these names; add them in PEM"))]
+#[x_kube(validation = Rule::new("!has(self.caBundle) || has(self.dnsNames)").message("clientCertificate: caBundle vouches for dnsNames only; add dnsNames, or remove it"))]
 pub struct ClientCertificatePin {
-    /// SPIFFE IDs (URI SANs), compared exactly.
+    /// SPIFFE IDs (URI SANs), compared exactly. The trust bundle of the edge's trust domain vouches for them, and nothing else.
     #[serde(default, rename = "spiffeIDs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = 32),
@@ -95,7 +97,7 @@ pub struct ClientCertificatePin {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub spiffe_ids: Vec<String>,
-    /// DNS names (DNS SANs), compared exactly.
+    /// DNS names (DNS SANs), compared exactly. The authorities in `caBundle` vouch for them, and nothing else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = 32),
@@ -103,6 +105,11 @@ pub struct ClientCertificatePin {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub dns_names: Vec<String>,
+    /// Authorities that certificates with one of the `dnsNames` must chain to: up to 64 certificates in PEM. They vouch for nothing
+    /// else, neither for SPIFFE IDs nor for another webhook. Required with `dnsNames`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    pub ca_bundle: Option<String>,
 }
 
 /// A JWT (RFC 7519) in the header `Authorization: Bearer` that proves who calls. It is valid for at most 1 hour. The

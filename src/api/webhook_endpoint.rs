@@ -31,6 +31,7 @@ use super::{Verification, WebhookKeys, WebhookLimits, WebhookSource, WebhookStat
 #[x_kube(validation = Rule::new("!has(self.source) || !has(self.source.jwt) || !has(self.verification.jwt)").message("source.jwt: the token of verification.jwt says who calls already; set issuer, audience and subject there"))]
 #[x_kube(validation = Rule::new("!has(self.source) || !has(self.source.jwt) || !has(self.verification.hmac) || self.verification.hmac.header != 'authorization' && self.verification.hmac.parts.all(p, !(has(p.id) && p.id.header == 'authorization') && !(has(p.timestamp) && p.timestamp.header == 'authorization'))").message("source.jwt: the token is in the header authorization, which verification.hmac reads otherwise; let the sender use another header"))]
 #[x_kube(validation = Rule::new("!has(self.verification.twilio) || has(self.externalURL)").message("externalURL: Twilio signs the URL that it calls; set it as it is configured at Twilio"))]
+#[x_kube(validation = Rule::new("!has(self.verification.httpMessageSignatures) || has(self.externalURL) || oldSelf.hasValue() && has(oldSelf.value().verification.httpMessageSignatures) && !has(oldSelf.value().externalURL)").message("externalURL: signatures cover the URL, whose host the caller would choose; set it as the caller knows it").optional_old_self(true))]
 #[x_kube(validation = Rule::new("!has(self.verification.jwt) || has(self.keys) && has(self.keys.external)").message("keys: JWTs are verified with the issuer's JWKS; name the Secret that contains it in keys.external"))]
 #[x_kube(validation = Rule::new("!has(self.verification.httpMessageSignatures) || self.verification.httpMessageSignatures.algorithm == 'HmacSha256' || has(self.keys) && has(self.keys.external)").message("keys: the caller holds the private key; name the Secret with its public keys in keys.external"))]
 #[x_kube(validation = Rule::new("!has(self.keys) || !has(self.keys.generated) || !has(self.keys.generated.algorithm) || self.keys.generated.algorithm == 'HmacSha256' || has(self.verification.standardWebhooks)").message("keys.generated.algorithm: only Standard Webhooks supports generated key pairs; use HmacSha256, or verification.standardWebhooks"))]
@@ -40,7 +41,8 @@ pub struct WebhookEndpointSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("path is immutable, because callers use it; create another WebhookEndpoint for the other path"))]
     pub path: String,
 
-    /// The complete URL that callers use, for schemes that sign the URL. Behind a proxy the edge cannot know it.
+    /// The complete URL that callers use, for schemes that sign the URL: the edge cannot know it behind a proxy, and does not believe
+    /// the host that a caller names.
     #[serde(default, rename = "externalURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 9, max = 2048), regex(pattern = r"^https?://[^\s#]+$"))]
     pub external_url: Option<String>,

@@ -33,7 +33,8 @@ pub struct Verification {
     /// the delivery history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twilio: Option<NoSettings>,
-    /// HTTP Message Signatures (RFC 9421) with `Content-Digest` (RFC 9530).
+    /// HTTP Message Signatures (RFC 9421) with `Content-Digest` (RFC 9530). `externalURL` is required: it is what signatures are
+    /// verified with in place of the host that the caller names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_message_signatures: Option<HttpMessageSignatures>,
     /// An HMAC (RFC 2104) over parts that are listed here, for other senders.
@@ -154,6 +155,7 @@ pub struct HeaderReference {
 /// delivery.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.subject)").message("jwt: without subject every subject of the issuer could send; add the subject of the sender"))]
 pub struct JwtVerification {
     /// Required value of the claim `iss`.
     #[schemars(length(min = 1, max = 253))]
@@ -161,7 +163,7 @@ pub struct JwtVerification {
     /// Value that the claim `aud` must be or contain.
     #[schemars(length(min = 1, max = 253))]
     pub audience: String,
-    /// Required value of the claim `sub`. Default: any subject of the issuer.
+    /// Required value of the claim `sub`: the sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub subject: Option<String>,

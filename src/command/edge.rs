@@ -10,7 +10,7 @@ use credence::edge::network::Network;
 use credence::edge::webhook;
 use credence::edge::webhook::address_policy::AddressPolicy;
 use credence::edge::webhook::routing::RoutingConfig;
-use credence::edge::webhook::run::{Options, RunError};
+use credence::edge::webhook::run::{CertificateSecrets, Options, RunError};
 use thiserror::Error;
 
 use super::process::{self, LogFormat, ProcessError};
@@ -41,9 +41,13 @@ pub struct Args {
     #[arg(long, env = "POD_UID")]
     pod_uid: Option<String>,
     /// Secret with `tls.crt`, `tls.key` and `ca.crt`: the certificate for TLS and for signing assertions, and the
-    /// authorities that client certificates may chain to. Usually that of a `ServiceIdentity`.
+    /// authorities that vouch for SPIFFE IDs of callers. Usually that of a `ServiceIdentity`.
     #[arg(long, default_value = "edge-mtls")]
     certificate_secret: String,
+    /// Secret of the type `kubernetes.io/tls` with a certificate that callers are shown when they ask for one of its names. May be
+    /// repeated; all values count, and the first is shown where no name matches. Default: the edge's own certificate.
+    #[arg(long = "serving-certificate-secret", value_name = "SECRET")]
+    serving_certificate_secrets: Vec<String>,
     /// DNS domain of the cluster.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
@@ -103,7 +107,10 @@ impl From<Args> for Options {
             namespace: args.namespace,
             replica: args.identity.unwrap_or_else(process::default_identity),
             pod_uid: args.pod_uid,
-            certificate_secret: args.certificate_secret,
+            certificates: CertificateSecrets {
+                own: args.certificate_secret,
+                serving: args.serving_certificate_secrets,
+            },
             routing: RoutingConfig {
                 cluster_domain: args.cluster_domain,
                 service_address: args.service_address,

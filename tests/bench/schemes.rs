@@ -239,12 +239,12 @@ fn jwt() -> Scheme {
     Scheme {
         name: "JWT, ES256",
         is_symmetric: false,
-        verification: json!({"jwt": {"issuer": "https://issuer.example", "audience": "hooks"}}),
+        verification: json!({"jwt": {"issuer": "https://issuer.example", "audience": "hooks", "subject": "sender"}}),
         entry: json!({"keys": [key]}).to_string(),
         sign: Box::new(move |number, body| {
             let body_sha256 = URL_SAFE_NO_PAD.encode(digest(&SHA256, body));
             let claims = json!({
-                "iss": "https://issuer.example", "aud": "hooks", "iat": now(), "exp": now() + 300,
+                "iss": "https://issuer.example", "aud": "hooks", "sub": "sender", "iat": now(), "exp": now() + 300,
                 "jti": number.to_string(), "body_sha256": body_sha256,
             });
             let text = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));

@@ -322,7 +322,7 @@ async fn handshakes(bed: &Bed, seconds: u64) -> f64 {
     let mut callers = JoinSet::new();
     for _ in 0..8 {
         let url = format!("{}/nowhere", bed.env("EDGE_URL"));
-        let client = https(bed);
+        let client = https(tls(bed));
         callers.spawn(async move {
             let mut count = 0_usize;
             while began.elapsed() < lasts {

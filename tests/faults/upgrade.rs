@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use crate::bed::{Bed, identity, policy, run, self_signed, unique, until};
-use crate::hooks::{Target, signing_key};
+use crate::hooks::{Target, endpoint, signing_key};
 use crate::judges;
 use crate::operator::Operator;
 use crate::proxy::Proxy;
@@ -136,6 +136,85 @@ async fn a_consumer_group_that_new_policies_may_not_name_goes_on() {
     bed.delete("TopicPolicy", Some(&namespace), "odd").await;
     gone(&bed, &namespace, "odd").await;
     assert_eq!(bed.acls(&principal).trim(), "");
+}
+
+/// Takes the rules out of a CRD, as if they were not made yet.
+fn without_rules(bed: &Bed, name: &str) {
+    fn strip(schema: &mut Value) {
+        match schema {
+            Value::Object(fields) => {
+                fields.remove("x-kubernetes-validations");
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
+    let kubeconfig = ["--kubeconfig", bed.env("KUBECONFIG")];
+    let (ok, found) = run(&kubectl, &[&kubeconfig[..], &["get", "crd", name, "--output", "json"]].concat(), "");
+    assert!(ok, "{found}");
+    let mut found: Value = serde_json::from_str(&found).unwrap();
+    strip(&mut found["spec"]);
+    let (ok, output) = run(&kubectl, &[&kubeconfig[..], &["replace", "--filename", "-"]].concat(), &found.to_string());
+    assert!(ok, "{output}");
+}
+
+#[tokio::test]
+async fn webhooks_from_before_tightened_rules_go_on_and_say_so() {
+    let bed = Bed::open().await;
+    let operator = Operator::start(&bed, &[], &[]).await;
+    let namespace = bed.namespace("before").await;
+    let target = Target::start().await;
+    let object = |name: &str, verification: Value, more: Value| {
+        let mut object = endpoint(&namespace, name, &target, verification);
+        object["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        object
+    };
+    let pin = |name: &str| json!({"source": {"clientCertificate": {"dnsNames": [name]}}});
+    let issuer = json!({"issuer": "https://a.example", "audience": "a"});
+    let keys = json!({"keys": {"external": {"secretRef": {"name": "issuer"}}}});
+    let signatures = json!({"httpMessageSignatures": {"algorithm": "HmacSha256"}});
+    let objects = |prefix: &str| {
+        [
+            (object(&format!("{prefix}-named"), json!({"github": {}}), pin("a.example")), "add caBundle"),
+            (object(&format!("{prefix}-token"), json!({"jwt": issuer}), keys.clone()), "add subject"),
+            (object(&format!("{prefix}-signed"), signatures.clone(), json!({})), "add externalURL"),
+        ]
+    };
+    without_rules(&bed, "webhookendpoints.credence.dev");
+    let old = objects("old");
+    for (object, _) in &old {
+        until("the CRD without rules to be in use", || async { bed.apply(object.clone()).await.map(drop) }).await;
+    }
+    apply_crds(&bed, "crds");
+    until("the rules to be in use", || async {
+        let (new, _) = &objects("new")[0];
+        let dry = bed.apply(new.clone()).await;
+        if dry.is_ok() {
+            bed.delete("WebhookEndpoint", Some(&namespace), "new-named").await;
+            return Err("a new object is accepted".to_owned());
+        }
+        Ok(())
+    })
+    .await;
+    for (object, _) in objects("new") {
+        bed.apply(object).await.unwrap_err();
+    }
+    for (object, remark) in old {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        // It can be changed otherwise.
+        let limits = json!({"spec": {"limits": {"perSecond": 7}}});
+        let api = bed.api("WebhookEndpoint", Some(&namespace));
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&limits)).await.unwrap();
+        let told = bed.condition("WebhookEndpoint", Some(&namespace), name, "Accepted", ("True", "Valid")).await;
+        let conditions = told.data["status"]["conditions"].to_string();
+        assert!(conditions.contains(remark) && conditions.contains("until 0.4.0"), "{conditions}");
+    }
+    let changed = json!({"spec": pin("b.example")});
+    let api = bed.api("WebhookEndpoint", Some(&namespace));
+    api.patch("old-named", &PatchParams::default(), &Patch::Merge(&changed)).await.unwrap_err();
+    drop(operator);
 }
 
 /// Makes the cluster look as the version before left it: without any record of what was applied but the statuses.

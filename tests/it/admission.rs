@@ -185,6 +185,12 @@ async fn admit_refuses_empty_or_contradictory_webhook_sources() {
     for nothing in [json!({"cidrs": []}), json!({"clientCertificate": {"dnsNames": []}})] {
         refused(&bed, endpoint(gitlab.clone(), nothing), "should have at least 1 items").await;
     }
+    let pin = |pin: Value| endpoint(github.clone(), json!({"clientCertificate": pin}));
+    refused(&bed, pin(json!({"dnsNames": ["a.example"]})), "dnsNames need caBundle").await;
+    let id = "spiffe://a.example/ns/a/sa/a";
+    refused(&bed, pin(json!({"spiffeIDs": [id], "caBundle": "pem"})), "vouches for dnsNames only").await;
+    let long = json!({"dnsNames": ["a.example"], "caBundle": "x".repeat(65537)});
+    refused(&bed, pin(long), "Too long").await;
     for (field, value, expected) in [
         ("subjects", json!([]), "should have at least 1 items"),
         ("subjects", json!(vec!["s"; 2]), "uplicate"),
@@ -196,7 +202,10 @@ async fn admit_refuses_empty_or_contradictory_webhook_sources() {
         refused(&bed, endpoint(github.clone(), wrong), expected).await;
     }
     let scheme = json!({"jwt": {"issuer": "https://a.example", "audience": "a"}});
-    refused(&bed, endpoint(scheme, pinned.clone()), "says who calls already").await;
+    refused(&bed, endpoint(scheme.clone(), Value::Null), "every subject of the issuer could send").await;
+    refused(&bed, endpoint(with(scheme, "/jwt/subject", json!("s")), pinned.clone()), "says who calls already").await;
+    let signatures = json!({"httpMessageSignatures": {"algorithm": "Ed25519"}});
+    refused(&bed, endpoint(signatures, Value::Null), "whose host the caller would choose").await;
     let hmac = |mac: &str, id: &str, timestamp: &str| {
         json!({"hmac": {
             "hash": "Sha256",

@@ -12,8 +12,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::client::Resumption;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::{Resumption, WantsClientCert};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
@@ -84,22 +84,28 @@ pub fn now() -> i64 {
 /// An HTTP and HTTPS client that trusts the edge. It reuses connections, and resumes no TLS session.
 pub type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// TLS settings of a client of the edge; no session is resumed.
-pub fn tls(bed: &Bed) -> ClientConfig {
+/// TLS settings of a client that trusts the edge, but for its own certificate.
+pub fn tls_builder(bed: &Bed) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_file_iter(bed.env("EDGE_CA")).unwrap() {
         roots.add(authority.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut tls = tls.with_root_certificates(roots).with_no_client_auth();
+    tls.with_root_certificates(roots)
+}
+
+/// TLS settings of a client of the edge without a certificate; no session is resumed.
+pub fn tls(bed: &Bed) -> ClientConfig {
+    let mut tls = tls_builder(bed).with_no_client_auth();
     tls.resumption = Resumption::disabled();
     tls
 }
 
 /// See [`HttpsClient`].
-pub fn https(bed: &Bed) -> HttpsClient {
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls(bed)).https_or_http().enable_http1().build();
+pub fn https(mut tls: ClientConfig) -> HttpsClient {
+    tls.resumption = Resumption::disabled();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
@@ -126,7 +132,12 @@ pub struct Sender {
 impl Sender {
     /// Sends to an edge at this URL, such as `https://localhost:8443`.
     pub fn new(bed: &Bed, url: &str) -> Self {
-        Self { client: https(bed), url: url.to_owned() }
+        Self::with_tls(tls(bed), url)
+    }
+
+    /// The same with TLS settings of its own.
+    pub fn with_tls(tls: ClientConfig, url: &str) -> Self {
+        Self { client: https(tls), url: url.to_owned() }
     }
 
     /// Signs a delivery with the current time, sends it, and returns the status of the response.

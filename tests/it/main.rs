@@ -3,6 +3,9 @@
 
 mod admission;
 mod argocd;
+mod assertion;
+#[allow(dead_code, reason = "shared with the other tests")]
+mod authority;
 mod bed;
 mod beds;
 #[allow(dead_code, reason = "shared with the other tests")]
@@ -18,6 +21,7 @@ mod outbound;
 mod readme;
 mod restart;
 mod rotation;
+mod serving;
 mod topic_policy;
 mod trust_domain;
 mod webhook;

@@ -78,7 +78,7 @@ async fn the_chart_runs_the_edge_as_safely_as_the_operator() {
          edge.topologySpreadConstraints[0].maxSkew=1,edge.topologySpreadConstraints[0].topologyKey=zone,\
          edge.topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway,\
          networkPolicy.enabled=true,networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus,\
-         edge.networkPolicy.egress[0].ports[0].port=6443,metrics.serviceMonitor.enabled=true"
+         edge.servingCertificates[0]=public,edge.networkPolicy.egress[0].ports[0].port=6443,metrics.serviceMonitor.enabled=true"
     );
     let (ok, output) = run(&helm, &["template", "credence", &chart, "--set", &values, "--output-dir", &folder], "");
     assert!(ok, "{output}");
@@ -97,6 +97,8 @@ async fn the_chart_runs_the_edge_as_safely_as_the_operator() {
         assert!(container[part].is_object(), "{part}");
         assert_eq!(container[part], operator["containers"][0][part], "{part}");
     }
+    let arguments = container["args"].as_array().unwrap();
+    assert!(arguments.contains(&json!("--serving-certificate-secret=public")), "{arguments:?}");
     let still_called = Duration::from_secs(container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap());
     let grace = Duration::from_secs(own["terminationGracePeriodSeconds"].as_u64().unwrap());
     assert!(grace > still_called + MAX_STOP, "{grace:?} for {still_called:?} and {MAX_STOP:?}");

@@ -68,6 +68,7 @@ fn exported_by_edge() -> String {
     };
     metrics.delivery(&record);
     metrics.front.quota_used("bodies", 0.0);
+    metrics.front.serving_certificate_expires("public", 0);
     metrics.watch_interrupted("routes");
     metrics.render()
 }

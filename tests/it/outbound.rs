@@ -25,9 +25,10 @@ use tokio::sync::RwLock;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsAcceptor;
 
+use crate::assertion;
 use crate::bed::{Bed, identity, manifest, policy, run, until, with};
 use crate::hooks::{Received, Target};
-use crate::webhook::{audit, check_assertion, check_shared_assertion};
+use crate::webhook::{audit, check_shared_assertion};
 use crate::webhook_objects as objects;
 
 /// A receiver of webhooks whose certificate is for `localhost`.
@@ -377,7 +378,8 @@ async fn a_failed_message_is_retried_and_then_dead_lettered() {
         (&"msg_3".parse().unwrap(), &"application/json".parse().unwrap())
     );
     let assertion = headers["credence-assertion"].to_str().unwrap();
-    let claims = check_assertion(&scene.bed, assertion, &format!("office.{}.svc", scene.namespace));
+    let audience = format!("office.{}.svc", scene.namespace);
+    let claims = assertion::verify(&scene.bed, assertion, &audience, r#"{"kept": true}"#).unwrap();
     assert_eq!((&claims["failure"], &claims["source"]), (&json!("TargetRefused"), &json!(scene.spiffe_id)));
     *office.status.lock().unwrap() = StatusCode::INTERNAL_SERVER_ERROR;
     receiver.answers(&[410]);
@@ -462,7 +464,8 @@ async fn a_dead_letter_can_be_a_kubernetes_object() {
     assert_eq!(created.len(), 1, "a message creates one object");
     assert_eq!(created[0].data["data"]["letter"], r#"{"kept": true}"#);
     let audience = format!("configmap.{}", scene.namespace);
-    let claims = check_assertion(&scene.bed, created[0].data["data"]["assertion"].as_str().unwrap(), &audience);
+    let given = created[0].data["data"]["assertion"].as_str().unwrap();
+    let claims = assertion::verify(&scene.bed, given, &audience, r#"{"kept": true}"#).unwrap();
     assert_eq!((&claims["failure"], &claims["jti"]), (&json!("TargetRefused"), &json!("msg_1")));
 }
 

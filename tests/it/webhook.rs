@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use base64::Engine;
 use serde_json::{Value, json};
 
+use crate::assertion;
 use crate::bed::{Bed, manifest, openssl, run, until, with};
 use crate::hooks::{Target, endpoint, now, signing_key};
 
@@ -76,8 +77,8 @@ async fn a_delivery_reaches_its_target_once_and_is_audited() {
     assert_eq!(given["idempotency-key"], "msg_1");
     assert_eq!(given["content-type"], "application/json");
     assert!(given.get("webhook-signature").is_none() && given.get("user-agent").is_none(), "{given:?}");
-    let claims =
-        check_assertion(&bed, given["credence-assertion"].to_str().unwrap(), &format!("payments.{namespace}.svc"));
+    let assertion = given["credence-assertion"].to_str().unwrap();
+    let claims = assertion::verify(&bed, assertion, &format!("payments.{namespace}.svc"), body).unwrap();
     assert_eq!(claims["endpoint"], format!("{namespace}/payments"));
     assert_eq!(
         (&claims["jti"], claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap()),
@@ -101,14 +102,6 @@ async fn a_delivery_reaches_its_target_once_and_is_audited() {
     assert!(lines[0]["key"].is_string() && lines[0]["source"] == "127.0.0.1" && lines[0]["bodySHA256"].is_string());
     let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
     assert!(!log.contains(&key) && !log.contains("amount"), "the audit log contains neither keys nor bodies");
-}
-
-pub fn check_assertion(bed: &Bed, token: &str, audience: &str) -> Value {
-    let python = format!("{}/bin/python3", bed.env("SIGNERS"));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers/sign.py");
-    let (ok, text) = run(&python, &[script, "assertion", token, audience, bed.env("EDGE_CA")], "");
-    assert!(ok, "{text}");
-    serde_json::from_str(&text).unwrap()
 }
 
 /// The claims of an assertion that is a MAC with this key.
@@ -487,7 +480,7 @@ async fn a_caller_token_is_required_in_addition_to_the_signature() {
     let (given, _) = target.received.lock().unwrap()[0].clone();
     assert!(given.get("authorization").is_none(), "{given:?}");
     let assertion = given["credence-assertion"].to_str().unwrap();
-    let claims = check_assertion(&bed, assertion, &format!("gitlab.{namespace}.svc"));
+    let claims = assertion::verify(&bed, assertion, &format!("gitlab.{namespace}.svc"), body).unwrap();
     assert_eq!(claims["source"], "jwt:https://issuer.example#runner");
 
     let lines = audit(&bed, &format!("{namespace}/gitlab"));

@@ -52,9 +52,10 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_callers_with_an_allowed_certificate_are_accepted() {
-    let scene =
-        Scene::open("certified", "source", json!({"clientCertificate": {"dnsNames": ["nobody.example"]}})).await;
+    let nobody = json!({"spiffeIDs": ["spiffe://demo.credence.example/ns/nobody/sa/nobody"]});
+    let scene = Scene::open("certified", "source", json!({"clientCertificate": nobody})).await;
     let (bed, namespace) = (&scene.bed, &scene.namespace);
+    let bundle = std::fs::read_to_string(bed.env("EDGE_CA")).unwrap();
     let named = format!("named.{namespace}.svc");
     let with_name = with(identity(namespace, "named", &[]), "/spec/authentication/mtls/dnsNames", json!([named]));
     bed.apply(with_name).await.unwrap();
@@ -69,9 +70,10 @@ async fn only_callers_with_an_allowed_certificate_are_accepted() {
         [mount(&bed.mount(namespace, "named-mtls").await), mount(&bed.mount(namespace, "plain-mtls").await)];
     let [as_named, as_plain] = certificates.each_ref().map(|[chain, key]| ["--cert", chain, "--key", key]);
     assert_eq!(scene.send("msg_1", &as_named, "{}"), 403, "a certificate with a name that is not allowed");
-    for (pin, may, may_not) in
-        [(json!({"dnsNames": [named]}), as_named, as_plain), (json!({"spiffeIDs": [spiffe_id]}), as_plain, as_named)]
-    {
+    for (pin, may, may_not) in [
+        (json!({"dnsNames": [named], "caBundle": bundle}), as_named, as_plain),
+        (json!({"spiffeIDs": [spiffe_id]}), as_plain, as_named),
+    ] {
         scene.set("source", json!({"clientCertificate": pin})).await;
         let id = pin.to_string().len().to_string();
         assert_eq!(scene.send(&id, &may_not, "{}"), 403, "{pin}");

@@ -3,7 +3,6 @@
 sign.py SCHEME KEY ID SECONDS [URL]  body on standard input; prints one header per line, in the format of curl
 sign.py verify KEY HEADERS           verifies a delivery as its receiver: body on standard input, headers as JSON
 sign.py caller KEY SUBJECT SECONDS   prints the header with the token of a caller
-sign.py assertion TOKEN AUDIENCE CA  verifies an assertion with the CA certificates of a file, and prints its claims
 sign.py shared TOKEN AUDIENCE KEY    verifies an assertion with a key that target and edge share, and prints its claims
 """
 
@@ -129,21 +128,6 @@ def caller(key, body, subject, seconds, url):
     return {"authorization": "Bearer " + jwt.encode(claims, key, algorithm="ES256", headers={"kid": "one"})}
 
 
-def assertion(token, audience, authorities):
-    import jwt
-    from cryptography import x509
-    from cryptography.x509.verification import PolicyBuilder, Store
-
-    chain = [x509.load_der_x509_certificate(base64.b64decode(it)) for it in jwt.get_unverified_header(token)["x5c"]]
-    with open(authorities, "rb") as file:
-        store = Store(x509.load_pem_x509_certificates(file.read()))
-    PolicyBuilder().store(store).build_client_verifier().verify(chain[0], chain[1:])
-    claims = jwt.decode(token, chain[0].public_key(), algorithms=["ES256", "EdDSA"], audience=audience)
-    names = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert claims["iss"] in names.get_values_for_type(x509.UniformResourceIdentifier)
-    return claims
-
-
 def shared(token, audience, key):
     import jwt
 
@@ -165,9 +149,7 @@ SCHEMES = {
     "caller": caller,
 }
 
-if sys.argv[1] == "assertion":
-    print(json.dumps(assertion(*sys.argv[2:5])))
-elif sys.argv[1] == "shared":
+if sys.argv[1] == "shared":
     print(json.dumps(shared(*sys.argv[2:5])))
 elif sys.argv[1] == "verify":
     verify(sys.argv[2], json.loads(sys.argv[3]), sys.stdin.buffer.read())

@@ -45,7 +45,7 @@ metadata:
   namespace: {{ .values.namespace }}
   labels: {{- include "credence.edgeLabels" . | nindent 4 }}
 ---
-# It reads routes and its certificate, and writes reports. It has no permissions in any other namespace; where it is to act as
+# It reads routes and its certificates, and writes reports. It has no permissions in any other namespace; where it is to act as
 # a ServiceAccount, that namespace grants it (docs/kinds/webhookendpoint.md).
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -114,6 +114,9 @@ spec:
         - --serve={{ .role.serve }}
         - --namespace={{ .values.namespace }}
         - --certificate-secret={{ .values.certificateSecret }}
+        {{- range .values.servingCertificates }}
+        - --serving-certificate-secret={{ . }}
+        {{- end }}
         - --cluster-domain={{ .root.Values.clusterDomain }}
         {{- with .values.threads }}
         - --threads={{ . }}

@@ -9,6 +9,18 @@ use crate::contract::route::Spec;
 /// Label that the owner of a Secret puts on it to allow its use for webhooks.
 pub const EXTERNAL_LABEL: &str = "credence.dev/webhook-keys";
 
+/// Says that certificates with a pinned DNS name are verified as before there were bundles.
+const DNS_NAMES_WITHOUT_BUNDLE: &str = "source.clientCertificate.dnsNames without caBundle are verified by the trust bundle until \
+     0.4.0; add caBundle with the authorities of the caller";
+
+/// Says that every subject of an issuer may send, as before a subject was required.
+const TOKEN_WITHOUT_SUBJECT: &str =
+    "verification.jwt without subject accepts every subject of the issuer until 0.4.0; add subject";
+
+/// Says that signatures are verified with the host that the caller names, as before the external URL was required.
+const SIGNATURES_WITHOUT_URL: &str = "verification.httpMessageSignatures without externalURL believes the host that the caller names \
+     until 0.4.0; add externalURL";
+
 /// Where the keys of a webhook come from.
 pub enum KeySource<'a> {
     /// The operator generates them, with this algorithm.
@@ -51,6 +63,16 @@ pub trait Webhook: Kind<Status = WebhookStatus> {
     fn has_local_history(&self) -> bool;
     /// What it does when it is Ready, in words.
     fn purpose(&self) -> String;
+
+    /// What of its verification goes on from before a rule was tightened, each with what to do about it.
+    fn verification_remarks(&self) -> Vec<&'static str>;
+
+    /// What of it goes on from before a rule was tightened, each with what to do about it.
+    fn remarks(&self) -> Vec<&'static str> {
+        let pin = self.source().and_then(|source| source.client_certificate.as_ref());
+        let lacks_bundle = pin.is_some_and(|pin| !pin.dns_names.is_empty() && pin.ca_bundle.is_none());
+        lacks_bundle.then_some(DNS_NAMES_WITHOUT_BUNDLE).into_iter().chain(self.verification_remarks()).collect()
+    }
 
     /// Where its keys come from.
     fn key_source(&self) -> KeySource<'_> {
@@ -126,6 +148,14 @@ impl Webhook for WebhookEndpoint {
         }
     }
 
+    fn verification_remarks(&self) -> Vec<&'static str> {
+        let Verification { jwt, http_message_signatures, .. } = &self.spec.verification;
+        let lacks_subject = jwt.as_ref().is_some_and(|jwt| jwt.subject.is_none());
+        let lacks_url = http_message_signatures.is_some() && self.spec.external_url.is_none();
+        let remarks = [(lacks_subject, TOKEN_WITHOUT_SUBJECT), (lacks_url, SIGNATURES_WITHOUT_URL)];
+        remarks.into_iter().filter(|(applies, _)| *applies).map(|(_, remark)| remark).collect()
+    }
+
     fn has_local_history(&self) -> bool {
         let store = self.spec.replay.as_ref().and_then(|replay| replay.store).unwrap_or_default();
         store == ReplayStore::Memory
@@ -182,6 +212,10 @@ impl Webhook for WebhookDestination {
                  queued; the sender must retry"
             }
         }
+    }
+
+    fn verification_remarks(&self) -> Vec<&'static str> {
+        Vec::new()
     }
 
     fn has_local_history(&self) -> bool {

@@ -75,7 +75,8 @@ fn describe_bundle(
     let namespaces = observed.selected.len();
     match lagging.first() {
         None => {
-            let message = format!("ConfigMap {config_map} is in {}", counted(namespaces, "namespace", "namespaces"));
+            let namespaces = counted(namespaces, "namespace", "namespaces");
+            let message = format!("ConfigMap {config_map} is in {namespaces}{}", additional_roots(observed));
             conditions.met(ConditionType::BundlePublished, Reason::Published, message);
         }
         Some(first) => {
@@ -91,6 +92,19 @@ fn describe_bundle(
         namespaces: u32::try_from(namespaces).unwrap_or(u32::MAX),
         lagging,
     });
+}
+
+/// What additional roots mean, if there are any.
+fn additional_roots(observed: &Observed) -> String {
+    let bundle = observed.domain.spec.bundle.as_ref();
+    match bundle.map_or(0, |bundle| bundle.additional_roots.len()) {
+        0 => String::new(),
+        count => format!(
+            "; whoever holds the key of one of the additionalRoots ({}) can issue every identity of the trust domain, at \
+             the edge and at brokers; remove them once the succession of roots is over",
+            counted(count, "entry", "entries")
+        ),
+    }
 }
 
 /// When the authority is to be looked at next.

@@ -20,7 +20,7 @@ use crate::kubernetes::status::has_finalizer;
 
 /// How soon a webhook without a route is tried again when no watch reports what heals it, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// What `Accepted` says when it is met.
+/// What `Accepted` says first when it is met.
 const ACCEPTED: &str = "the spec and everything it references are valid";
 
 pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W>, plan: Plan) -> Result<Done, Error> {
@@ -37,12 +37,12 @@ pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W
             Keys::default()
         }
         Plan::Generated(decision) => {
-            conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
+            conditions.met(ConditionType::Accepted, Reason::Valid, accepted(webhook));
             status.key_secret = Some(key_secret(webhook));
             settle::generated(controller, observed, decision).await?
         }
         Plan::External(secret) => {
-            conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
+            conditions.met(ConditionType::Accepted, Reason::Valid, accepted(webhook));
             status.key_secret = Some(secret.clone());
             settle::external(controller, observed, &secret).await?
         }
@@ -70,6 +70,12 @@ pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W
     let conclusion = Conclusion { object: webhook, current: &observed.status, status, ready, next, now: observed.now };
     let done = controller.handle.conclude(conclusion, &mut conditions).await?;
     Ok(done.unwrap_or_else(Done::gone))
+}
+
+/// What `Accepted` says when it is met.
+fn accepted<W: Webhook>(webhook: &W) -> String {
+    let parts: Vec<&str> = std::iter::once(ACCEPTED).chain(webhook.remarks()).collect();
+    parts.join("; ")
 }
 
 /// Withdraws the route from the edge, and then lets the webhook go.

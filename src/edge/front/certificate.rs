@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::names::CertificateNames;
+use super::authorities::{Authorities, InvalidAuthorities};
+use super::names::{CertificateNames, not_after};
 use crate::domain::defect;
 
 /// Why the content of the certificate Secret cannot be used. Nothing of an entry is repeated.
@@ -34,13 +31,10 @@ pub enum CertificateError {
     /// The certificate is not that of a workload.
     #[error("tls.crt: the certificate has no SPIFFE ID to sign assertions as")]
     NoSpiffeId,
-    /// An authority is refused.
-    #[error("ca.crt: a certificate cannot be a root: {}", defect::of_tls(.0))]
-    Authority(rustls::Error),
-    /// There are no authorities.
-    #[error("ca.crt: there is no certificate in it")]
-    Authorities(VerifierBuilderError),
-    /// Certificate and key do not belong together.
+    /// The authorities cannot be used.
+    #[error("ca.crt: {0}")]
+    Authorities(#[from] InvalidAuthorities),
+    /// Certificate and key do not belong together, or cannot be used for TLS.
     #[error("tls.crt and tls.key do not fit together: {}", defect::of_tls(.0))]
     Pair(rustls::Error),
     /// The key is of a kind that the edge cannot sign with.
@@ -48,7 +42,7 @@ pub enum CertificateError {
     SigningKey,
 }
 
-/// A certificate with its key, and the authorities that peers' certificates may chain to.
+/// The edge's own certificate with its key, and the authorities of its trust domain.
 pub struct LoadedCertificate {
     /// The chain, the edge's own certificate first.
     pub chain: Vec<CertificateDer<'static>>,
@@ -58,7 +52,8 @@ pub struct LoadedCertificate {
     pub spiffe_id: String,
     /// When the first certificate of the chain expires, in seconds since 1970.
     pub expires_at: i64,
-    authorities: RootCertStore,
+    /// The authorities that vouch for SPIFFE IDs.
+    pub authorities: Arc<Authorities>,
 }
 
 impl LoadedCertificate {
@@ -67,57 +62,35 @@ impl LoadedCertificate {
     /// # Errors
     /// Names the entry that cannot be used.
     pub fn parse(chain: &[u8], key: &[u8], authorities: &[u8]) -> Result<Self, CertificateError> {
-        let chain = certificates("tls.crt", chain)?;
-        let expires_at = chain.iter().filter_map(expires_at).min().ok_or(CertificateError::Empty)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| not_pem("tls.key", &error))?;
+        let (chain, expires_at) = read_chain(chain)?;
+        let key = read_key(key)?;
         let spiffe_id = CertificateNames::of(&chain[0]).spiffe_id.ok_or(CertificateError::NoSpiffeId)?;
-        let mut roots = RootCertStore::empty();
-        for authority in certificates("ca.crt", authorities)? {
-            roots.add(authority).map_err(CertificateError::Authority)?;
-        }
-        Ok(Self { chain, key, spiffe_id, expires_at, authorities: roots })
+        let authorities = Arc::new(Authorities::parse(authorities, usize::MAX)?);
+        Ok(Self { chain, key, spiffe_id, expires_at, authorities })
     }
 }
 
-fn certificates(entry: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| not_pem(entry, &error))
+/// The certificates of `tls.crt`, at least one, and when the first of them expires, in seconds since 1970.
+pub(super) fn read_chain(pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, i64), CertificateError> {
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| not_pem("tls.crt", &error))?;
+    let expires_at = chain.iter().filter_map(not_after).min().ok_or(CertificateError::Empty)?;
+    Ok((chain, expires_at))
+}
+
+/// The private key of `tls.key`.
+pub(super) fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| not_pem("tls.key", &error))
 }
 
 fn not_pem(entry: &'static str, error: &pem::Error) -> CertificateError {
     CertificateError::Pem { entry, defect: defect::of_pem(error) }
 }
 
-fn expires_at(certificate: &CertificateDer<'_>) -> Option<i64> {
-    X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate.validity.not_after.timestamp())
-}
-
-/// The certificate that peers are shown; none until its Secret was read.
-#[derive(Default)]
-pub struct TlsCertificate(ArcSwapOption<ServerConfig>);
-
-impl TlsCertificate {
-    /// What handshakes use now.
-    pub(super) fn load(&self) -> Option<Arc<ServerConfig>> {
-        self.0.load_full()
-    }
-
-    /// Uses a certificate for the handshakes from now on.
-    ///
-    /// # Errors
-    /// When it cannot be used; handshakes go on with the former one.
-    pub(super) fn install(&self, loaded: &LoadedCertificate, alpn: &[&[u8]]) -> Result<(), CertificateError> {
-        let verifier = WebPkiClientVerifier::builder(Arc::new(loaded.authorities.clone()))
-            .allow_unauthenticated()
-            .build()
-            .map_err(CertificateError::Authorities)?;
-        let mut config = ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(loaded.chain.clone(), loaded.key.clone_key())
-            .map_err(CertificateError::Pair)?;
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        self.0.store(Some(Arc::new(config)));
-        Ok(())
-    }
+/// An entry of a Secret; empty when there is none.
+pub(super) fn entry<'a>(secret: &'a Secret, name: &str) -> &'a [u8] {
+    let entry = secret.data.as_ref().and_then(|data| data.get(name));
+    entry.map(|entry| entry.0.as_slice()).unwrap_or_default()
 }
 
 /// Follows the certificate Secret, and hands every certificate in it to `install`. Calls `installed` after each one in use.
@@ -129,9 +102,8 @@ pub async fn follow(
     pin_mut!(events);
     while let Some(event) = events.next().await {
         let (Event::Apply(secret) | Event::InitApply(secret)) = event else { continue };
-        let entry = |name| secret.data.as_ref().and_then(|data| data.get(name)).map(|entry| entry.0.as_slice());
-        let entry = |name| entry(name).unwrap_or_default();
-        let loaded = LoadedCertificate::parse(entry("tls.crt"), entry("tls.key"), entry("ca.crt"));
+        let [chain, key, authorities] = ["tls.crt", "tls.key", "ca.crt"].map(|name| entry(&secret, name));
+        let loaded = LoadedCertificate::parse(chain, key, authorities);
         match loaded.and_then(|loaded| install(&loaded)) {
             Ok(()) => {
                 tracing::info!(secret = secret.name_any(), "certificate loaded");

@@ -1,15 +1,18 @@
-//! When a connection is closed: when it has been idle for too long, or when the edge stops.
+//! When a connection is closed: when it has been idle for too long, when the certificate of its peer ends, or when the edge stops.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long a connection may be idle: without a request being worked on, so also with half a request head, or with an answer
 /// that the peer does not read.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long what was accepted may take when the edge stops, or when a connection is closed.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long a connection that is being closed may stay idle before it is dropped.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -50,13 +53,15 @@ impl Drop for BusyGuard {
 #[derive(Clone)]
 pub struct Lifetime {
     idle: Arc<IdleTimer>,
+    /// When the certificate of the peer ends.
+    until: Option<Instant>,
     stop: watch::Receiver<bool>,
 }
 
 impl Lifetime {
-    /// The lifetime of a connection that begins now and ends at the latest when `stop` turns true.
-    pub(super) fn new(stop: watch::Receiver<bool>) -> Self {
-        Self { idle: Arc::new(IdleTimer(Mutex::new((0, Instant::now())))), stop }
+    /// The lifetime of a connection that begins now and ends at the latest at this time, or when `stop` turns true.
+    pub(super) fn new(stop: watch::Receiver<bool>, until: Option<Instant>) -> Self {
+        Self { idle: Arc::new(IdleTimer(Mutex::new((0, Instant::now())))), until, stop }
     }
 
     /// Marks the beginning of a request; it ends when the guard is dropped.
@@ -66,17 +71,27 @@ impl Lifetime {
         BusyGuard(self.idle.clone())
     }
 
-    /// Waits until the connection has been idle for too long or the edge stops. Then the protocol closes it in its own way.
+    /// Waits until the connection has been idle for too long, the certificate of its peer ends, or the edge stops. Then the protocol
+    /// closes it in its own way: it takes no further requests.
     pub async fn ended(&mut self) {
+        let until = self.until;
+        let expired = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = self.idle.idle_for(IDLE_TIMEOUT) => {}
+            () = expired => {}
             _ = self.stop.wait_for(|stop| *stop) => {}
         }
     }
 
-    /// Waits until a connection that is being closed has been idle for too long; then it is dropped.
+    /// Waits until a connection that is being closed has been idle for too long, or the time for its requests is over; then it is
+    /// dropped.
     pub async fn close_overdue(&self) {
-        self.idle.idle_for(CLOSE_TIMEOUT).await;
+        let _ = timeout(DRAIN_TIMEOUT, self.idle.idle_for(CLOSE_TIMEOUT)).await;
     }
 }
 
@@ -87,7 +102,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_with_a_request_is_not_idle() {
         let (_stop, stopping) = watch::channel(false);
-        let mut lifetime = Lifetime::new(stopping);
+        let mut lifetime = Lifetime::new(stopping, None);
         let (began, request) = (Instant::now(), lifetime.begin_request());
         tokio::spawn(async move {
             sleep_until(began + Duration::from_secs(60)).await;
@@ -95,5 +110,18 @@ mod tests {
         });
         lifetime.ended().await;
         assert_eq!(began.elapsed().as_secs(), 80);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_with_the_certificate_of_its_peer() {
+        let (_stop, stopping) = watch::channel(false);
+        let began = Instant::now();
+        let mut lifetime = Lifetime::new(stopping, Some(began + Duration::from_secs(60)));
+        let request = lifetime.begin_request();
+        lifetime.ended().await;
+        assert_eq!(began.elapsed().as_secs(), 60);
+        lifetime.close_overdue().await;
+        assert_eq!(began.elapsed().as_secs(), 85, "the request in progress has the time of a stop");
+        drop(request);
     }
 }

@@ -16,6 +16,11 @@ struct RoomLabels {
     room: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SecretLabels {
+    secret: String,
+}
+
 /// The front's metrics.
 #[derive(Clone)]
 pub struct FrontMetrics {
@@ -25,6 +30,7 @@ pub struct FrontMetrics {
     turned_away: Counter,
     audit_lines_lost: Counter,
     certificate_expiry: Gauge,
+    serving_certificate_expiry: Family<SecretLabels, Gauge>,
     quotas: Family<RoomLabels, Gauge<f64, AtomicU64>>,
 }
 
@@ -36,6 +42,7 @@ impl Default for FrontMetrics {
             turned_away: Counter::default(),
             audit_lines_lost: Counter::default(),
             certificate_expiry: Gauge::default(),
+            serving_certificate_expiry: Family::default(),
             quotas: Family::default(),
         }
     }
@@ -68,6 +75,11 @@ impl FrontMetrics {
             "When the edge's certificate expires, in seconds since 1970; 0 before one is loaded",
             metrics.certificate_expiry.clone(),
         );
+        registry.register(
+            "serving_certificate_expiry_timestamp_seconds",
+            "When the certificate of this Secret that callers are shown expires, in seconds since 1970; 0 before it is loaded",
+            metrics.serving_certificate_expiry.clone(),
+        );
         registry.register_with_unit(
             "room_taken",
             "Used part of the limits for connections and for bodies, 0 to 1",
@@ -95,6 +107,11 @@ impl FrontMetrics {
     /// Sets when the loaded certificate expires, in seconds since 1970.
     pub fn certificate_expires(&self, at: i64) {
         self.certificate_expiry.set(at);
+    }
+
+    /// Sets when the certificate of a Secret that callers are shown expires, in seconds since 1970; 0 before it is loaded.
+    pub fn serving_certificate_expires(&self, secret: &str, at: i64) {
+        self.serving_certificate_expiry.get_or_create(&SecretLabels { secret: secret.to_owned() }).set(at);
     }
 
     /// Sets how much of a quota is used, 0 to 1.

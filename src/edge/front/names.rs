@@ -1,9 +1,14 @@
-//! The names in a certificate.
+//! What is read in a certificate.
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// The names in a certificate that the handshake has verified.
+/// The last second in which a certificate is valid, since 1970; `None` when it cannot be read.
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+    X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate.validity.not_after.timestamp())
+}
+
+/// The names in a certificate. They prove something only if an authority vouches for the certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateNames {
     /// The SPIFFE ID, when the certificate has exactly one URI SAN and that is one (X509-SVID section 2).

@@ -8,27 +8,26 @@ use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::audit::AuditLog;
-use super::certificate::{CertificateError, LoadedCertificate, TlsCertificate};
+use super::certificate::{CertificateError, LoadedCertificate};
 use super::connection::{Connection, Protocol, TlsStream};
-use super::lifetime::Lifetime;
+use super::lifetime::DRAIN_TIMEOUT;
 use super::limits::{ProcessLimits, Quota};
 use super::metrics::FrontMetrics;
+use super::serving::{ServingCertificate, ServingCertificates};
+use super::tls::Tls;
 use super::workers::{PerWorker, Workers};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a stop waits for what was accepted.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long the accept loop waits after an error, such as when there are no more file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// What every role of the edge has in front of its protocol.
 pub struct Front {
-    certificate: TlsCertificate,
+    tls: Tls,
     connections: Arc<Quota>,
     audit: AuditLog,
     metrics: FrontMetrics,
@@ -39,7 +38,7 @@ impl Front {
     /// A front without a certificate: connections are dropped until one is installed.
     #[must_use]
     pub fn new(limits: ProcessLimits, audit: AuditLog, metrics: FrontMetrics, workers: Workers) -> Self {
-        Self { certificate: TlsCertificate::default(), connections: limits.connections(), audit, metrics, workers }
+        Self { tls: Tls::new(), connections: limits.connections(), audit, metrics, workers }
     }
 
     /// Something of which each thread that serves connections has its own.
@@ -47,14 +46,29 @@ impl Front {
         self.workers.each(make)
     }
 
-    /// Uses a certificate for the handshakes of a protocol from now on.
+    /// Shows the edge's own certificate in the handshakes of a protocol from now on.
     ///
     /// # Errors
     /// When it cannot be used; handshakes go on with the former one.
     pub fn install<P: Protocol>(&self, loaded: &LoadedCertificate) -> Result<(), CertificateError> {
-        self.certificate.install(loaded, P::ALPN)?;
-        self.metrics.certificate_expires(loaded.expires_at);
+        let LoadedCertificate { chain, key, expires_at, .. } = loaded;
+        let own = ServingCertificate::new(chain.clone(), key.clone_key(), *expires_at, self.tls.provider())?;
+        self.tls.show(P::ALPN, |shown| shown.own = Some(Arc::new(own))).map_err(CertificateError::Pair)?;
+        self.metrics.certificate_expires(*expires_at);
         Ok(())
+    }
+
+    /// Shows a certificate to callers that ask for one of its names, from now on, and in place of the former one with this place in
+    /// the configuration. That of the first place is shown where no name matches. Returns when it expires, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Names the entry that cannot be used; handshakes go on with the former one.
+    pub fn show<P: Protocol>(&self, place: usize, chain: &[u8], key: &[u8]) -> Result<i64, CertificateError> {
+        let certificate = Arc::new(ServingCertificate::parse(chain, key, self.tls.provider())?);
+        let expires_at = certificate.expires_at;
+        let change = |shown: &mut ServingCertificates| drop(shown.named.insert(place, certificate));
+        self.tls.show(P::ALPN, change).map_err(CertificateError::Pair)?;
+        Ok(expires_at)
     }
 
     /// Writes a line to the audit log.
@@ -101,8 +115,7 @@ impl Front {
             let (front, protocol, stop) = (self.clone(), protocol.clone(), stop.clone());
             self.workers.spawn(connections.track_future(async move {
                 if let Some(stream) = front.accept_tls(stream).await {
-                    let peer = peer.ip().to_canonical();
-                    protocol.serve(Connection { stream, peer, lifetime: Lifetime::new(stop) }).await;
+                    protocol.serve(Connection::new(stream, peer.ip().to_canonical(), stop)).await;
                 }
                 drop(permit);
             }));
@@ -120,11 +133,10 @@ impl Front {
     }
 
     async fn accept_tls(&self, stream: net::TcpStream) -> Option<TlsStream> {
-        let config = self.certificate.load()?;
         let stream = TcpStream::from_std(stream).ok()?;
         // Small answers must not wait for each other.
         let _ = stream.set_nodelay(true);
-        let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await else {
+        let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await else {
             self.metrics.handshake_failed();
             return None;
         };

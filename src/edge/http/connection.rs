@@ -41,8 +41,8 @@ impl<S: Service> Http<S> {
 impl<S: Service> Protocol for Http<S> {
     const ALPN: &'static [&'static [u8]] = &[HTTP2, b"http/1.1"];
 
-    async fn serve(self: Arc<Self>, connection: Connection) {
-        let caller = Arc::new(Caller::of(&connection));
+    async fn serve(self: Arc<Self>, mut connection: Connection) {
+        let caller = Arc::new(Caller::of(&mut connection));
         let is_http2 = connection.alpn() == Some(HTTP2);
         let Connection { stream, lifetime, .. } = connection;
         let service = {

@@ -14,31 +14,37 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use rustls::{ClientConfig, RootCertStore};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use super::source::SourcePolicy;
 use super::{Caller, Http, RequestError, Service};
 use crate::api::KeyAlgorithm;
 use crate::domain::identity::{SpiffeId, Subject};
-use crate::edge::front::{AuditLog, Front, FrontMetrics, LoadedCertificate, ProcessLimits, Workers};
+use crate::edge::front::{AuditLog, Authorities, Front, FrontMetrics, LoadedCertificate, ProcessLimits, Workers};
 use crate::issuers::authority::{Leaf, LeafRequest, SigningAuthority};
 use crate::issuers::self_signed::{make_intermediate, make_root};
 
 /// Answers with the version of HTTP, and who the caller is.
-#[derive(Default)]
 struct WhoAmI {
+    trust_domain: Arc<Authorities>,
     refused: Mutex<Vec<RequestError>>,
 }
 
 impl Service for WhoAmI {
     async fn call(self: Arc<Self>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let answer = format!("{:?} {}", request.version(), caller.identity().unwrap_or("-"));
+        let proven = SourcePolicy::default().prove(&caller, Some(&self.trust_domain), Timestamp::now());
+        let answer = format!("{:?} {}", request.version(), proven.identity().unwrap_or("-"));
         Response::new(Full::new(answer.into()))
     }
 
@@ -86,7 +92,7 @@ impl Scene {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
-        let service = Arc::new(WhoAmI::default());
+        let service = Arc::new(WhoAmI { trust_domain: loaded.authorities.clone(), refused: Mutex::default() });
         let serving = tokio::spawn(front.serve(Http::new(service.clone()), listener, stopping));
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(bundle).flatten());
@@ -95,14 +101,21 @@ impl Scene {
 
     /// TLS of a client, which presents a certificate or none.
     fn tls(&self, with_certificate: bool) -> ClientConfig {
-        let builder = ClientConfig::builder().with_root_certificates(self.roots.clone());
-        if with_certificate {
-            let chain = CertificateDer::pem_slice_iter(self.leaf.chain_pem.as_bytes()).flatten().collect();
-            let key = PrivateKeyDer::from_pem_slice(self.leaf.key.expose().as_bytes()).unwrap();
-            builder.with_client_auth_cert(chain, key).unwrap()
-        } else {
-            builder.with_no_client_auth()
-        }
+        self.tls_with(with_certificate.then_some(&self.leaf), rustls::ALL_VERSIONS)
+    }
+
+    fn tls_with(&self, leaf: Option<&Leaf>, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+        let builder = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(self.roots.clone());
+        let Some(leaf) = leaf else { return builder.with_no_client_auth() };
+        let chain = CertificateDer::pem_slice_iter(leaf.chain_pem.as_bytes()).flatten().collect();
+        let key = PrivateKeyDer::from_pem_slice(leaf.key.expose().as_bytes()).unwrap();
+        builder.with_client_auth_cert(chain, key).unwrap()
+    }
+
+    async fn connect(&self, tls: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(tls.clone()).connect(name, stream).await.unwrap()
     }
 
     async fn ask(&self, tls: ClientConfig, http2: bool) -> String {
@@ -116,9 +129,7 @@ impl Scene {
 
     /// Sends bytes over TLS, and reads the answer to its end.
     async fn send(&self, bytes: &[u8]) -> String {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut stream = TlsConnector::from(Arc::new(self.tls(false))).connect(name, stream).await.unwrap();
+        let mut stream = self.connect(&Arc::new(self.tls(false))).await;
         // The edge may answer, and close the connection, before it has read everything.
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
@@ -126,6 +137,13 @@ impl Scene {
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
     }
+}
+
+/// Makes a request on a connection, and returns whether it was answered.
+async fn is_answered(stream: &mut TlsStream<TcpStream>) -> bool {
+    let mut answer = [0; 1024];
+    let sent = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    sent.is_ok() && matches!(stream.read(&mut answer).await, Ok(1..)) && answer.starts_with(b"HTTP/1.1 200")
 }
 
 #[tokio::test]
@@ -160,4 +178,47 @@ async fn a_stop_ends_idle_connections() {
     scene.ask(scene.tls(false), true).await;
     scene.stop.send_replace(true);
     tokio::time::timeout(std::time::Duration::from_secs(5), scene.serving).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_certificate_of_its_caller() {
+    let scene = Scene::new().await;
+    // The handshake takes any certificate whose key the caller has.
+    let mut params = CertificateParams::new(["caller.example".to_owned()]).unwrap();
+    params.not_after = OffsetDateTime::now_utc() + time::Duration::seconds(4);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let short = || {
+        let builder = ClientConfig::builder().with_root_certificates(scene.roots.clone());
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        Arc::new(builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap())
+    };
+    let mut with = scene.connect(&short()).await;
+    let mut without = scene.connect(&Arc::new(scene.tls(false))).await;
+    assert!(is_answered(&mut with).await);
+    // The connections are never idle: only the end of the certificate closes one of them.
+    while is_answered(&mut with).await {
+        assert!(is_answered(&mut without).await);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(is_answered(&mut without).await);
+    // With TLS 1.3 a refused certificate shows at the first read.
+    assert!(!is_answered(&mut scene.connect(&short()).await).await, "an expired certificate opens no connection");
+}
+
+#[tokio::test]
+async fn only_sessions_without_a_certificate_are_resumed() {
+    let scene = Scene::new().await;
+    for version in [&TLS12, &TLS13] {
+        for (leaf, expected) in [(None, HandshakeKind::Resumed), (Some(&scene.leaf), HandshakeKind::Full)] {
+            let tls = Arc::new(scene.tls_with(leaf, &[version]));
+            let mut kinds = Vec::new();
+            for _ in 0..2 {
+                let mut stream = scene.connect(&tls).await;
+                assert!(is_answered(&mut stream).await);
+                kinds.extend(stream.get_ref().1.handshake_kind());
+            }
+            assert_eq!(kinds, [HandshakeKind::Full, expected], "{version:?}, {}", leaf.is_some());
+        }
+    }
 }

@@ -33,7 +33,8 @@ pub struct AuditRecord {
     pub key: Option<String>,
     /// Address of the caller.
     pub source: IpAddr,
-    /// SPIFFE ID or first DNS name of the caller's certificate, or else the subject of its token.
+    /// SPIFFE ID or first DNS name of the caller's certificate, as far as the authorities of this webhook vouch for them, or else the
+    /// subject of its token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_identity: Option<String>,
     /// The target.

@@ -19,7 +19,9 @@ use super::replay::{DeliveryHistory, Redis, max_deliveries};
 use super::routing::RoutingConfig;
 use super::table::{ActiveRoute, Routes};
 use crate::contract::report::{Report, ServedRoute};
-use crate::edge::front::{AuditLog, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Turns, Workers};
+use crate::edge::front::{
+    AuditLog, Authorities, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Turns, Workers,
+};
 use crate::edge::http::{Http, body};
 
 /// What all requests share.
@@ -43,6 +45,7 @@ pub struct Gateway {
     /// Cancelled when the edge stops: no delivery is retried from then on.
     pub stopping: CancellationToken,
     signer: ArcSwapOption<Signer>,
+    trust_domain: ArcSwapOption<Authorities>,
 }
 
 impl Gateway {
@@ -70,10 +73,11 @@ impl Gateway {
             deliveries: TaskTracker::new(),
             stopping,
             signer: ArcSwapOption::empty(),
+            trust_domain: ArcSwapOption::empty(),
         }
     }
 
-    /// Uses a certificate for handshakes and for assertions from now on.
+    /// Uses a certificate for handshakes and for assertions from now on, and its authorities for SPIFFE IDs.
     ///
     /// # Errors
     /// When it cannot be used; the former one stays in use.
@@ -81,7 +85,24 @@ impl Gateway {
         let signer = Signer::new(loaded)?;
         self.front.install::<Http<Self>>(loaded)?;
         self.signer.store(Some(Arc::new(signer)));
+        self.trust_domain.store(Some(loaded.authorities.clone()));
         Ok(())
+    }
+
+    /// Shows callers the certificate of a Secret with this place in the configuration, from now on.
+    ///
+    /// # Errors
+    /// Names the entry that cannot be used; the former one stays in use.
+    pub fn show_certificate(&self, place: usize, secret: &str, entries: [&[u8]; 2]) -> Result<(), CertificateError> {
+        let expires_at = self.front.show::<Http<Self>>(place, entries[0], entries[1])?;
+        self.metrics.front.serving_certificate_expires(secret, expires_at);
+        Ok(())
+    }
+
+    /// The authorities that vouch for SPIFFE IDs now; none before there is a certificate.
+    #[must_use]
+    pub fn trust_domain(&self) -> Option<Arc<Authorities>> {
+        self.trust_domain.load_full()
     }
 
     /// Which routes this replica serves.

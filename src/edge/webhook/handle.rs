@@ -43,7 +43,7 @@ impl PendingRecord {
             delivery: None,
             key: None,
             source: caller.address,
-            source_identity: caller.identity().map(ToOwned::to_owned),
+            source_identity: None,
             target: None,
             target_status: None,
             failure: None,
@@ -180,10 +180,12 @@ async fn accept(
     record.endpoint = Some(route.endpoint.clone());
     record.direction = Some(route.direction.as_str());
     record.source = route.source.address(caller, &parts.headers);
+    let proven = route.source.prove(caller, gateway.trust_domain().as_deref(), Timestamp::now());
+    record.source_identity = proven.identity().map(ToOwned::to_owned);
     if parts.method != Method::POST {
         return Err(Reason::WrongMethod);
     }
-    if !route.source.admits(caller, &parts.headers) {
+    if !route.source.admits(record.source, &proven) {
         return Err(Reason::WrongSource);
     }
     if !active.rate.admits(record.source, Instant::now()) {

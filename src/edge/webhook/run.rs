@@ -18,6 +18,7 @@ use super::gateway::Gateway;
 use super::metrics::Metrics;
 use super::replay::{InvalidRedisUrl, Redis};
 use super::routing::RoutingConfig;
+pub use super::watch::CertificateSecrets;
 use super::{report, watch as routes};
 use crate::edge::front::{AuditLog, DRAIN_TIMEOUT, Workers};
 use crate::edge::http::Http;
@@ -35,8 +36,8 @@ pub struct Options {
     pub replica: String,
     /// UID of the pod, if the replica runs in one.
     pub pod_uid: Option<String>,
-    /// Name of the Secret with the edge's certificate.
-    pub certificate_secret: String,
+    /// The Secrets with the edge's certificates.
+    pub certificates: CertificateSecrets,
     /// How Services and destinations are reached.
     pub routing: RoutingConfig,
     /// Address for deliveries, over TLS.
@@ -126,7 +127,7 @@ pub async fn run(
     let serving = tokio::spawn(gateway.front.clone().serve(Http::new(gateway.clone()), listener, stopping));
     let following = async {
         tokio::join!(
-            routes::follow(&gateway, client.clone(), namespace, &options.certificate_secret, health),
+            routes::follow(&gateway, client.clone(), namespace, &options.certificates, health),
             report::publish(&gateway, client.clone(), namespace, replica, pod),
         )
     };

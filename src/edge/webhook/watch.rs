@@ -1,4 +1,4 @@
-//! Watches the Secrets of the edge's namespace: the routes, and the edge's certificate. The edge asks the API server for nothing
+//! Watches the Secrets of the edge's namespace: the routes, and the edge's certificates. The edge asks the API server for nothing
 //! else.
 
 use std::collections::BTreeMap;
@@ -12,31 +12,69 @@ use kube::{Api, Client, ResourceExt};
 use super::gateway::Gateway;
 use crate::contract::component::{self, Component};
 use crate::contract::route::{ROUTE_ENTRY, RouteDocument};
-use crate::edge::front::certificate;
+use crate::edge::front::{certificate, serving};
 use crate::kubernetes::health::Health;
 use crate::kubernetes::watch::{Interruptions, config};
 
 /// The watches, as readiness and metrics name them.
 const ROUTES: &str = "routes";
 const CERTIFICATE: &str = "certificate";
-/// The watches that must have listed everything before the edge is ready.
-pub const PARTS: [&str; 2] = [ROUTES, CERTIFICATE];
+const SERVING_CERTIFICATES: &str = "serving_certificates";
+/// The watches that must have listed everything before the edge is ready. It is ready without a serving certificate that is
+/// missing or invalid: the others, and what services of the cluster send, need not wait for it.
+pub const PARTS: [&str; 3] = [ROUTES, CERTIFICATE, SERVING_CERTIFICATES];
+/// The type of the Secrets with serving certificates.
+const TLS_SECRETS: &str = "type=kubernetes.io/tls";
 
-/// Follows routes and certificate for ever.
-pub async fn follow(gateway: &Gateway, client: Client, namespace: &str, certificate: &str, health: Arc<Health>) {
+/// The Secrets with the certificates of the edge.
+pub struct CertificateSecrets {
+    /// The one with the edge's own.
+    pub own: String,
+    /// Those that callers are shown, the preferred one first.
+    pub serving: Vec<String>,
+}
+
+/// Follows routes and certificates for ever.
+pub async fn follow(
+    gateway: &Gateway,
+    client: Client,
+    namespace: &str,
+    certificates: &CertificateSecrets,
+    health: Arc<Health>,
+) {
     let metrics = gateway.metrics.clone();
     let count = Arc::new(move |part| metrics.watch_interrupted(part));
     let interruptions = Interruptions { count, health: health.clone() };
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
     let routes = watcher(secrets.clone(), config().labels(&component::selector(&[Component::WebhookRoute])));
     let routes = interruptions.clone().retry_forever(ROUTES, routes);
-    let own = watcher(secrets, config().fields(&format!("metadata.name={certificate}")));
-    let own = interruptions.retry_forever(CERTIFICATE, own);
+    let own = watcher(secrets.clone(), config().fields(&format!("metadata.name={}", certificates.own)));
+    let own = interruptions.clone().retry_forever(CERTIFICATE, own);
     let install = |loaded: &_| gateway.use_certificate(loaded);
     tokio::join!(
         follow_routes(gateway, routes, &health),
         certificate::follow(own, install, || health.started(CERTIFICATE)),
+        follow_serving(gateway, secrets, &certificates.serving, interruptions, &health),
     );
+}
+
+async fn follow_serving(
+    gateway: &Gateway,
+    secrets: Api<Secret>,
+    names: &[String],
+    interruptions: Interruptions,
+    health: &Health,
+) {
+    let listed = || health.started(SERVING_CERTIFICATES);
+    if names.is_empty() {
+        return listed();
+    }
+    for name in names {
+        gateway.metrics.front.serving_certificate_expires(name, 0);
+    }
+    let show = |place: usize, chain: &[u8], key: &[u8]| gateway.show_certificate(place, &names[place], [chain, key]);
+    let events = interruptions.retry_forever(SERVING_CERTIFICATES, watcher(secrets, config().fields(TLS_SECRETS)));
+    serving::follow(events, names, show, listed).await;
 }
 
 async fn follow_routes(gateway: &Gateway, events: impl Stream<Item = Event<Secret>>, health: &Health) {

@@ -17,7 +17,7 @@ show_webhooks() {
     sign "$first" "msg_$RANDOM$RANDOM" "$(date +%s)" >"$WORK/headers"
     deliver 200 "a signed delivery is accepted"
     say "the target gets    $(tail -n1 "$log" | cut -d' ' -f1,3-)"
-    say "with an assertion  $(assertion "$(tail -n1 "$log" | cut -d' ' -f2)")"
+    say "with an assertion  $(assertion "$(tail -n1 "$log" | cut -d' ' -f2)" <"$WORK/body")"
     deliver 409 "the same delivery is rejected the second time"
     sign "$first" "msg_$RANDOM$RANDOM" "$(($(date +%s) - 3600))" >"$WORK/headers"
     deliver 403 "a delivery from an hour ago is rejected"
@@ -51,6 +51,7 @@ deliver() { # ANSWER TEXT
 }
 
 assertion() { # TOKEN
-    "$SIGNERS/bin/python3" "$PROJECT/tests/signers/sign.py" assertion "$1" payments.shop.svc "$EDGE_CA" |
+    "$SIGNERS/bin/python3" "$PROJECT/examples/webhook/verify_assertion.py" "$EDGE_CA" \
+        spiffe://demo.credence.example/ns/credence-edge/sa/credence-edge payments.shop.svc "$1" |
         jq --compact-output '{iss, aud, endpoint, jti}'
 }

@@ -3,6 +3,7 @@
 
 use credence::api::WebhookSource;
 use credence::edge::http::Caller;
+use credence::edge::http::source::{ProvenNames, SourcePolicy};
 use credence::edge::webhook::source::compile;
 use credence_fuzz::Parts;
 use libfuzzer_sys::fuzz_target;
@@ -15,10 +16,11 @@ fuzz_target!(|data: &[u8]| {
         ..WebhookSource::default()
     };
     let caller = Caller { address: [203, 0, 113, 9].into(), certificate: None };
-    let policy = compile(Some(&source(&[]))).unwrap();
-    assert!(!policy.admits(&caller, &parts.headers));
-    let behind = compile(Some(&source(&["203.0.113.0/24"]))).unwrap();
-    let _ = behind.admits(&caller, &parts.headers);
+    let admits = |policy: &SourcePolicy| {
+        policy.admits(policy.address(&caller, &parts.headers), &ProvenNames::default())
+    };
+    assert!(!admits(&compile(Some(&source(&[]))).unwrap()));
+    let _ = admits(&compile(Some(&source(&["203.0.113.0/24"]))).unwrap());
     if let Ok(text) = std::str::from_utf8(&parts.body) {
         let _ = compile(Some(&WebhookSource { cidrs: vec![text.to_owned()], ..WebhookSource::default() }));
     }
