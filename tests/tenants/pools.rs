@@ -9,7 +9,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::customer::{Customer, stalls};
-use crate::hooks::{Target, endpoint, https};
+use crate::hooks::{Target, endpoint, https, tls};
 use crate::tenant::Tenant;
 
 fn key_secret(namespace: &str, name: &str, keys: &BTreeMap<String, String>) -> Value {
@@ -29,7 +29,7 @@ fn github(namespace: &str, name: &str, target: &Target) -> Value {
 
 /// Posts unsigned bodies of this size at the same time, and returns the answers.
 async fn unsigned(tenant: &Tenant, path: &str, size: usize, count: usize) -> Vec<u16> {
-    let client = https(&tenant.bed);
+    let client = https(tls(&tenant.bed));
     let url = format!("{}{path}", tenant.bed.env("EDGE_URL"));
     let body = Bytes::from(vec![b'x'; size]);
     let posts = (0..count).map(async |_| {
