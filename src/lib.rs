@@ -30,3 +30,6 @@ pub(crate) mod issuers;
 pub mod kubernetes;
 pub mod metrics;
 pub mod server;
+
+#[cfg(fuzzing)]
+pub use brokers::kafka::fuzzing as kafka_answers;

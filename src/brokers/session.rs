@@ -6,9 +6,11 @@
 //! exist any more is revoked after a while.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -248,13 +250,15 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
     async fn run(mut self) {
         let mut attempts = 0_u32;
         loop {
-            let Some(connected) = self.connect().await else { return };
-            let failure = match connected {
-                Ok(admin) => match self.serve(admin, &mut attempts).await {
-                    Ok(()) => return,
-                    Err(failure) => failure,
-                },
-                Err(failure) => failure,
+            // A defect is the failure of this session: it is reported, and the session starts from its records again.
+            let failure = match AssertUnwindSafe(self.work(&mut attempts)).catch_unwind().await {
+                Ok(Ok(())) => return,
+                Ok(Err(failure)) => failure,
+                Err(_) => {
+                    self.is_stale = true;
+                    self.ledger = Ledger::new(&self.records.read());
+                    panicked()
+                }
             };
             tracing::warn!(
                 broker = self.broker,
@@ -268,6 +272,14 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
             if self.refuse_during(sleep(pause)).await.is_none() {
                 return;
             }
+        }
+    }
+
+    /// Connects, and carries out demands until the last handle is dropped (`Ok`) or the connection fails.
+    async fn work(&mut self, attempts: &mut u32) -> Result<(), BrokerFailure> {
+        match self.connect().await {
+            Some(admin) => self.serve(admin?, attempts).await,
+            None => Ok(()),
         }
     }
 
@@ -535,9 +547,87 @@ fn replaced() -> BrokerFailure {
     }
 }
 
+fn panicked() -> BrokerFailure {
+    BrokerFailure {
+        reason: Reason::BrokerNotReady,
+        message:
+            "the session with the broker failed because of a defect of the operator; retrying. Report it with the \
+                  operator's log"
+                .into(),
+    }
+}
+
 fn not_leading() -> BrokerFailure {
     BrokerFailure {
         reason: Reason::BrokerNotReady,
         message: "this process lost the lease; writes are fenced off".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::super::Holdings;
+    use super::super::records::{Shard, Stored};
+    use super::*;
+
+    /// A broker whose session panics when it connects, as often as its configuration says.
+    struct Defective;
+
+    impl Admin for Defective {
+        type Config = Arc<AtomicU32>;
+
+        async fn connect(config: &Arc<AtomicU32>) -> Result<Self, BrokerFailure> {
+            let left = config.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            assert!(left.is_err(), "a defect");
+            Ok(Self)
+        }
+
+        async fn facts(&mut self) -> Result<ClusterFacts, BrokerFailure> {
+            Ok(ClusterFacts::default())
+        }
+
+        async fn list(&mut self) -> Result<Holdings, BrokerFailure> {
+            Ok(Holdings::default())
+        }
+
+        async fn add(&mut self, _: &Bindings) -> Result<Failures, BrokerFailure> {
+            Ok(Failures::new())
+        }
+
+        async fn remove(&mut self, _: &Bindings) -> Result<Failures, BrokerFailure> {
+            Ok(Failures::new())
+        }
+    }
+
+    struct Nothing;
+
+    impl RecordStore for Nothing {
+        async fn load(&self) -> Result<Stored, BrokerFailure> {
+            Ok(Stored::default())
+        }
+
+        async fn save(&self, _: u32, _: &Shard) -> Result<(), BrokerFailure> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_of_the_session_and_not_its_end() {
+        let mode = SessionMode {
+            enforce: true,
+            absent: AbsentPolicies::default(),
+            resync: Duration::from_secs(60),
+            absent_for: Duration::from_secs(60),
+        };
+        let (left, records) = (Arc::new(AtomicU32::new(2)), (Records::new(Stored::default()), Nothing));
+        let exists: Exists = Arc::new(|_, _| true);
+        let session = Session::start::<Defective, _>("kafka", left, mode, records, exists, Fence::default());
+        let mut state = session.state();
+        let failed = state.wait_for(|state| matches!(state.connection, ConnectionState::Failed(_))).await.unwrap();
+        assert_eq!(failed.connection, ConnectionState::Failed(panicked()));
+        drop(failed);
+        state.wait_for(State::is_up).await.unwrap();
     }
 }

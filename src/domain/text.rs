@@ -21,11 +21,12 @@ pub fn listed<T: fmt::Display>(things: &[T]) -> String {
 }
 
 /// How much of a text of others is logged, in characters.
-const MAX_FOREIGN: usize = 400;
+const MAX_FOREIGN: usize = 200;
 
 /// A text of others, such as the message of a library, of a peer or of the API server: for the log only, never for a status, an event
 /// or an answer. It may hold anything, so it is cut off, and characters that could forge lines or hide others are escaped.
-pub fn foreign(text: impl fmt::Display) -> impl fmt::Display {
+#[must_use]
+pub fn foreign(text: impl fmt::Display) -> String {
     let mut cut = Cut { text: String::new(), left: MAX_FOREIGN };
     // It fails when nothing more fits.
     let is_whole = write!(cut, "{text}").is_ok();

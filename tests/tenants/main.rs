@@ -14,6 +14,8 @@ mod groups;
 #[path = "../it/hooks.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
+mod hostile_broker;
+mod kafka_peer;
 mod names;
 mod operator;
 mod pools;

@@ -1,12 +1,10 @@
 //! Records, and the request that produces many of them to the partitions of one topic. Pure.
 
-use std::collections::BTreeMap;
-
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+use kafka_protocol::messages::{ProduceRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records::{
     Compression, NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, Record, RecordBatchEncoder,
@@ -15,8 +13,6 @@ use kafka_protocol::records::{
 
 /// `acks=all`: the broker answers when every in-sync replica has the records.
 const ALL: i16 = -1;
-/// The last version of the request that names its topic; later ones use the ID of the topic (KIP-516).
-pub const WITH_NAMES: i16 = 12;
 
 /// A record that belongs to no batch yet.
 #[must_use]
@@ -75,12 +71,6 @@ fn encode(mut records: Vec<&mut Record>) -> Option<Bytes> {
     let options = RecordEncodeOptions { version: 2, compression: Compression::None };
     RecordBatchEncoder::encode(&mut encoded, records.iter().map(|record| &**record), &options).ok()?;
     Some(encoded.freeze())
-}
-
-/// The result of the batch of each partition: `None` when it was written.
-pub fn results(answer: &ProduceResponse) -> BTreeMap<i32, Option<ResponseError>> {
-    let partitions = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
-    partitions.map(|it| (it.index, ResponseError::try_from_code(it.error_code))).collect()
 }
 
 #[cfg(test)]

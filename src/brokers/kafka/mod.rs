@@ -1,10 +1,14 @@
 //! Kafka: ACLs over the admin protocol (KIP-140), authentication by mutual TLS, and a producer.
 
 mod acl;
+mod answer;
 mod batch;
 mod client;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod producer;
+mod reader;
 mod topology;
 mod wire;
 
@@ -14,17 +18,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeClusterRequest};
-use kafka_protocol::protocol::StrBytes;
 use rustls::ClientConfig;
 use tokio::time::{Instant, sleep};
 
+use self::answer::Verdict;
 use self::wire::Connection;
 use super::{Admin, BrokerFailure, ClusterFacts, Failures, Holdings};
 use crate::api::{AppliedBinding, Reason};
 use crate::domain::grants::Bindings;
 use crate::domain::identity::digest;
 use crate::domain::secret::SecretText;
-use crate::domain::text::foreign;
 use crate::issuers::pem;
 
 pub use batch::record;
@@ -117,13 +120,8 @@ impl Admin for KafkaAdmin {
     /// Includes the operations that the principal may perform on the cluster (KIP-430).
     async fn facts(&mut self) -> Result<ClusterFacts, BrokerFailure> {
         let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
-        let answer = self.connection.call(&request).await?;
-        check(answer.error_code, answer.error_message.as_ref(), "describe the cluster")?;
-        Ok(ClusterFacts {
-            cluster_id: Some(answer.cluster_id.to_string()),
-            brokers: u32::try_from(answer.brokers.len()).unwrap_or(u32::MAX),
-            may_alter: answer.cluster_authorized_operations & (1 << acl::ALTER) != 0,
-        })
+        let (verdict, facts) = self.connection.call(&request).await?;
+        check(&verdict, "describe the cluster").map(|()| facts)
     }
 
     async fn list(&mut self) -> Result<Holdings, BrokerFailure> {
@@ -143,9 +141,8 @@ impl Admin for KafkaAdmin {
         let mut failures = Failures::new();
         for chunk in bindings.chunks(MAX_ACLS) {
             let creations = chunk.iter().map(|binding| acl::creation(binding)).collect();
-            let answer = self.connection.call(&CreateAclsRequest::default().with_creations(creations)).await?;
-            let results = answer.results.iter().map(|result| (result.error_code, result.error_message.as_ref()));
-            collect_failures(chunk, results, "create ACLs", &mut failures)?;
+            let results = self.connection.call(&CreateAclsRequest::default().with_creations(creations)).await?;
+            collect_failures(chunk, &results, "create ACLs", &mut failures)?;
         }
         let created: Vec<_> = bindings.into_iter().filter(|binding| !failures.contains_key(*binding)).collect();
         if let Some(last) = created.last()
@@ -162,14 +159,8 @@ impl Admin for KafkaAdmin {
         let mut failures = Failures::new();
         for chunk in bindings.chunks(MAX_ACLS) {
             let filters = chunk.iter().map(|binding| acl::exact_filter(binding)).collect();
-            let answer = self.connection.call(&DeleteAclsRequest::default().with_filters(filters)).await?;
-            let results = answer.filter_results.iter().map(|result| {
-                let matched = result.matching_acls.iter().find(|matched| matched.error_code != 0);
-                matched.map_or((result.error_code, result.error_message.as_ref()), |matched| {
-                    (matched.error_code, matched.error_message.as_ref())
-                })
-            });
-            collect_failures(chunk, results, "delete ACLs", &mut failures)?;
+            let results = self.connection.call(&DeleteAclsRequest::default().with_filters(filters)).await?;
+            collect_failures(chunk, &results, "delete ACLs", &mut failures)?;
         }
         Ok(failures)
     }
@@ -177,11 +168,8 @@ impl Admin for KafkaAdmin {
 
 impl KafkaAdmin {
     async fn describe(&mut self, request: &DescribeAclsRequest) -> Result<Holdings, BrokerFailure> {
-        let mut holdings = Holdings::default();
-        let answer = self.connection.call(request).await?;
-        check(answer.error_code, answer.error_message.as_ref(), "list ACLs")?;
-        acl::collect(&answer.resources, &mut holdings);
-        Ok(holdings)
+        let (verdict, holdings) = self.connection.call(request).await?;
+        check(&verdict, "list ACLs").map(|()| holdings)
     }
 
     /// Waits until the broker lists the last binding that was created. Kafka's controller answers before the brokers have
@@ -202,9 +190,9 @@ impl KafkaAdmin {
 }
 
 /// Collects the failures of a request whose results are in the order of its items.
-fn collect_failures<'a>(
+fn collect_failures(
     chunk: &[&AppliedBinding],
-    results: impl ExactSizeIterator<Item = (i16, Option<&'a StrBytes>)>,
+    results: &[Verdict],
     doing: &str,
     failures: &mut Failures,
 ) -> Result<(), BrokerFailure> {
@@ -216,27 +204,26 @@ fn collect_failures<'a>(
         );
         return Err(BrokerFailure { reason: Reason::BrokerUnreachable, message });
     }
-    let mut refused = chunk.iter().zip(results).filter(|(_, (code, _))| *code != 0).peekable();
-    if let Some((_, (code, message))) = refused.peek() {
-        log_refusal(*code, *message, doing);
+    let mut refused = chunk.iter().zip(results).filter(|(_, verdict)| verdict.code != 0).peekable();
+    if let Some((_, verdict)) = refused.peek() {
+        log_refusal(verdict, doing);
     }
-    failures.extend(refused.map(|(binding, (code, _))| ((*binding).clone(), describe_error(code))));
+    failures.extend(refused.map(|(binding, verdict)| ((*binding).clone(), describe_error(verdict.code))));
     Ok(())
 }
 
-fn check(code: i16, message: Option<&StrBytes>, doing: &str) -> Result<(), BrokerFailure> {
-    if code == 0 {
+fn check(verdict: &Verdict, doing: &str) -> Result<(), BrokerFailure> {
+    if verdict.code == 0 {
         return Ok(());
     }
-    log_refusal(code, message, doing);
-    let message = format!("Kafka refused to {doing}: {}", describe_error(code));
+    log_refusal(verdict, doing);
+    let message = format!("Kafka refused to {doing}: {}", describe_error(verdict.code));
     Err(BrokerFailure { reason: Reason::BrokerRefused, message })
 }
 
 /// Logs the broker's own words. They are in no message: a broker can put anything into them, and another text at every attempt.
-fn log_refusal(code: i16, message: Option<&StrBytes>, doing: &str) {
-    let detail = foreign(message.map(StrBytes::as_str).unwrap_or_default());
-    tracing::warn!(request = doing, reason = name_of(code), %detail, "Kafka refused a request");
+fn log_refusal(Verdict { code, message }: &Verdict, doing: &str) {
+    tracing::warn!(request = doing, reason = name_of(*code), detail = message, "Kafka refused a request");
 }
 
 fn name_of(code: i16) -> String {

@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::batch::{self, WITH_NAMES};
+use super::batch;
 use super::client::ClientAccess;
 use super::error::{CredentialError, error_name};
 use super::topology::{Topology, metadata_request};
@@ -171,10 +171,10 @@ impl Topic {
         servers.rotate_left(first);
         let mut connection =
             Connection::open(&servers, &self.tls, REMEDY).await?.with_answer_timeout(self.answer_timeout);
-        let answer = connection.call(&metadata_request(&self.name)).await?;
+        let topology = connection.call(&metadata_request(&self.name)).await?;
         let answered = self.servers.iter().position(|server| server == connection.server());
         self.first.store(answered.unwrap_or_default(), Ordering::Relaxed);
-        Topology::read(&answer).map_err(ProduceError::Refused)
+        topology.map_err(ProduceError::Refused)
     }
 
     /// How long a leader may wait for the other replicas, in milliseconds: its answer has to arrive before the timeout.
@@ -275,9 +275,9 @@ impl Lane {
             Some(connection) => connection,
             None => self.open().await?,
         };
-        let answer = connection.call_up_to(WITH_NAMES, &request).await?;
+        let results = connection.call(&request).await?;
         self.connection = Some(connection);
-        Ok(batch::results(&answer))
+        Ok(results)
     }
 
     async fn open(&self) -> Result<Connection, BrokerFailure> {

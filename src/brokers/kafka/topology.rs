@@ -1,14 +1,22 @@
 //! Which server leads each partition of a topic, and the partition of a key. Pure.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::messages::{MetadataRequest, TopicName};
+
+use super::reader::{Malformed, Reader};
+
+/// Longest name of a host (RFC 1035 section 2.3.4), in bytes.
+const MAX_HOST: usize = 255;
 
 /// The partitions of a topic.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Topology {
     /// The server that leads each partition; `None` while a leader is elected.
-    leaders: Vec<Option<String>>,
+    leaders: Vec<Option<Arc<str>>>,
 }
 
 /// A request for the metadata of a topic. It does not create the topic.
@@ -18,21 +26,60 @@ pub fn metadata_request(topic: &TopicName) -> MetadataRequest {
 }
 
 impl Topology {
-    /// Reads the answer to [`metadata_request`].
+    /// Reads the brokers and the first topic of the answer to [`metadata_request`]; or the error of the topic, as the broker
+    /// reports it.
     ///
     /// # Errors
-    /// The error of the topic, as the broker reports it.
-    pub fn read(answer: &MetadataResponse) -> Result<Self, ResponseError> {
-        let topic = answer.topics.first().ok_or(ResponseError::UnknownTopicOrPartition)?;
-        if let Some(error) = ResponseError::try_from_code(topic.error_code) {
-            return Err(error);
-        }
-        let mut leaders = vec![None; topic.partitions.len()];
-        for partition in &topic.partitions {
-            let place = usize::try_from(partition.partition_index).ok().and_then(|index| leaders.get_mut(index));
-            let leader = answer.brokers.iter().find(|broker| broker.node_id == partition.leader_id);
-            if let (Some(place), Some(leader)) = (place, leader) {
-                *place = Some(address(&leader.host, leader.port));
+    /// What cannot be read.
+    pub fn read(body: &mut Reader<'_>) -> Result<Result<Self, ResponseError>, Malformed> {
+        let mut servers: HashMap<i32, Arc<str>> = HashMap::new();
+        body.structs(|broker| {
+            let (id, host, port) = (broker.i32()?, broker.text()?, broker.i32()?);
+            let _rack = broker.nullable_text()?;
+            if host.len() > MAX_HOST {
+                return Err(Malformed::Host);
+            }
+            if let Ok(port) = u16::try_from(port) {
+                servers.insert(id, address(host, port).into());
+            }
+            Ok(())
+        })?;
+        let _cluster_id = body.nullable_text()?;
+        let _controller = body.i32()?;
+        let mut first = None;
+        body.structs(|topic| {
+            let error = ResponseError::try_from_code(topic.i16()?);
+            topic.text()?;
+            let _is_internal = topic.i8()?;
+            let mut partitions = Vec::new();
+            topic.structs(|partition| {
+                let _error = partition.i16()?;
+                partitions.push((partition.i32()?, partition.i32()?));
+                let _leader_epoch = partition.i32()?;
+                // All replicas, those in sync, and those that are offline.
+                for _ in 0..3 {
+                    partition.skip_numbers()?;
+                }
+                Ok(())
+            })?;
+            let _operations = topic.i32()?;
+            first.get_or_insert((error, partitions));
+            Ok(())
+        })?;
+        Ok(match first {
+            None => Err(ResponseError::UnknownTopicOrPartition),
+            Some((Some(error), _)) => Err(error),
+            Some((None, partitions)) => Self::new(&partitions, &servers),
+        })
+    }
+
+    /// From the index and the leader of each partition.
+    fn new(partitions: &[(i32, i32)], servers: &HashMap<i32, Arc<str>>) -> Result<Self, ResponseError> {
+        let mut leaders = vec![None; partitions.len()];
+        for (index, leader) in partitions {
+            let place = usize::try_from(*index).ok().and_then(|index| leaders.get_mut(index));
+            if let (Some(place), Some(leader)) = (place, servers.get(leader)) {
+                *place = Some(leader.clone());
             }
         }
         if leaders.is_empty() { Err(ResponseError::LeaderNotAvailable) } else { Ok(Self { leaders }) }
@@ -48,11 +95,11 @@ impl Topology {
 
     /// Whether a server leads any of the partitions.
     pub fn is_led_by(&self, server: &str) -> bool {
-        self.leaders.iter().flatten().any(|leader| leader == server)
+        self.leaders.iter().flatten().any(|leader| **leader == *server)
     }
 }
 
-fn address(host: &str, port: i32) -> String {
+fn address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
@@ -75,12 +122,23 @@ fn murmur2(data: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::messages::MetadataResponse;
     use kafka_protocol::messages::metadata_response::{
         MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
     };
-    use kafka_protocol::protocol::StrBytes;
+    use kafka_protocol::protocol::{Encodable, StrBytes};
 
     use super::*;
+    use crate::brokers::kafka::answer::Question;
+
+    fn read(answer: &MetadataResponse) -> Result<Result<Topology, ResponseError>, Malformed> {
+        let mut bytes = BytesMut::new();
+        answer.encode(&mut bytes, MetadataRequest::SENT_IN.1).unwrap();
+        let mut reader = Reader::new(&bytes);
+        let topology = MetadataRequest::read(&mut reader)?;
+        reader.end().map(|()| topology)
+    }
 
     fn broker(id: i32, host: &'static str) -> MetadataResponseBroker {
         let host = StrBytes::from_static_str(host);
@@ -92,7 +150,9 @@ mod tests {
             MetadataResponsePartition::default().with_partition_index(*index).with_leader_id((*leader).into())
         };
         let partitions = partitions.iter().map(partition).collect();
-        let topic = MetadataResponseTopic::default().with_error_code(error).with_partitions(partitions);
+        let name = TopicName(StrBytes::from_static_str("orders"));
+        let topic =
+            MetadataResponseTopic::default().with_name(Some(name)).with_error_code(error).with_partitions(partitions);
         MetadataResponse::default().with_brokers(vec![broker(1, "one"), broker(2, "fd00::2")]).with_topics(vec![topic])
     }
 
@@ -112,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_key_has_one_partition_with_its_leader() {
-        let topology = Topology::read(&answer(&[(2, 9), (0, 1), (1, 2)], 0)).unwrap();
+        let topology = read(&answer(&[(2, 9), (0, 1), (1, 2)], 0)).unwrap().unwrap();
         assert_eq!(topology.leaders, [Some("one:9092".into()), Some("[fd00::2]:9092".into()), None]);
         assert!(topology.is_led_by("one:9092") && !topology.is_led_by("two:9092"));
         for key in ["abc", "foobar", "21"] {
@@ -124,11 +184,20 @@ mod tests {
 
     #[test]
     fn an_error_of_the_topic_is_returned() {
-        let error_of = |partitions, error| Topology::read(&answer(partitions, error)).unwrap_err();
+        let error_of = |partitions, error| read(&answer(partitions, error)).unwrap().unwrap_err();
         assert_eq!(error_of(&[], 3), ResponseError::UnknownTopicOrPartition);
         assert_eq!(error_of(&[(0, 1)], 29), ResponseError::TopicAuthorizationFailed);
         assert_eq!(error_of(&[], 0), ResponseError::LeaderNotAvailable);
-        let nothing = Topology::read(&MetadataResponse::default());
+        let nothing = read(&MetadataResponse::default()).unwrap();
         assert_eq!(nothing.unwrap_err(), ResponseError::UnknownTopicOrPartition);
+    }
+
+    #[test]
+    fn a_server_without_a_possible_address_leads_nothing() {
+        let mut answer = answer(&[(0, 1)], 0);
+        answer.brokers[0].port = 70_000;
+        assert_eq!(read(&answer).unwrap().unwrap().leaders, [None]);
+        answer.brokers[0].host = StrBytes::from_string("x".repeat(MAX_HOST + 1));
+        assert_eq!(read(&answer).unwrap_err(), Malformed::Host);
     }
 }

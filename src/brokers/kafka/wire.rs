@@ -1,12 +1,12 @@
 //! One connection to a Kafka broker: mutual TLS, and requests in negotiated versions (KIP-35).
 
-use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, RequestHeader, ResponseHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use bytes::{BufMut, BytesMut};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, RequestHeader};
+use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 use rustls::client::Resumption;
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -17,7 +17,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::answer::{Question, Versions};
 use super::error::{CredentialError, request_name};
+use super::reader::{Malformed, Reader};
 use crate::api::Reason;
 use crate::brokers::BrokerFailure;
 use crate::domain::defect;
@@ -27,12 +29,6 @@ use crate::domain::secret::SecretText;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take by default.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// The largest answer that is read, in bytes: much more than a list of 100,000 ACLs.
-const MAX_ANSWER: usize = 64 << 20;
-
-/// What is said of an answer that does not follow the protocol. What the decoder says of it depends on the bytes.
-const MALFORMED: &str =
-    "the answer does not follow Kafka's protocol; check whether the address is that of a Kafka broker";
 
 /// Called for every request to the broker, with its name and whether it was answered.
 pub type OnRequest = Arc<dyn Fn(&str, bool) + Send + Sync>;
@@ -42,7 +38,7 @@ pub struct Connection {
     stream: TlsStream<TcpStream>,
     server: String,
     next_id: i32,
-    versions: HashMap<i16, (i16, i16)>,
+    versions: Versions,
     answer_timeout: Duration,
     on_request: Option<OnRequest>,
 }
@@ -121,16 +117,14 @@ impl Connection {
             stream,
             server,
             next_id: 0,
-            versions: HashMap::new(),
+            versions: Versions::new(),
             answer_timeout: ANSWER_TIMEOUT,
             on_request: None,
         };
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("credence"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        let answer = connection.exchange(&request, 3).await?;
-        connection.versions =
-            answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
+        connection.versions = connection.exchange(&request, ApiVersionsRequest::SENT_IN.1).await?;
         Ok(connection)
     }
 
@@ -153,48 +147,40 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection fails, or the broker does not support the request. The connection cannot be used any more then.
-    pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, BrokerFailure> {
-        self.call_up_to(R::VERSIONS.max, request).await
-    }
-
-    /// Like [`call`](Self::call), in version `last` or an older one.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call) does.
-    pub async fn call_up_to<R: Request>(&mut self, last: i16, request: &R) -> Result<R::Response, BrokerFailure> {
-        let known = self.versions.get(&R::KEY).copied();
-        let version = known
-            .map(|(oldest, newest)| (oldest, newest.min(last)))
-            .filter(|(oldest, version)| version >= oldest && *version >= R::VERSIONS.min)
-            .map(|(_, version)| version)
-            .ok_or_else(|| {
-                let name = ApiKey::try_from(R::KEY).map_or("Other", request_name);
-                self.broken(&format!("the broker does not support the request {name}; Kafka 2.8 or newer is needed"))
+    pub async fn call<Q: Question>(&mut self, request: &Q) -> Result<Q::Answer, BrokerFailure> {
+        let (first, last) = Q::SENT_IN;
+        let known = self.versions.get(&Q::KEY);
+        let version = known.map(|(oldest, newest)| (first.max(*oldest), last.min(*newest)));
+        let version =
+            version.filter(|(oldest, newest)| oldest <= newest).map(|(_, newest)| newest).ok_or_else(|| {
+                let cause =
+                    format!("the broker does not support the request {}; Kafka 2.8 or newer is needed", name::<Q>());
+                self.broken(&cause)
             })?;
         let answer = self.exchange(request, version).await;
-        if let (Some(on_request), Ok(key)) = (&self.on_request, ApiKey::try_from(R::KEY)) {
-            on_request(request_name(key), answer.is_ok());
+        if let Some(on_request) = &self.on_request {
+            on_request(name::<Q>(), answer.is_ok());
         }
         answer
     }
 
-    async fn exchange<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, BrokerFailure> {
+    async fn exchange<Q: Question>(&mut self, request: &Q, version: i16) -> Result<Q::Answer, BrokerFailure> {
         let limit = self.answer_timeout;
         timeout(limit, self.exchange_now(request, version))
             .await
             .map_err(|_| unreachable(&self.server, &format!("no answer within {} s", limit.as_secs())))?
     }
 
-    async fn exchange_now<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, BrokerFailure> {
+    async fn exchange_now<Q: Question>(&mut self, request: &Q, version: i16) -> Result<Q::Answer, BrokerFailure> {
         self.next_id = self.next_id.wrapping_add(1);
         let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
+            .with_request_api_key(Q::KEY)
             .with_request_api_version(version)
             .with_correlation_id(self.next_id)
             .with_client_id(Some(StrBytes::from_static_str("credence")));
         let mut body = BytesMut::new();
         header
-            .encode(&mut body, R::header_version(version))
+            .encode(&mut body, Q::header_version(version))
             .and_then(|()| request.encode(&mut body, version))
             .map_err(|_| self.broken("the request cannot be encoded for this version of the broker"))?;
         let length = i32::try_from(body.len()).map_err(|_| self.broken("the request is too large"))?;
@@ -207,26 +193,47 @@ impl Connection {
         self.stream.flush().await.map_err(lost)?;
 
         let size = self.stream.read_i32().await.map_err(lost)?;
-        let size = usize::try_from(size).ok().filter(|size| *size <= MAX_ANSWER);
-        let size = size.ok_or_else(|| self.broken("the size of the answer is out of bounds"))?;
-        let mut answer = vec![0; size];
-        self.stream.read_exact(&mut answer).await.map_err(lost)?;
-        let mut answer = Bytes::from(answer);
-        let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))
-            .map_err(|_| self.broken(MALFORMED))?;
-        if header.correlation_id != self.next_id {
-            return Err(self.broken("the answer belongs to another request"));
+        let length = u64::try_from(size).ok().filter(|size| *size <= Q::MAX_ANSWER as u64);
+        let length = length.ok_or_else(|| {
+            self.broken(&format!(
+                "the answer to {} has {size} bytes, and at most {} are read",
+                name::<Q>(),
+                Q::MAX_ANSWER
+            ))
+        })?;
+        // What is announced takes no memory before it arrives.
+        let mut answer = Vec::new();
+        (&mut self.stream).take(length).read_to_end(&mut answer).await.map_err(lost)?;
+        if (answer.len() as u64) < length {
+            return Err(lost(ErrorKind::UnexpectedEof.into()));
         }
-        let response = R::Response::decode(&mut answer, version).map_err(|_| self.broken(MALFORMED))?;
-        if answer.has_remaining() {
-            return Err(self.broken("the answer is longer than its content"));
+        self.read::<Q>(&answer, version)
+            .map_err(|error| self.broken(&format!("cannot read the answer to {}: {error}", name::<Q>())))?
+            .ok_or_else(|| self.broken("the answer belongs to another request"))
+    }
+
+    /// Reads an answer; `None` when it belongs to another request.
+    fn read<Q: Question>(&self, answer: &[u8], version: i16) -> Result<Option<Q::Answer>, Malformed> {
+        let mut reader = Reader::new(answer);
+        if reader.i32()? != self.next_id {
+            return Ok(None);
         }
-        Ok(response)
+        if Q::Response::header_version(version) > 0 {
+            reader.tags()?;
+        }
+        let answer = Q::read(&mut reader)?;
+        reader.end()?;
+        Ok(Some(answer))
     }
 
     fn broken(&self, cause: &str) -> BrokerFailure {
         BrokerFailure { reason: Reason::BrokerUnreachable, message: format!("Kafka at {}: {cause}", self.server) }
     }
+}
+
+/// The name of a request.
+fn name<Q: Request>() -> &'static str {
+    ApiKey::try_from(Q::KEY).map_or("Other", request_name)
 }
 
 fn unreachable(server: &str, cause: &str) -> BrokerFailure {

@@ -2,9 +2,11 @@
 //! delays nothing else.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -91,7 +93,11 @@ impl Logins {
         tokio::spawn(async move {
             // Handshakes cost a broker much, so only some take place at once.
             let permit = broker.logins.acquire().await;
-            let answer = kafka::login(&broker.access, &credential.chain_pem, &credential.key).await;
+            let login = kafka::login(&broker.access, &credential.chain_pem, &credential.key);
+            // Nobody would wait for a login that panicked again.
+            let answer = AssertUnwindSafe(login).catch_unwind().await;
+            let answer =
+                answer.unwrap_or_else(|_| Err(not_ready("the login failed because of a defect of the operator")));
             drop(permit);
             if let Err(late) = sender.send(answer) {
                 slow.lock().insert(for_task, SlowLogin::Answered(late));
