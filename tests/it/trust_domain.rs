@@ -200,6 +200,19 @@ async fn the_bundle_is_published_in_selected_namespaces_only() {
 }
 
 #[tokio::test]
+async fn the_status_says_what_additional_roots_mean() {
+    let bed = Bed::open().await;
+    let name = unique("succession");
+    let roots = json!([crate::authority::Authority::new("next root").pem()]);
+    bed.apply(with(self_signed(&name), "/spec/bundle", json!({"additionalRoots": roots}))).await.unwrap();
+    let ready = bed.ready("TrustDomain", None, &name).await;
+    let conditions = ready.data["status"]["conditions"].to_string();
+    assert!(conditions.contains("can issue every identity of the trust domain"), "{conditions}");
+    assert_eq!(ready.data["status"]["bundle"]["roots"], 2);
+    bed.delete("TrustDomain", None, &name).await;
+}
+
+#[tokio::test]
 async fn a_foreign_config_map_is_left_unchanged_and_reported() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("theirs").await;

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
@@ -33,17 +34,18 @@ use crate::api::KeyAlgorithm;
 use crate::domain::identity::{SpiffeId, Subject};
 use crate::edge::front::{AuditLog, Authorities, Front, FrontMetrics, LoadedCertificate, ProcessLimits, Workers};
 use crate::issuers::authority::{Leaf, LeafRequest, SigningAuthority};
+use crate::issuers::pem;
 use crate::issuers::self_signed::{make_intermediate, make_root};
 
 /// Answers with the version of HTTP, and who the caller is.
 struct WhoAmI {
-    trust_domain: Arc<Authorities>,
+    trust_domain: ArcSwap<Authorities>,
     refused: Mutex<Vec<RequestError>>,
 }
 
 impl Service for WhoAmI {
     async fn call(self: Arc<Self>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let proven = SourcePolicy::default().prove(&caller, Some(&self.trust_domain), Timestamp::now());
+        let proven = SourcePolicy::default().prove(&caller, Some(&self.trust_domain.load()), Timestamp::now());
         let answer = format!("{:?} {}", request.version(), proven.identity().unwrap_or("-"));
         Response::new(Full::new(answer.into()))
     }
@@ -92,7 +94,7 @@ impl Scene {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
-        let service = Arc::new(WhoAmI { trust_domain: loaded.authorities.clone(), refused: Mutex::default() });
+        let service = Arc::new(WhoAmI { trust_domain: loaded.authorities.clone().into(), refused: Mutex::default() });
         let serving = tokio::spawn(front.serve(Http::new(service.clone()), listener, stopping));
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(CertificateDer::pem_slice_iter(bundle).flatten());
@@ -139,11 +141,17 @@ impl Scene {
     }
 }
 
-/// Makes a request on a connection, and returns whether it was answered.
+/// Makes a request on a connection, and returns the answer, if there is one.
+async fn answer(stream: &mut TlsStream<TcpStream>) -> Option<String> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.ok()?;
+    let mut buffer = [0; 1024];
+    let length = stream.read(&mut buffer).await.ok()?;
+    let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    answer.starts_with("HTTP/1.1 200").then_some(answer)
+}
+
 async fn is_answered(stream: &mut TlsStream<TcpStream>) -> bool {
-    let mut answer = [0; 1024];
-    let sent = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    sent.is_ok() && matches!(stream.read(&mut answer).await, Ok(1..)) && answer.starts_with(b"HTTP/1.1 200")
+    answer(stream).await.is_some()
 }
 
 #[tokio::test]
@@ -204,6 +212,17 @@ async fn a_connection_ends_with_the_certificate_of_its_caller() {
     assert!(is_answered(&mut without).await);
     // With TLS 1.3 a refused certificate shows at the first read.
     assert!(!is_answered(&mut scene.connect(&short()).await).await, "an expired certificate opens no connection");
+}
+
+#[tokio::test]
+async fn a_root_that_is_removed_counts_at_the_next_request() {
+    let scene = Scene::new().await;
+    let mut stream = scene.connect(&Arc::new(scene.tls(true))).await;
+    assert!(answer(&mut stream).await.unwrap().ends_with("spiffe://demo/ns/shop/sa/orders"));
+    let other = make_root("other", KeyAlgorithm::Ecdsa, Timestamp::now()).unwrap();
+    let pem = pem::encode(&other.certificate.der);
+    scene.service.trust_domain.store(Arc::new(Authorities::parse(pem.as_bytes(), 1).unwrap()));
+    assert!(answer(&mut stream).await.unwrap().ends_with(" -"));
 }
 
 #[tokio::test]
