@@ -29,6 +29,7 @@ pub mod run;
 pub mod signing;
 pub mod source;
 mod table;
+mod tidy;
 pub mod verify;
 mod watch;
 

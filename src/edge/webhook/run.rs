@@ -18,6 +18,7 @@ use super::gateway::Gateway;
 use super::metrics::Metrics;
 use super::replay::{InvalidRedisUrl, Redis};
 use super::routing::RoutingConfig;
+use super::tidy::tidy_forever;
 use super::{report, watch as routes};
 use crate::edge::front::{AuditLog, DRAIN_TIMEOUT, Workers};
 use crate::edge::http::Http;
@@ -128,6 +129,7 @@ pub async fn run(
         tokio::join!(
             routes::follow(&gateway, client.clone(), namespace, &options.certificate_secret, health),
             report::publish(&gateway, client.clone(), namespace, replica, pod),
+            tidy_forever(&gateway),
         )
     };
     tokio::select! {
