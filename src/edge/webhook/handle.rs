@@ -22,7 +22,7 @@ use super::received::Received;
 use super::route::{Direction, InboundRoute, OutboundRoute, Route};
 use super::table::ActiveRoute;
 use crate::domain::identity::hex;
-use crate::edge::front::{Party, Permit};
+use crate::edge::front::{Party, Permit, network_of};
 use crate::edge::http::{Caller, Finish, RequestError, Service, body, head};
 
 /// An audit record that is written when it is dropped, also when the caller closes the connection before the answer.
@@ -191,7 +191,7 @@ async fn accept(
     if !active.rate.admits(party.network, Instant::now()) {
         return Err(Reason::TooMany);
     }
-    let mut permit = gateway.bodies.permit(record.source);
+    let mut permit = gateway.bodies.permit(party.network, Some(party.namespace.clone()));
     let verified = verify(gateway, &active, parts, body, &party, &mut permit, record).await;
     let (received, checked) = verified.inspect_err(|reason| {
         if *reason != Reason::NoRoom {
@@ -281,6 +281,10 @@ async fn check(
 impl Accepted {
     async fn deliver(self, gateway: &Gateway, record: &mut AuditRecord) -> Reason {
         let Self { active, job, _permit } = self;
+        let mut place = gateway.places.permit(network_of(record.source), Some(active.route.namespace.clone()));
+        if !place.grow(1) {
+            return Reason::TargetBusy;
+        }
         match job {
             Job::Inbound(route, delivery) => inbound::deliver(&route, gateway, &active, delivery, record).await,
             Job::Outbound(route, message) => outbound::deliver(&route, gateway, &active, message, record).await,

@@ -85,11 +85,14 @@ pub async fn deliver(
     record: &mut AuditRecord,
 ) -> Reason {
     let (history, rules, target) = (&gateway.history, &inbound.replay, &inbound.target);
-    let reservation = match history.reserve(rules.store, delivery.identity, target.max_duration()).await {
+    let namespace = &active.route.namespace;
+    let reservation = match history.reserve(rules.store, namespace, delivery.identity, target.max_duration()).await {
         Ok(reservation) => reservation,
         Err(error) => {
-            if error == ReserveError::Replayed {
-                active.rate.replayed(network_of(record.source), Instant::now());
+            match error {
+                ReserveError::Replayed => active.rate.replayed(network_of(record.source), Instant::now()),
+                ReserveError::ShareExhausted => active.exhausted_its_share(Timestamp::now()),
+                ReserveError::Unavailable | ReserveError::Evicts => {}
             }
             return error.into();
         }

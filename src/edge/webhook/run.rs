@@ -130,6 +130,7 @@ pub async fn run(
             routes::follow(&gateway, client.clone(), namespace, &options.certificate_secret, health),
             report::publish(&gateway, client.clone(), namespace, replica, pod),
             tidy_forever(&gateway),
+            gateway.history.watch_redis(),
         )
     };
     tokio::select! {
