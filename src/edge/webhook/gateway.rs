@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
@@ -19,9 +20,12 @@ use super::replay::{DeliveryHistory, Redis, max_deliveries};
 use super::route::Direction;
 use super::routing::RoutingConfig;
 use super::table::{ActiveRoute, Routes};
+use super::unassigned::UnassignedLines;
 use crate::api::ReplayStore;
 use crate::contract::report::{RefusalCause, Report, ServedRoute};
-use crate::edge::front::{AuditLog, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Turns, Workers};
+use crate::edge::front::{
+    AuditLog, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Turns, Workers, network_of,
+};
 use crate::edge::http::{Http, body};
 
 /// What all requests share.
@@ -38,6 +42,8 @@ pub struct Gateway {
     pub bodies: Arc<Quota>,
     /// Places for deliveries on the way to their targets.
     pub places: Arc<Quota>,
+    /// Which requests that are for no webhook have a line in the audit log.
+    pub unassigned: UnassignedLines,
     /// Turns for what would hold a worker for too long.
     pub turns: Arc<Turns>,
     /// Counts.
@@ -70,6 +76,7 @@ impl Gateway {
             front,
             bodies: body::quota(limits),
             places: limits.deliveries(),
+            unassigned: UnassignedLines::default(),
             turns,
             metrics: Arc::new(metrics),
             deliveries: TaskTracker::new(),
@@ -132,9 +139,11 @@ impl Gateway {
         signed.ok_or(Reason::NotReady)
     }
 
-    /// Writes a delivery to the audit log, and counts it.
+    /// Writes a delivery to the audit log, and counts it. Of requests that are for no webhook, only so many have a line.
     pub fn record(&self, record: &AuditRecord) {
-        self.front.record(record);
+        if record.endpoint.is_some() || self.unassigned.admits(network_of(record.source), Instant::now()) {
+            self.front.record(record);
+        }
         self.metrics.delivery(record);
     }
 

@@ -30,6 +30,7 @@ pub mod signing;
 pub mod source;
 mod table;
 mod tidy;
+mod unassigned;
 pub mod verify;
 mod watch;
 
