@@ -207,6 +207,10 @@ reasons! {
     Programmed,
     /// A replica of the edge does not serve the current route of the webhook.
     NotProgrammed,
+    /// The namespace of the webhook has used up its share of the delivery history.
+    ReplayShareExhausted,
+    /// The Redis with the delivery history evicts keys.
+    ReplayStoreEvicts,
     /// An earlier condition is not met.
     Blocked,
 }

@@ -142,11 +142,12 @@ pub struct WebhookLimits {
     #[schemars(length(max = 16), regex(pattern = r"^[1-9][0-9]{0,7}(Ki|Mi)?$"))]
     #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('10Mi')) <= 0").message("body: the size exceeds the maximum; use at most 10Mi"))]
     pub body: Option<String>,
-    /// Maximum number of deliveries per second to the webhook as a whole, on each replica of the edge. Default: 200.
+    /// Maximum number of verified deliveries per second to the webhook as a whole, on each replica of the edge. Default: 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub per_second: Option<u32>,
-    /// Maximum number of deliveries per second from one address, on each replica of the edge. Default: `perSecond`.
+    /// Maximum number of attempts per second from one address or IPv6 network of 64 bits, on each replica of the edge. Default:
+    /// `perSecond`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub per_source_per_second: Option<u32>,

@@ -25,6 +25,21 @@ pub struct ServedRoute {
     /// When each key last verified or signed a delivery, by the ID of the key: seconds since 1970, rounded down to ten minutes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub used: BTreeMap<String, i64>,
+    /// Why it refuses deliveries of this webhook, whatever they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuses: Option<RefusalCause>,
+}
+
+/// Why a replica refuses deliveries of a webhook, whatever they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusalCause {
+    /// The namespace has used up its share of the delivery history within the last ten minutes.
+    ReplayShareExhausted,
+    /// The Redis with the delivery history evicts keys.
+    ReplayStoreEvicts,
+    /// What another version reports.
+    #[serde(other)]
+    Other,
 }
 
 #[cfg(test)]
@@ -33,8 +48,10 @@ mod tests {
 
     #[test]
     fn a_report_keeps_its_stored_form() {
-        let stored = r#"{"endpoints":{"u1":{"generation":3,"route":"abc","used":{"k1":600}},"u2":{"generation":1,"route":"d"}}}"#;
+        let stored = r#"{"endpoints":{"u1":{"generation":3,"route":"abc","used":{"k1":600}},"u2":{"generation":1,"route":"d"},"u3":{"generation":1,"route":"d","refuses":"ReplayStoreEvicts"}}}"#;
         let report: Report = serde_json::from_str(stored).unwrap();
         assert_eq!(serde_json::to_string(&report).unwrap(), stored);
+        let later: ServedRoute = serde_json::from_str(r#"{"generation":1,"route":"d","refuses":"Later"}"#).unwrap();
+        assert_eq!(later.refuses, Some(RefusalCause::Other));
     }
 }

@@ -1,5 +1,6 @@
 //! Shared by the tests of webhooks: targets, endpoints, and a sender that signs with a third-party library.
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -107,6 +108,15 @@ pub fn https(mut tls: ClientConfig) -> HttpsClient {
     tls.resumption = Resumption::disabled();
     let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
     Client::builder(TokioExecutor::new()).build(connector)
+}
+
+/// The same, from an address of its own.
+pub fn https_from(bed: &Bed, address: Ipv4Addr) -> HttpsClient {
+    let mut http = HttpConnector::new();
+    http.set_local_address(Some(address.into()));
+    http.enforce_http(false);
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls(bed)).https_only().enable_http1();
+    Client::builder(TokioExecutor::new()).build(connector.wrap_connector(http))
 }
 
 /// A delivery that the Rust library of Standard Webhooks signs with the current time.

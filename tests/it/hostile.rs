@@ -891,7 +891,7 @@ async fn memory_for_bodies_is_limited_in_total_and_by_address() {
     drop(held);
     audited(&scene, &callers[..1], 8).await;
 
-    // 300 MiB from five addresses; the limit for all is 256 MiB.
+    // 300 MiB from five addresses; the limit for all is 256 MiB, and 128 MiB for the namespace.
     scene.audit_from = std::fs::metadata(&scene.audit).unwrap().len();
     let mut streams = Vec::new();
     for caller in &callers {
@@ -899,7 +899,7 @@ async fn memory_for_bodies_is_limited_in_total_and_by_address() {
         streams.extend(join_all((0..6).map(|_| scene.connect(HTTP1))).await);
     }
     let held = fill(streams).await;
-    let refused = audited(&scene, &callers, 5).await;
+    let refused = audited(&scene, &callers, 17).await;
     assert!(refused.iter().all(|reason| reason == "NoRoom"), "{refused:?}");
     let more = edge.memory() - before;
     assert!(more < 600 << 10, "memory grew by {more} KiB");

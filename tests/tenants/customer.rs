@@ -77,7 +77,11 @@ fn median(sorted: &[Duration]) -> Duration {
 
 /// How often a step of work held a worker of the edge for longer than a debug build on a busy machine explains.
 pub fn stalls(bed: &Bed) -> u64 {
-    let (ok, text) = run("curl", &["--silent", "--fail", "--max-time", "5", bed.env("EDGE_METRICS_URL")], "");
+    let (ok, text) = run(
+        "curl",
+        &["-sf", "--retry", "3", "--retry-all-errors", "--max-time", "15", bed.env("EDGE_METRICS_URL")],
+        "",
+    );
     assert!(ok, "the metrics do not answer: {text}");
     let metric = |series: &str| {
         let value = text.lines().find_map(|line| line.strip_prefix(series));

@@ -75,7 +75,7 @@ mod tests {
 
     fn report(endpoints: &[(&str, &str)]) -> ConfigMap {
         let endpoints = endpoints.iter().map(|(uid, route)| {
-            ((*uid).to_owned(), ServedRoute { generation: 1, route: (*route).to_owned(), used: BTreeMap::new() })
+            ((*uid).to_owned(), ServedRoute { generation: 1, route: (*route).to_owned(), ..ServedRoute::default() })
         });
         let text = serde_json::to_string(&Report { endpoints: endpoints.collect() }).unwrap();
         ConfigMap { data: Some(BTreeMap::from([(REPORT_ENTRY.to_owned(), text)])), ..ConfigMap::default() }

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observe::Observed;
 use crate::api::{ConditionType, Conditions, Reason, WebhookKeyState, WebhookKeyStatus, WebhookStatus};
-use crate::contract::report::ServedRoute;
+use crate::contract::report::{RefusalCause, ServedRoute};
 use crate::controllers::shared::webhook::Webhook;
 use crate::domain::key_set::{self, KeyRecord};
 use crate::domain::text::counted;
@@ -71,6 +71,9 @@ pub fn describe_replicas<W: Webhook>(
     if observed.served.is_empty() {
         let message = "no replica of the edge has reported yet; check whether its pods run";
         conditions.unmet(ConditionType::Programmed, Reason::NotProgrammed, message);
+    } else if let Some(cause) = observed.served.values().flatten().find_map(|served| served.refuses) {
+        let (reason, message) = refusal(cause);
+        conditions.unmet(ConditionType::Programmed, reason, message);
     } else if behind.is_empty() {
         let replicas = counted(observed.served.len(), "edge replica", "edge replicas");
         let message = format!("served by {replicas} at this generation");
@@ -78,5 +81,22 @@ pub fn describe_replicas<W: Webhook>(
     } else {
         let message = format!("some edge replicas do not serve this generation yet: {}", behind.join(", "));
         conditions.unmet(ConditionType::Programmed, Reason::NotProgrammed, message);
+    }
+}
+
+/// Why the edge refuses deliveries of a webhook that it serves.
+fn refusal(cause: RefusalCause) -> (Reason, &'static str) {
+    match cause {
+        RefusalCause::ReplayShareExhausted => (
+            Reason::ReplayShareExhausted,
+            "the edge refuses deliveries, because this namespace has used up its share of the delivery history; shorten \
+             replay.window, lower limits.perSecond, or set replay.store to Redis",
+        ),
+        RefusalCause::ReplayStoreEvicts => (
+            Reason::ReplayStoreEvicts,
+            "the edge refuses deliveries, because the Redis with the delivery history evicts keys; the platform has to set its \
+             maxmemory-policy to noeviction",
+        ),
+        RefusalCause::Other => (Reason::NotProgrammed, "the edge refuses deliveries; see its log"),
     }
 }

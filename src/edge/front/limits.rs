@@ -1,16 +1,18 @@
-//! How much peers may hold, together and each of them. Without a limit for the process, peers could end it, and it would serve
-//! nobody; without one for each address, one peer could hold everything.
+//! How much peers and namespaces may hold, together and each of them. Without a limit for the process, peers could end it, and it
+//! would serve nobody; without one for each network and namespace, one of them could hold everything.
 
 use std::collections::HashMap;
 use std::fs::read_to_string;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Maximum number of connections, and of those from one address.
+/// Maximum number of connections, of which three fifths may be of one network.
 const MAX_CONNECTIONS: usize = 20_000;
-const MAX_CONNECTIONS_PER_ADDRESS: usize = 12_000;
+/// Maximum number of deliveries on the way to their targets.
+const MAX_DELIVERIES: usize = 10_000;
 /// Memory of an idle connection at most, in bytes.
 const CONNECTION_BYTES: usize = 40 << 10;
 
@@ -42,7 +44,15 @@ impl ProcessLimits {
     /// The quota of connections.
     pub(super) fn connections(self) -> Arc<Quota> {
         let max = MAX_CONNECTIONS.min(self.memory / 8 * 3 / CONNECTION_BYTES).min(self.files / 4 * 3);
-        Quota::new(max, MAX_CONNECTIONS_PER_ADDRESS)
+        Quota::new(max, max / 5 * 3, usize::MAX)
+    }
+
+    /// The quota of deliveries on the way to their targets: each takes a file descriptor, of those that connections leave. A
+    /// namespace has at most half of it, so that its slow targets do not keep others from theirs.
+    #[must_use]
+    pub fn deliveries(self) -> Arc<Quota> {
+        let max = MAX_DELIVERIES.min(self.files / 4);
+        Quota::new(max, usize::MAX, max / 2)
     }
 }
 
@@ -56,30 +66,32 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// An amount that all peers share, with a maximum for each address.
+/// An amount that all share, with a maximum for each network and each namespace.
 pub struct Quota {
     max: usize,
-    max_per_address: usize,
+    max_per_network: usize,
+    max_per_namespace: usize,
     usage: Mutex<Usage>,
 }
 
 #[derive(Default)]
 struct Usage {
     total: usize,
-    addresses: HashMap<IpAddr, usize>,
+    networks: HashMap<IpAddr, usize>,
+    namespaces: HashMap<Arc<str>, usize>,
 }
 
 impl Quota {
     /// A quota of which nothing is used.
     #[must_use]
-    pub fn new(max: usize, max_per_address: usize) -> Arc<Self> {
-        Arc::new(Self { max, max_per_address, usage: Mutex::default() })
+    pub fn new(max: usize, max_per_network: usize, max_per_namespace: usize) -> Arc<Self> {
+        Arc::new(Self { max, max_per_network, max_per_namespace, usage: Mutex::default() })
     }
 
-    /// A permit for an address, which holds nothing yet.
+    /// A permit for a network, and for a namespace if it is for one, which holds nothing yet.
     #[must_use]
-    pub fn permit(self: &Arc<Self>, address: IpAddr) -> Permit {
-        Permit { quota: self.clone(), address, size: 0 }
+    pub fn permit(self: &Arc<Self>, network: IpAddr, namespace: Option<Arc<str>>) -> Permit {
+        Permit { quota: self.clone(), network, namespace, size: 0 }
     }
 
     /// How much of it is used: 0 to 1.
@@ -89,17 +101,18 @@ impl Quota {
         self.usage.lock().total as f64 / self.max as f64
     }
 
-    /// The maximum for all and for each address.
+    /// The maximum for all, for each network and for each namespace.
     #[cfg(test)]
-    pub(in crate::edge) fn max(&self) -> (usize, usize) {
-        (self.max, self.max_per_address)
+    pub(in crate::edge) fn max(&self) -> (usize, usize, usize) {
+        (self.max, self.max_per_network, self.max_per_namespace)
     }
 }
 
-/// What one connection or body uses of a quota. It is given back when the permit is dropped.
+/// What one connection, body or delivery uses of a quota. It is given back when the permit is dropped.
 pub struct Permit {
     quota: Arc<Quota>,
-    address: IpAddr,
+    network: IpAddr,
+    namespace: Option<Arc<str>>,
     size: usize,
 }
 
@@ -107,27 +120,40 @@ impl Permit {
     /// Takes so much more. Returns whether the quota allows it; if not, nothing changes.
     #[must_use]
     pub fn grow(&mut self, more: usize) -> bool {
-        let mut usage = self.quota.usage.lock();
-        let own = usage.addresses.get(&self.address).copied().unwrap_or(0);
-        let fits = usage.total + more <= self.quota.max && own + more <= self.quota.max_per_address;
-        if fits {
-            usage.total += more;
-            usage.addresses.insert(self.address, own + more);
-            self.size += more;
+        let Quota { max, max_per_network, max_per_namespace, usage } = &*self.quota;
+        let usage = &mut *usage.lock();
+        let network = usage.networks.get(&self.network).copied().unwrap_or(0) + more;
+        let namespace = self.namespace.as_ref().and_then(|it| usage.namespaces.get(it)).copied().unwrap_or(0) + more;
+        if usage.total + more > *max || network > *max_per_network || namespace > *max_per_namespace {
+            return false;
         }
-        fits
+        usage.total += more;
+        usage.networks.insert(self.network, network);
+        if let Some(name) = &self.namespace {
+            usage.namespaces.insert(name.clone(), namespace);
+        }
+        self.size += more;
+        true
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut usage = self.quota.usage.lock();
+        let usage = &mut *self.quota.usage.lock();
         usage.total -= self.size;
-        if let Some(own) = usage.addresses.get_mut(&self.address) {
-            *own -= self.size;
-            if *own == 0 {
-                usage.addresses.remove(&self.address);
-            }
+        give_back(&mut usage.networks, &self.network, self.size);
+        if let Some(namespace) = &self.namespace {
+            give_back(&mut usage.namespaces, namespace, self.size);
+        }
+    }
+}
+
+/// Forgets whoever holds nothing any more.
+fn give_back<K: Eq + Hash>(held: &mut HashMap<K, usize>, holder: &K, size: usize) {
+    if let Some(own) = held.get_mut(holder) {
+        *own -= size;
+        if *own == 0 {
+            held.remove(holder);
         }
     }
 }
@@ -142,32 +168,52 @@ mod tests {
 
     #[test]
     fn connections_are_limited_by_memory_and_file_descriptors() {
-        let connections = |memory, files| ProcessLimits { memory, files }.connections().max;
-        assert_eq!(connections(usize::MAX, usize::MAX), 20_000);
-        assert_eq!(connections(usize::MAX, 1024), 768);
-        assert_eq!(connections(256 << 20, usize::MAX), 2457);
+        let limits = |memory, files| ProcessLimits { memory, files };
+        let connections = |memory, files| limits(memory, files).connections().max();
+        assert_eq!(connections(usize::MAX, usize::MAX), (20_000, 12_000, usize::MAX));
+        assert_eq!(connections(usize::MAX, 1024).0, 768);
+        assert_eq!(connections(256 << 20, usize::MAX), (2457, 1473, usize::MAX));
+        assert_eq!(limits(usize::MAX, usize::MAX).deliveries().max(), (10_000, usize::MAX, 5_000));
+        assert_eq!(limits(usize::MAX, 1024).deliveries().max(), (256, usize::MAX, 128));
     }
 
     #[test]
     fn a_dropped_permit_gives_back_what_it_held() {
-        let quota = Quota::new(1 << 20, 1 << 20);
-        let mut permits = [1, 2].map(|last| quota.permit(address(last)));
+        let quota = Quota::new(1 << 20, 1 << 20, 1 << 20);
+        let mut permits = [1, 2].map(|last| quota.permit(address(last), Some("shop".into())));
         assert!(permits.iter_mut().all(|permit| permit.grow(400_000) && permit.grow(100_000)));
-        assert!(!quota.permit(address(3)).grow(100_000));
+        assert!(!quota.permit(address(3), None).grow(100_000));
         drop(permits);
-        assert!(quota.permit(address(3)).grow(1 << 20));
-        assert!(quota.usage.lock().addresses.is_empty(), "an address that holds nothing is forgotten");
+        assert!(quota.permit(address(3), None).grow(1 << 20));
+        let usage = quota.usage.lock();
+        assert!(usage.networks.is_empty() && usage.namespaces.is_empty(), "whoever holds nothing is forgotten");
     }
 
     #[test]
     fn one_address_cannot_use_the_quota_of_all() {
-        let quota = Quota::new(100, 25);
-        let [mut first, mut second, mut other] = [1, 1, 2].map(|last| quota.permit(address(last)));
+        let quota = Quota::new(100, 25, 100);
+        let [mut first, mut second, mut other] = [1, 1, 2].map(|last| quota.permit(address(last), None));
         assert!(first.grow(20) && second.grow(5));
         assert!(!second.grow(1) && !first.grow(1), "the address has its share");
         assert!(other.grow(25));
         drop(first);
         assert!(second.grow(20) && !second.grow(1), "the share is free again, and no more");
         assert!((quota.used() - 0.5).abs() < 1e-9);
+    }
+    #[test]
+    fn one_namespace_cannot_use_the_quota_of_all() {
+        let quota = Quota::new(100, 100, 50);
+        let permit = |namespace: &str, last| quota.permit(address(last), Some(namespace.into()));
+        let (mut first, mut second, mut other) = (permit("evil", 1), permit("evil", 2), permit("shop", 1));
+        assert!(first.grow(30) && second.grow(20) && !first.grow(1), "from however many networks");
+        assert!(other.grow(50));
+    }
+
+    #[test]
+    fn a_network_is_an_ipv4_address_or_64_bits_of_an_ipv6_address() {
+        let of = |text: &str| network_of(text.parse().unwrap()).to_string();
+        assert_eq!(of("192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
     }
 }

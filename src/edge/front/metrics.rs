@@ -62,7 +62,7 @@ impl FrontMetrics {
         registry.register("handshakes_failed", "TLS handshakes that failed", metrics.handshakes_failed.clone());
         registry.register(
             "connections_turned_away",
-            "Connections refused because of the limits for all or for one address",
+            "Connections refused because of the limits for all or for one network",
             metrics.turned_away.clone(),
         );
         registry.register(
@@ -82,7 +82,7 @@ impl FrontMetrics {
         );
         registry.register_with_unit(
             "room_taken",
-            "Used part of the limits for connections and for bodies, 0 to 1",
+            "Used part of the limits for connections, bodies, deliveries and their history, 0 to 1",
             Unit::Other("ratio".to_owned()),
             metrics.quotas.clone(),
         );

@@ -14,7 +14,7 @@ use super::audit::AuditLog;
 use super::certificate::{CertificateError, LoadedCertificate};
 use super::connection::{Connection, Protocol, TlsStream};
 use super::lifetime::DRAIN_TIMEOUT;
-use super::limits::{ProcessLimits, Quota};
+use super::limits::{ProcessLimits, Quota, network_of};
 use super::metrics::FrontMetrics;
 use super::serving::{ServingCertificate, ServingCertificates};
 use super::tls::Tls;
@@ -105,7 +105,7 @@ impl Front {
                     continue;
                 }
             };
-            let mut permit = self.connections.permit(peer.ip().to_canonical());
+            let mut permit = self.connections.permit(network_of(peer.ip()), None);
             if !permit.grow(1) {
                 self.metrics.turned_away();
                 continue;

@@ -23,11 +23,11 @@ const MAX_BODIES: usize = 256 << 20;
 /// The largest body that may be allowed, in bytes: an address that sends nothing else is within its quota with it.
 const MAX_BODY: usize = 10 << 20;
 
-/// The quota of bodies, in bytes: a quarter of the memory, of which one address may use a quarter.
+/// The quota of bodies, in bytes: a quarter of the memory, of which one network may use a quarter, and one namespace half.
 #[must_use]
 pub fn quota(limits: ProcessLimits) -> Arc<Quota> {
     let bodies = MAX_BODIES.min(limits.memory / 4);
-    Quota::new(bodies, MAX_BODY.max(bodies / 4))
+    Quota::new(bodies, MAX_BODY.max(bodies / 4), MAX_BODY.max(bodies / 2))
 }
 
 /// Reads a body of at most `max` bytes; the permit grows with it.
@@ -89,11 +89,11 @@ mod tests {
     #[test]
     fn bodies_are_limited_by_memory() {
         let bodies = |memory| {
-            let (max, max_per_address) = quota(ProcessLimits { memory, files: usize::MAX }).max();
-            (max >> 20, max_per_address >> 20)
+            let (max, max_per_network, max_per_namespace) = quota(ProcessLimits { memory, files: usize::MAX }).max();
+            (max >> 20, max_per_network >> 20, max_per_namespace >> 20)
         };
-        assert_eq!(bodies(usize::MAX), (256, 64));
-        assert_eq!(bodies(512 << 20), (128, 32));
-        assert_eq!(bodies(128 << 20), (32, 10), "with less, the largest body would never be accepted");
+        assert_eq!(bodies(usize::MAX), (256, 64, 128));
+        assert_eq!(bodies(512 << 20), (128, 32, 64));
+        assert_eq!(bodies(128 << 20), (32, 10, 16), "with less, the largest body would never be accepted");
     }
 }

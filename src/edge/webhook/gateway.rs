@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
@@ -16,11 +17,14 @@ use super::deliver::targets::Targets;
 use super::metrics::Metrics;
 use super::outcome::Reason;
 use super::replay::{DeliveryHistory, Redis, max_deliveries};
+use super::route::Direction;
 use super::routing::RoutingConfig;
 use super::table::{ActiveRoute, Routes};
-use crate::contract::report::{Report, ServedRoute};
+use super::unassigned::UnassignedLines;
+use crate::api::ReplayStore;
+use crate::contract::report::{RefusalCause, Report, ServedRoute};
 use crate::edge::front::{
-    AuditLog, Authorities, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Turns, Workers,
+    AuditLog, Authorities, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Turns, Workers, network_of,
 };
 use crate::edge::http::{Http, body};
 
@@ -36,6 +40,10 @@ pub struct Gateway {
     pub targets: Targets,
     /// Memory for request bodies.
     pub bodies: Arc<Quota>,
+    /// Places for deliveries on the way to their targets.
+    pub places: Arc<Quota>,
+    /// Which requests that are for no webhook have a line in the audit log.
+    pub unassigned: UnassignedLines,
     /// Turns for what would hold a worker for too long.
     pub turns: Arc<Turns>,
     /// Counts.
@@ -68,6 +76,8 @@ impl Gateway {
             targets: Targets::new(front.per_worker(Post::default), objects, stopping.clone()),
             front,
             bodies: body::quota(limits),
+            places: limits.deliveries(),
+            unassigned: UnassignedLines::default(),
             turns,
             metrics: Arc::new(metrics),
             deliveries: TaskTracker::new(),
@@ -108,14 +118,25 @@ impl Gateway {
     /// Which routes this replica serves.
     #[must_use]
     pub fn report(&self) -> Report {
-        let table = self.routes.load();
+        let (table, now) = (self.routes.load(), Timestamp::now());
         let served = |active: &Arc<ActiveRoute>| {
             let used = active.last_used().into_iter().map(|(key, at)| (key.to_owned(), at)).collect();
             let webhook = &active.route.webhook;
-            let route = ServedRoute { generation: webhook.generation, route: active.route.digest.clone(), used };
+            let (generation, route, refuses) =
+                (webhook.generation, active.route.digest.clone(), self.refuses(active, now));
+            let route = ServedRoute { generation, route, used, refuses };
             (webhook.uid.clone(), route)
         };
         Report { endpoints: table.iter().map(served).collect::<BTreeMap<_, _>>() }
+    }
+
+    /// Why this replica refuses deliveries of a webhook, whatever they are.
+    fn refuses(&self, active: &ActiveRoute, now: Timestamp) -> Option<RefusalCause> {
+        let Direction::Inbound(inbound) = &active.route.direction else { return None };
+        if inbound.replay.store == ReplayStore::Redis && self.history.redis_evicts() {
+            return Some(RefusalCause::ReplayStoreEvicts);
+        }
+        active.has_exhausted_its_share(now).then_some(RefusalCause::ReplayShareExhausted)
     }
 
     /// Signs an assertion for a target, with the edge's certificate or with a key that the target shares.
@@ -137,9 +158,11 @@ impl Gateway {
         signed.ok_or(Reason::NotReady)
     }
 
-    /// Writes a delivery to the audit log, and counts it.
+    /// Writes a delivery to the audit log, and counts it. Of requests that are for no webhook, only so many have a line.
     pub fn record(&self, record: &AuditRecord) {
-        self.front.record(record);
+        if record.endpoint.is_some() || self.unassigned.admits(network_of(record.source), Instant::now()) {
+            self.front.record(record);
+        }
         self.metrics.delivery(record);
     }
 
@@ -148,6 +171,8 @@ impl Gateway {
     pub fn render_metrics(&self) -> String {
         self.metrics.front.quota_used("connections", self.front.connections_used());
         self.metrics.front.quota_used("bodies", self.bodies.used());
+        self.metrics.front.quota_used("deliveries", self.places.used());
+        self.metrics.front.quota_used("history", self.history.used());
         self.metrics.render()
     }
 }

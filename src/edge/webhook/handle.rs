@@ -22,7 +22,7 @@ use super::received::Received;
 use super::route::{Direction, InboundRoute, OutboundRoute, Route};
 use super::table::ActiveRoute;
 use crate::domain::identity::hex;
-use crate::edge::front::{Party, Permit};
+use crate::edge::front::{Party, Permit, network_of};
 use crate::edge::http::{Caller, Finish, RequestError, Service, body, head};
 
 /// An audit record that is written when it is dropped, also when the caller closes the connection before the answer.
@@ -188,20 +188,22 @@ async fn accept(
     if !route.source.admits(record.source, &proven) {
         return Err(Reason::WrongSource);
     }
-    if !active.rate.admits(record.source, Instant::now()) {
+    let party = route.party(record.source);
+    // Before everything that costs more than it, for callers without a key too.
+    if !active.rate.admits(party.network, Instant::now()) {
         return Err(Reason::TooMany);
     }
-    // After the rate limit, which limits the signatures that strangers can make the edge verify.
-    let party = route.party(record.source);
-    if let Some(identity) = authenticate(gateway, &active, parts, &party).await? {
-        record.source_identity.get_or_insert(identity);
+    let mut permit = gateway.bodies.permit(party.network, Some(party.namespace.clone()));
+    let verified = verify(gateway, &active, parts, body, &party, &mut permit, record).await;
+    let (received, checked) = verified.inspect_err(|reason| {
+        if *reason != Reason::NoRoom {
+            active.rate.failed(party.network, Instant::now());
+        }
+    })?;
+    if !active.rate.admits_verified(party.network, Instant::now()) {
+        return Err(Reason::TooMany);
     }
-    check_encoding(&parts.headers, route)?;
-    let mut permit = gateway.bodies.permit(record.source);
-    let body = body::read(body, route.limits.body, &mut permit).await?;
-    let (received, checked) = check(gateway, active.clone(), parts.clone(), body, party).await;
-    record.body_sha256 = Some(hex(&received.body_sha256));
-    let job = match checked? {
+    let job = match checked {
         Checked::Inbound(inbound, checked) => {
             let delivery = inbound::accept(&inbound, gateway, &active, &received, checked, record)?;
             Job::Inbound(inbound, delivery)
@@ -212,6 +214,26 @@ async fn accept(
         }
     };
     Ok(Accepted { active, job, _permit: permit })
+}
+
+/// Reads a request and verifies it: what only callers with a key pass.
+async fn verify(
+    gateway: &Gateway,
+    active: &Arc<ActiveRoute>,
+    parts: &Arc<Parts>,
+    body: &mut Incoming,
+    party: &Party,
+    permit: &mut Permit,
+    record: &mut AuditRecord,
+) -> Result<(Received, Checked), Reason> {
+    if let Some(identity) = authenticate(gateway, active, parts, party).await? {
+        record.source_identity.get_or_insert(identity);
+    }
+    check_encoding(&parts.headers, &active.route)?;
+    let body = body::read(body, active.route.limits.body, permit).await?;
+    let (received, checked) = check(gateway, active.clone(), parts.clone(), body, party.clone()).await;
+    record.body_sha256 = Some(hex(&received.body_sha256));
+    Ok((received, checked?))
 }
 
 /// Verifies the token of the caller, if the webhook asks for one, in turn if it takes long.
@@ -261,8 +283,12 @@ async fn check(
 impl Accepted {
     async fn deliver(self, gateway: &Gateway, record: &mut AuditRecord) -> Reason {
         let Self { active, job, _permit } = self;
+        let mut place = gateway.places.permit(network_of(record.source), Some(active.route.namespace.clone()));
+        if !place.grow(1) {
+            return Reason::TargetBusy;
+        }
         match job {
-            Job::Inbound(route, delivery) => inbound::deliver(&route, gateway, delivery, record).await,
+            Job::Inbound(route, delivery) => inbound::deliver(&route, gateway, &active, delivery, record).await,
             Job::Outbound(route, message) => outbound::deliver(&route, gateway, &active, message, record).await,
         }
     }

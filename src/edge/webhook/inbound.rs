@@ -1,5 +1,7 @@
 //! Inbound deliveries: verified, reserved in the delivery history, and handed to their target.
 
+use std::time::Instant;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
@@ -10,12 +12,13 @@ use super::deliver::delivery::Delivery;
 use super::gateway::Gateway;
 use super::outcome::Reason;
 use super::received::Received;
-use super::replay::{self, Identity};
+use super::replay::{self, Identity, ReserveError};
 use super::route::InboundRoute;
 use super::table::ActiveRoute;
 use super::verify::{SignedRequest, Verified};
 use crate::contract::route::WebhookReference;
 use crate::domain::identity::hex;
+use crate::edge::front::network_of;
 use crate::edge::http::head;
 
 /// A request whose signature is that of a live key.
@@ -76,13 +79,22 @@ pub fn accept(
 pub async fn deliver(
     inbound: &InboundRoute,
     gateway: &Gateway,
+    active: &ActiveRoute,
     delivery: Delivery,
     record: &mut AuditRecord,
 ) -> Reason {
     let (history, rules, target) = (&gateway.history, &inbound.replay, &inbound.target);
-    let reservation = match history.reserve(rules.store, delivery.identity, target.max_duration()).await {
+    let namespace = &active.route.namespace;
+    let reservation = match history.reserve(rules.store, namespace, delivery.identity, target.max_duration()).await {
         Ok(reservation) => reservation,
-        Err(error) => return error.into(),
+        Err(error) => {
+            match error {
+                ReserveError::Replayed => active.rate.replayed(network_of(record.source), Instant::now()),
+                ReserveError::ShareExhausted => active.exhausted_its_share(Timestamp::now()),
+                ReserveError::Unavailable | ReserveError::Evicts => {}
+            }
+            return error.into();
+        }
     };
     record.target = Some(target.audience().to_owned());
     let (reason, status) = gateway.targets.deliver(target, &delivery).await;

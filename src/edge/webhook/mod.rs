@@ -29,6 +29,8 @@ pub mod run;
 pub mod signing;
 pub mod source;
 mod table;
+mod tidy;
+mod unassigned;
 pub mod verify;
 mod watch;
 

@@ -116,6 +116,10 @@ reasons! {
     Replayed => Refused, CONFLICT;
     /// The delivery history cannot say whether it is new.
     ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
+    /// The namespace has used up its share of the delivery history.
+    ReplayShareExhausted => Refused, SERVICE_UNAVAILABLE;
+    /// Redis evicts keys, so a replay could be new again.
+    ReplayStoreEvicts => Refused, SERVICE_UNAVAILABLE;
     /// The memory for request bodies, or the share of one address, is used up.
     NoRoom => Refused, SERVICE_UNAVAILABLE;
     /// There is nothing to sign the assertion with: no certificate yet, or no valid key that the target shares.
@@ -124,7 +128,7 @@ reasons! {
     TargetUnreachable => Failed, BAD_GATEWAY;
     /// The target did not answer in time.
     TargetTimeout => Failed, GATEWAY_TIMEOUT;
-    /// The maximum number of deliveries is on the way to the target.
+    /// The maximum number of deliveries is on the way to the target, or to targets of the namespace.
     TargetBusy => Failed, SERVICE_UNAVAILABLE;
     /// The target answered with an error.
     TargetRefused => Failed, BAD_GATEWAY;
@@ -171,6 +175,8 @@ impl From<ReserveError> for Reason {
         match error {
             ReserveError::Replayed => Self::Replayed,
             ReserveError::Unavailable => Self::ReplayStoreDown,
+            ReserveError::ShareExhausted => Self::ReplayShareExhausted,
+            ReserveError::Evicts => Self::ReplayStoreEvicts,
         }
     }
 }

@@ -18,6 +18,7 @@ use super::gateway::Gateway;
 use super::metrics::Metrics;
 use super::replay::{InvalidRedisUrl, Redis};
 use super::routing::RoutingConfig;
+use super::tidy::tidy_forever;
 pub use super::watch::CertificateSecrets;
 use super::{report, watch as routes};
 use crate::edge::front::{AuditLog, DRAIN_TIMEOUT, Workers};
@@ -129,6 +130,8 @@ pub async fn run(
         tokio::join!(
             routes::follow(&gateway, client.clone(), namespace, &options.certificates, health),
             report::publish(&gateway, client.clone(), namespace, replica, pod),
+            tidy_forever(&gateway),
+            gateway.history.watch_redis(),
         )
     };
     tokio::select! {

@@ -25,6 +25,8 @@ pub struct ActiveRoute {
     pub rate: Arc<RateLimit>,
     /// When each key last verified or signed a delivery, in seconds since 1970.
     used: BTreeMap<String, Arc<AtomicI64>>,
+    /// When a delivery was last refused because its namespace has used up its share of the delivery history.
+    share_exhausted: Arc<AtomicI64>,
 }
 
 impl ActiveRoute {
@@ -35,6 +37,7 @@ impl ActiveRoute {
         let used = |id: &String| before.and_then(|before| before.used.get(id)).cloned().unwrap_or_default();
         Self {
             rate: rate.unwrap_or_else(|| Arc::new(RateLimit::new(limits.per_second, limits.per_source_per_second))),
+            share_exhausted: before.map(|before| before.share_exhausted.clone()).unwrap_or_default(),
             used: route.direction.key_ids().map(|id| (id.clone(), used(id))).collect(),
             route,
         }
@@ -46,6 +49,16 @@ impl ActiveRoute {
             let now = now.as_second();
             used.fetch_max(now - now % PRECISION, Ordering::Relaxed);
         }
+    }
+
+    /// Marks that a delivery was refused because its namespace has used up its share of the delivery history.
+    pub fn exhausted_its_share(&self, now: Timestamp) {
+        self.share_exhausted.store(now.as_second(), Ordering::Relaxed);
+    }
+
+    /// Whether that was so lately.
+    pub fn has_exhausted_its_share(&self, now: Timestamp) -> bool {
+        now.as_second() - self.share_exhausted.load(Ordering::Relaxed) < PRECISION
     }
 
     /// When each key was last used, in seconds since 1970; keys that were not are left out.

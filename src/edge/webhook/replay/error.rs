@@ -7,4 +7,8 @@ pub enum ReserveError {
     Replayed,
     /// The store cannot say.
     Unavailable,
+    /// The namespace has used up its share of the store.
+    ShareExhausted,
+    /// The store forgets deliveries early.
+    Evicts,
 }

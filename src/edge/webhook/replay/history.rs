@@ -1,6 +1,8 @@
 //! The delivery history: which deliveries were accepted before.
 
+use std::future::pending;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,7 @@ const TOKEN_STEP: u64 = 1 << 33;
 #[derive(Debug)]
 pub struct Reservation {
     store: ReplayStore,
+    namespace: Arc<str>,
     identity: Identity,
     /// Tells it from a later reservation of the same delivery.
     token: u64,
@@ -48,6 +51,26 @@ impl DeliveryHistory {
         Self { next_token, memory: Memory::new(max_deliveries), redis }
     }
 
+    /// How much of the memory is used: 0 to 1.
+    #[must_use]
+    pub fn used(&self) -> f64 {
+        self.memory.used()
+    }
+
+    /// Whether Redis evicts keys, which makes it of no use for a history.
+    #[must_use]
+    pub fn redis_evicts(&self) -> bool {
+        self.redis.as_ref().is_some_and(Redis::evicts)
+    }
+
+    /// Looks from time to time whether Redis evicts keys, for ever.
+    pub async fn watch_redis(&self) {
+        match &self.redis {
+            Some(redis) => redis.watch_eviction().await,
+            None => pending().await,
+        }
+    }
+
     /// Reserves a delivery for as long as its target may take.
     ///
     /// # Errors
@@ -55,23 +78,25 @@ impl DeliveryHistory {
     pub async fn reserve(
         &self,
         store: ReplayStore,
+        namespace: &Arc<str>,
         identity: Identity,
         max_duration: Duration,
     ) -> Result<Reservation, ReserveError> {
         let lasts = max_duration + GRACE;
         let token = self.next_token.fetch_add(TOKEN_STEP, Ordering::Relaxed);
         match (store, &self.redis) {
-            (ReplayStore::Memory, _) => self.memory.reserve(&identity, token, lasts, Instant::now())?,
+            (ReplayStore::Memory, _) => self.memory.reserve(namespace, &identity, token, lasts, Instant::now())?,
+            (ReplayStore::Redis, Some(redis)) if redis.evicts() => return Err(ReserveError::Evicts),
             (ReplayStore::Redis, Some(redis)) => redis.reserve(&identity, token, lasts).await?,
             (ReplayStore::Redis, None) => return Err(ReserveError::Unavailable),
         }
-        Ok(Reservation { store, identity, token })
+        Ok(Reservation { store, namespace: namespace.clone(), identity, token })
     }
 
     /// Records an accepted delivery for the whole replay window.
     pub async fn confirm(&self, reservation: Reservation, window: Duration) {
         let Some(redis) = self.redis.as_ref().filter(|_| reservation.store == ReplayStore::Redis) else {
-            return self.memory.confirm(&reservation.identity, window, Instant::now());
+            return self.memory.confirm(&reservation.namespace, &reservation.identity, window, Instant::now());
         };
         for _ in 0..CONFIRM_ATTEMPTS {
             if redis.confirm(&reservation.identity, window).await {
@@ -86,7 +111,9 @@ impl DeliveryHistory {
     pub async fn release(&self, reservation: Reservation) {
         match self.redis.as_ref().filter(|_| reservation.store == ReplayStore::Redis) {
             Some(redis) => redis.release(&reservation.identity, reservation.token).await,
-            None => self.memory.release(&reservation.identity, reservation.token, Instant::now()),
+            None => {
+                self.memory.release(&reservation.namespace, &reservation.identity, reservation.token, Instant::now());
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! not refused.
 
 mod error;
+mod eviction;
 mod history;
 mod idempotency_key;
 mod identity;

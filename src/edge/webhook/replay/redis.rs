@@ -1,13 +1,16 @@
 //! The delivery history of all replicas: one Redis or Valkey. Anything but a clear answer in time counts as a refusal.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ConnectionAddr, RedisError, Script};
-
 use thiserror::Error;
+use tokio::time::sleep;
 
 use super::error::ReserveError;
+use super::eviction;
 use super::identity::Identity;
 
 /// How long an answer and a connection may take: a caller waits for it.
@@ -33,6 +36,7 @@ pub struct InvalidRedisUrl;
 pub struct Redis {
     connection: ConnectionManager,
     release: Script,
+    evicts: Arc<AtomicBool>,
 }
 
 impl Redis {
@@ -53,7 +57,35 @@ impl Redis {
             );
         }
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(invalid)?;
-        Ok(Self { connection, release: Script::new(RELEASE_SCRIPT) })
+        Ok(Self { connection, release: Script::new(RELEASE_SCRIPT), evicts: Arc::default() })
+    }
+
+    /// Whether it evicts keys, as far as is known.
+    pub(super) fn evicts(&self) -> bool {
+        self.evicts.load(Ordering::Relaxed)
+    }
+
+    /// Looks from time to time whether it evicts keys, for ever.
+    pub(super) async fn watch_eviction(&self) {
+        loop {
+            let asked = redis::cmd("INFO").arg("memory").query_async::<String>(&mut self.connection.clone()).await;
+            match asked.map(|text| eviction::evicts(&text)) {
+                Ok(Some(evicts)) => self.set_evicts(evicts),
+                Ok(None) => tracing::warn!("Redis does not say whether it evicts keys; check its maxmemory-policy"),
+                Err(error) => tracing::debug!(error = %foreign(&error), "failed to ask Redis whether it evicts keys"),
+            }
+            sleep(eviction::INTERVAL).await;
+        }
+    }
+
+    fn set_evicts(&self, evicts: bool) {
+        match (self.evicts.swap(evicts, Ordering::Relaxed), evicts) {
+            (false, true) => {
+                tracing::error!("Redis evicts keys, so replays could be new again; set maxmemory-policy to noeviction");
+            }
+            (true, false) => tracing::info!("Redis evicts no keys any more"),
+            _ => {}
+        }
     }
 
     pub(super) async fn reserve(&self, identity: &Identity, token: u64, lasts: Duration) -> Result<(), ReserveError> {
