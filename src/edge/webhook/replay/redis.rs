@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::error::ReserveError;
 use super::eviction;
 use super::identity::Identity;
+use crate::domain::text::foreign;
 
 /// How long an answer and a connection may take: a caller waits for it.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
