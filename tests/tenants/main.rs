@@ -10,6 +10,7 @@ mod groups;
 #[path = "../it/hooks.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
+mod memory;
 mod names;
 mod operator;
 mod records;
