@@ -2,9 +2,9 @@
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::LocalSecretReference;
+use super::object_template::ObjectTemplateSchema;
+use super::{LocalSecretReference, ObjectTemplate};
 
 /// Where deliveries go: exactly one of the fields below.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, KubeSchema)]
@@ -86,28 +86,11 @@ pub struct ObjectTarget {
     pub service_account_name: String,
     /// The object, at most 64 KiB of JSON. A string that consists of `$(delivery.id)`, `$(delivery.body)`,
     /// `$(delivery.bodyBase64)`, `$(delivery.endpoint)` or `$(delivery.assertion)` is replaced by that value.
+    #[schemars(with = "ObjectTemplateSchema")]
     pub template: ObjectTemplate,
     /// Timeout and number of attempts.
     #[serde(flatten)]
     pub attempts: TargetAttempts,
-}
-
-/// An object without name and namespace. Its `metadata` may contain labels and annotations only.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ObjectTemplate {
-    /// Group and version, such as `batch/v1`.
-    #[schemars(
-        length(max = 317),
-        regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
-    pub api_version: String,
-    /// Kind, such as `Job`.
-    #[schemars(length(max = 63), regex(pattern = r"^[A-Za-z][A-Za-z0-9]*$"))]
-    pub kind: String,
-    /// All other fields of the kind.
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
 }
 
 /// A topic of a broker, written to with the account that a `ServiceIdentity` has there.

@@ -29,6 +29,7 @@ mod tests {
     use crate::domain::fence::Fence;
     use crate::kubernetes::health::Health;
     use crate::kubernetes::scope::NamespaceScope;
+    use crate::kubernetes::watch::Listing;
     use crate::metrics::Metrics;
 
     #[tokio::test]
@@ -46,7 +47,7 @@ mod tests {
         let wakers = Wakers::default();
         let metrics = Arc::new(Metrics::default());
         let names = NameRecords::new(client.clone(), &settings.namespace);
-        let records = (jiff::Timestamp::UNIX_EPOCH, names);
+        let records = (Listing::Paged, jiff::Timestamp::UNIX_EPOCH, names);
         let parts = Parts::new(client, Fence::default(), settings, metrics, wakers.signals(), records);
         let mut registry = Registry::new(parts, wakers, Arc::new(Health::default()));
         register(&mut registry);

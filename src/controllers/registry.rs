@@ -22,7 +22,7 @@ use crate::kubernetes::guard::Guarded;
 use crate::kubernetes::health::Health;
 use crate::kubernetes::run::run;
 use crate::kubernetes::store::Change;
-use crate::kubernetes::watch::{self, Interruptions};
+use crate::kubernetes::watch::Interruptions;
 use crate::metrics::Metrics;
 
 /// Turns true when the operator is to stop.
@@ -111,7 +111,7 @@ impl<C: Controller> Registered for Entry<C> {
     fn watch(&self, interruptions: Interruptions) -> Work {
         let (controller, handle, parts) = (self.controller.clone(), self.handle.clone(), self.parts.clone());
         let api: Api<Guarded<C::Kind>> = Api::all(parts.client.clone());
-        let events = watcher(api, watch::config());
+        let events = watcher(api, parts.listing.config());
         let events = parts.settings.scope.filter(events, |object| object.meta().namespace.as_deref());
         let events = interruptions.retry_forever(C::Kind::KIND.controller(), events);
         let store = handle.store().clone();

@@ -20,7 +20,7 @@ use super::webhook::sweep;
 use crate::domain::fence::Fence;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::health::{Health, Stage};
-use crate::kubernetes::watch::Interruptions;
+use crate::kubernetes::watch::{Interruptions, Listing};
 use crate::metrics::Metrics;
 
 /// How long trust domains and brokers may take before the other controllers start without them.
@@ -45,16 +45,17 @@ pub async fn run(
 ) {
     let wakers = Wakers::default();
     let signals = wakers.signals();
-    let mut records = read_records(&client, &settings.namespace).await;
-    while let Err(error) = records {
+    let mut beginning = read_beginning(&client, &settings.namespace).await;
+    while let Err(error) = beginning {
         tracing::error!(%error, "cannot read the records of the operator; retrying");
         if timeout(RETRY, stop.wait_for(|stop| *stop)).await.is_ok() {
             return;
         }
-        records = read_records(&client, &settings.namespace).await;
+        beginning = read_beginning(&client, &settings.namespace).await;
     }
-    let Ok((since, names)) = records else { return };
-    let parts = Parts::new(client, fence, settings, metrics.clone(), signals.clone(), (since, names));
+    let Ok(beginning) = beginning else { return };
+    tracing::info!(listing = ?beginning.0, "listing all objects");
+    let parts = Parts::new(client, fence, settings, metrics.clone(), signals.clone(), beginning);
     let mut registry = Registry::new(parts.clone(), wakers, health.clone());
     register(&mut registry);
     let registry = Arc::new(registry);
@@ -83,10 +84,10 @@ pub async fn run(
     health.enter(Stage::Starting);
 }
 
-/// Since when records are kept, and who holds which names.
-async fn read_records(client: &Client, namespace: &str) -> Result<(Timestamp, NameRecords), Error> {
-    let since = records_since(client, namespace).await?;
-    Ok((since, NameRecords::load(client.clone(), namespace).await?))
+/// How objects are listed, since when records are kept, and who holds which names.
+async fn read_beginning(client: &Client, namespace: &str) -> Result<(Listing, Timestamp, NameRecords), Error> {
+    let (listing, since) = (Listing::supported(client).await?, records_since(client, namespace).await?);
+    Ok((listing, since, NameRecords::load(client.clone(), namespace).await?))
 }
 
 /// Brings all gauges up to date whenever the metrics are read.

@@ -26,7 +26,7 @@ use crate::kubernetes::health::Health;
 use crate::kubernetes::known::Facts;
 use crate::kubernetes::owned::Owned;
 use crate::kubernetes::store::{Change, Store};
-use crate::kubernetes::watch::{self, Interruptions};
+use crate::kubernetes::watch::Interruptions;
 
 type Metadata<K> = PartialObjectMeta<K>;
 
@@ -47,19 +47,19 @@ impl Watches {
         let mut watches = Self { tasks, interruptions, health, names, listed };
         let client = || parts.client.clone();
 
-        let scope = parts.settings.scope.clone();
-        let namespaces = watcher(Api::<Metadata<Namespace>>::all(client()), watch::config());
+        let (scope, config) = (parts.settings.scope.clone(), || parts.listing.config());
+        let namespaces = watcher(Api::<Metadata<Namespace>>::all(client()), config());
         let namespaces = scope.filter(namespaces, |namespace| namespace.metadata.name.as_deref());
         watches.store("namespaces", &parts.namespaces.0, namespaces, &parts.signals, |change| {
             let name = change.name.name.clone();
             Namespaces::concerns_others(change).then_some(Signal::NamespaceChanged(name))
         });
         let secrets = Api::<Metadata<Secret>>::namespaced(client(), &parts.settings.namespace);
-        let secrets = watcher(secrets, watch::config());
+        let secrets = watcher(secrets, config());
         watches.store("operator_secrets", &parts.operator_secrets, secrets, &parts.signals, |change| {
             Some(Signal::OperatorSecretChanged(change.name.name.clone()))
         });
-        let labelled = watch::config().labels(&format!("{EXTERNAL_LABEL}=true"));
+        let labelled = config().labels(&format!("{EXTERNAL_LABEL}=true"));
         let secrets = scope.watch::<Metadata<Secret>>(&parts.client, &labelled);
         watches.store("key_secrets", &Store::default(), secrets, &parts.signals, |change| {
             Some(Signal::KeySecretChanged(change.name.clone()))
@@ -68,7 +68,7 @@ impl Watches {
         watches.owned("config_maps", parts, &parts.bundles);
         watches.owned("webhook_secrets", parts, &parts.webhook_secrets);
         if let Some(edge) = &parts.settings.edge_namespace {
-            let reports = watch::config().labels(&format!("{COMPONENT}={}", Component::EdgeReport));
+            let reports = config().labels(&format!("{COMPONENT}={}", Component::EdgeReport));
             let reports = watcher(Api::<ConfigMap>::namespaced(client(), edge), reports);
             let reports = watches.begin("edge_reports", reports);
             let (replicas, signals) = (parts.replicas.clone(), parts.signals.clone());
@@ -129,7 +129,7 @@ impl Watches {
             + 'static,
         F: Facts,
     {
-        let ours = watch::config().labels(&Owned::<K, F>::selector());
+        let ours = parts.listing.config().labels(&Owned::<K, F>::selector());
         let events = self.begin(name, parts.settings.scope.watch::<Metadata<K>>(&parts.client, &ours));
         let (owned, signals, listed) = (owned.clone(), parts.signals.clone(), Arc::new(Notify::new()));
         let done = listed.clone();

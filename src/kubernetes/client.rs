@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{InvalidHeaderValue, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use kube::client::{Body, ClientBuilder};
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -100,6 +100,9 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.headers_mut().insert(USER_AGENT, self.agent.clone());
+        if let Some(current) = current(request.uri()) {
+            *request.uri_mut() = current;
+        }
         let reads = *request.method() == Method::GET;
         let watches = reads && request.uri().query().is_some_and(|query| query.contains("watch=true"));
         let verb = if watches { "WATCH" } else { verb(request.method()) };
@@ -126,6 +129,16 @@ where
             answer
         })
     }
+}
+
+/// The address of a streaming list that begins with the newest state: the library asks for any state that the API server has in its
+/// cache, and a new leader would begin with one that is older than what its predecessor acted on.
+fn current(uri: &Uri) -> Option<Uri> {
+    let query = uri.query().filter(|query| query.contains("sendInitialEvents=true"))?;
+    let kept: Vec<&str> = query.split('&').filter(|part| *part != "resourceVersion=0").collect();
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(format!("{}?{}", uri.path(), kept.join("&")).parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 /// The method as a metric label. Methods that the client does not use share one label.
@@ -161,7 +174,20 @@ fn resource(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kube::api::WatchParams;
+
     use super::*;
+
+    #[test]
+    fn a_streaming_list_begins_with_the_newest_state() {
+        let request = WatchParams::streaming_lists().timeout(60).labels("a=b");
+        let request = kube::core::Request::new("/api/v1/secrets").watch(&request, "0").unwrap();
+        let uri = current(request.uri()).unwrap().to_string();
+        assert!(uri.contains("sendInitialEvents=true") && uri.contains("labelSelector=a%3Db"), "{uri}");
+        assert!(!uri.contains("resourceVersion="), "{uri}");
+        let resumed = kube::core::Request::new("/api/v1/secrets").watch(&WatchParams::default(), "7").unwrap();
+        assert_eq!(current(resumed.uri()), None);
+    }
 
     #[test]
     fn a_request_is_counted_by_its_resource() {

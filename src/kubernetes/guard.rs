@@ -1,20 +1,26 @@
 //! Objects as the API server returns them. An object that does not match its schema must not stop the watch: if the parser failed
-//! in the middle of an object, the rest of the list would be lost.
+//! in the middle of an object, the rest of the list would be lost. Nor may one object take much memory: of its metadata only what
+//! the operator uses is read, whatever else its owner has written there.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapDeserializer;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::value::{RawValue, to_raw_value};
 use thiserror::Error;
 
-/// How many levels of an object are read. The JSON parser of the client fails at 128, levels of lists and events included, while
-/// the API server accepts thousands where a schema allows any fields.
-pub const MAX_DEPTH: usize = 64;
+/// How many labels of an object are kept: the first by name.
+const MAX_LABELS: usize = 64;
+/// What the names of our annotations and finalizers begin with. Those of others are not kept.
+const PREFIX: &str = "credence.dev/";
+/// The longest value of an annotation that is kept, in bytes.
+const MAX_ANNOTATION: usize = 16 << 10;
 
 /// An object, or its metadata when it does not match its schema.
 #[derive(Clone, Debug)]
@@ -42,17 +48,46 @@ impl SchemaError {
     }
 }
 
+/// The fields of a JSON object as they were written, none of them read yet.
+type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let object = Level(MAX_DEPTH).deserialize(deserializer)?;
-        match K::deserialize(&object) {
-            Ok(read) => Ok(Self(Ok(read))),
-            Err(error) => {
-                let error = SchemaError::new(&error);
-                let metadata = ObjectMeta::deserialize(&object["metadata"]).map_err(D::Error::custom)?;
-                Ok(Self(Err(Unreadable { error, metadata })))
-            }
-        }
+        // The parser of the client skips a raw value of any depth.
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let mut fields: Fields<'_> = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let metadata = metadata(&fields).map_err(D::Error::custom)?;
+        let kept = to_raw_value(&metadata).map_err(D::Error::custom)?;
+        fields.insert(Cow::Borrowed("metadata"), &kept);
+        let read: Result<K, serde_json::Error> = K::deserialize(MapDeserializer::new(fields.into_iter()));
+        Ok(Self(read.map_err(|error| Unreadable { error: SchemaError::new(&error), metadata })))
+    }
+}
+
+fn metadata(fields: &Fields<'_>) -> Result<ObjectMeta, serde_json::Error> {
+    let mut fields: Fields<'_> = serde_json::from_str(fields.get("metadata").map_or("{}", |text| text.get()))?;
+    // As large as the object may be, and as deep.
+    fields.remove("managedFields");
+    let read: Result<ObjectMeta, serde_json::Error> = ObjectMeta::deserialize(MapDeserializer::new(fields.into_iter()));
+    let mut metadata = read?;
+    trim(&mut metadata);
+    Ok(metadata)
+}
+
+/// Drops metadata that no decision uses, and that its owner can make large: annotations, finalizers and owners of others, the record
+/// of who wrote which field, and very many labels.
+pub(super) fn trim(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    metadata.owner_references = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|name, value| name.starts_with(PREFIX) && value.len() <= MAX_ANNOTATION);
+    }
+    if let Some(finalizers) = &mut metadata.finalizers {
+        finalizers.retain(|name| name.starts_with(PREFIX));
+    }
+    if let Some(labels) = &mut metadata.labels {
+        let mut kept = 0..MAX_LABELS;
+        labels.retain(|_, _| kept.next().is_some());
     }
 }
 
@@ -85,77 +120,11 @@ impl<K: Resource> Resource for Guarded<K> {
     }
 }
 
-/// Reads a value down to some level. Deeper values are skipped, which needs no stack, and become null.
-#[derive(Clone, Copy)]
-struct Level(usize);
-
-impl<'de> DeserializeSeed<'de> for Level {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        match self.0 {
-            0 => IgnoredAny::deserialize(deserializer).map(|_| Value::Null),
-            _ => deserializer.deserialize_any(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Level {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut read = Vec::new();
-        while let Some(item) = items.next_element_seed(Level(self.0 - 1))? {
-            read.push(item);
-        }
-        Ok(Value::Array(read))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
-        let mut read = Map::new();
-        while let Some(name) = fields.next_key::<String>()? {
-            read.insert(name, fields.next_value_seed(Level(self.0 - 1))?);
-        }
-        Ok(Value::Object(read))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::api::{DynamicObject, ObjectList, WatchEvent};
+    use serde_json::json;
 
     use super::*;
 
@@ -184,12 +153,25 @@ mod tests {
         assert!(matches!(event, WatchEvent::Added(it) if it.meta().name.as_deref() == Some("deep")));
     }
 
+    /// Annotations, finalizers and labels without number, and a record of fields as deep as the object.
     #[test]
-    fn only_levels_that_are_too_deep_are_cut_off() {
-        let deep = serde_json::from_str::<Guarded<DynamicObject>>(&object("deep", &nested(5000))).unwrap();
-        assert_eq!(deep.0.unwrap().data["data"].to_string(), nested(62).replace("\"x\"", r#"{"a":null}"#));
-        let text = object("x", &format!(r#"[{},1,-1,1.5,true,null,"\n"]"#, nested(60)));
-        let Guarded(read) = serde_json::from_str::<Guarded<Value>>(&text).unwrap();
-        assert_eq!(read.unwrap(), serde_json::from_str::<Value>(&text).unwrap());
+    fn metadata_of_others_is_not_kept() {
+        let labels: BTreeMap<String, String> = (0..1000).map(|it| (format!("l{it}"), "x".repeat(63))).collect();
+        let annotations =
+            json!({"credence.dev/for": "us", "credence.dev/long": "x".repeat(20_000), "other": "x".repeat(200_000)});
+        let finalizers = json!(["other/keep", "credence.dev/withdraw-route"]);
+        let owners = json!([{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "u"}]);
+        let metadata = json!({"name": "x", "labels": labels, "annotations": annotations, "finalizers": finalizers,
+            "ownerReferences": owners})
+        .to_string();
+        let managed = format!(r#""managedFields":[{{"manager":"x","fieldsV1":{}}}]"#, nested(5000));
+        let text = format!(r#"{{"metadata":{},{managed}}},"data":{{"a":"b"}}}}"#, &metadata[..metadata.len() - 1]);
+        let Guarded(read) = serde_json::from_str::<Guarded<ConfigMap>>(&text).unwrap();
+        let read = read.unwrap();
+        assert_eq!(read.data.unwrap()["a"], "b");
+        assert_eq!(read.metadata.labels.as_ref().unwrap().len(), MAX_LABELS);
+        assert_eq!(read.metadata.annotations.as_ref().unwrap().keys().collect::<Vec<_>>(), ["credence.dev/for"]);
+        assert_eq!(read.metadata.finalizers.as_ref().unwrap(), &["credence.dev/withdraw-route"]);
+        assert!(serde_json::to_vec(&read.metadata).unwrap().len() < 8 << 10);
     }
 }

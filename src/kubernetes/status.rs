@@ -3,17 +3,22 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 
+use http::HeaderValue;
+use http::header::ACCEPT;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta, Patch, PatchParams};
+use kube::core::Request;
 use kube::{Client, Resource};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::{Error, has_code};
-use super::guard::Guarded;
 use super::{FIELD_MANAGER, display_name, uid};
+
+/// The form of an answer without spec and status.
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// Writes the status of one kind.
 ///
@@ -61,10 +66,7 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
             "metadata": {"uid": uid(object)},
             "status": wanted,
         });
-        let name = object.meta().name.clone().unwrap_or_default();
-        let api = dynamic_api::<K>(client, object.meta().namespace.as_deref());
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
+        match patch_status::<K>(client, object.meta(), &patch).await {
             Ok(answer) => {
                 let entry = (resource_version(&answer), wanted.clone());
                 self.written.lock().insert(uid(object), entry);
@@ -78,12 +80,23 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
     }
 }
 
-/// An API whose answers need not fit our types, and may have any depth.
-fn dynamic_api<K: Resource<DynamicType = ()>>(
+/// Applies a status. Of the answer only the metadata is sent: the object is as large as its owner likes.
+async fn patch_status<K: Resource<DynamicType = ()> + DeserializeOwned>(
     client: &Client,
-    namespace: Option<&str>,
-) -> Api<Guarded<kube::core::DynamicObject>> {
-    let resource = kube::core::ApiResource::erase::<K>(&());
+    metadata: &ObjectMeta,
+    patch: &Value,
+) -> Result<PartialObjectMeta<K>, kube::Error> {
+    let request = Request::new(K::url_path(&(), metadata.namespace.as_deref()));
+    let (name, params) = (metadata.name.as_deref().unwrap_or_default(), PatchParams::apply(FIELD_MANAGER).force());
+    let request = request.patch_subresource("status", name, &params, &Patch::Apply(patch));
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA_ONLY));
+    client.request(request).await
+}
+
+/// The API of a kind, for its metadata.
+fn api<K: Resource<DynamicType = ()>>(client: &Client, namespace: Option<&str>) -> Api<DynamicObject> {
+    let resource = ApiResource::erase::<K>(&());
     match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -100,24 +113,27 @@ pub async fn set_finalizer<K: Resource<DynamicType = ()>>(
     finalizer: &str,
     present: bool,
 ) -> Result<bool, Error> {
-    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
-    if finalizers.iter().any(|known| known == finalizer) == present {
+    if has_finalizer(object, finalizer) == present {
         return Ok(true);
     }
-    if present {
-        finalizers.push(finalizer.to_owned());
-    } else {
-        finalizers.retain(|known| known != finalizer);
-    }
-    // With the version, a concurrent change of the finalizers makes the write fail instead of being lost.
-    let patch = json!({"metadata": {
-        "resourceVersion": object.meta().resource_version,
-        "uid": uid(object),
-        "finalizers": finalizers,
-    }});
     let name = object.meta().name.clone().unwrap_or_default();
-    let api = dynamic_api::<K>(client, object.meta().namespace.as_deref());
-    match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+    let api = api::<K>(client, object.meta().namespace.as_deref());
+    let patch = async {
+        // The finalizers of others are not kept in memory.
+        let mut finalizers = api.get_metadata(&name).await?.metadata.finalizers.unwrap_or_default();
+        finalizers.retain(|known| known != finalizer);
+        if present {
+            finalizers.push(finalizer.to_owned());
+        }
+        // With the version, a change since the reconcile began makes the write fail instead of being lost.
+        let patch = json!({"metadata": {
+            "resourceVersion": object.meta().resource_version,
+            "uid": uid(object),
+            "finalizers": finalizers,
+        }});
+        api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch)).await
+    };
+    match patch.await {
         Ok(_) => Ok(true),
         Err(error) if has_code(&error, 404) => Ok(false),
         Err(error) => Err(Error::api(format!("set the finalizer of {} {}", K::kind(&()), display_name(object)))(error)),

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::error::Error;
-use super::guard::{Guarded, SchemaError};
+use super::guard::{Guarded, SchemaError, trim};
 use crate::domain::name::Name;
 
 /// A change of one object. An object that does not match its schema counts as absent.
@@ -200,7 +200,7 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
 
     fn pack(&self, object: &mut Result<K, SchemaError>) -> Entry {
         let packed = object.as_mut().map_err(|error| error.clone()).and_then(|object| {
-            drop_bookkeeping(object);
+            trim(object.meta_mut());
             serde_json::to_vec(object).map_err(|error| SchemaError::new(&error))
         });
         match packed {
@@ -265,14 +265,6 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         let is_same = |name: &Name, entry: &Entry| before.get(name).is_some_and(|before| before.json() == entry.json());
         let changed = entries.iter().filter(|(name, entry)| !is_same(name, entry)).map(|(name, _)| name);
         gone.chain(changed).cloned().collect()
-    }
-}
-
-/// Drops metadata that no decision uses and that is large.
-fn drop_bookkeeping<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
-    if let Some(annotations) = object.meta_mut().annotations.as_mut() {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
 }
 

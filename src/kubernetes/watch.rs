@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 
 use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::WatchParams;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::ResetTimerBackoff;
-use kube::runtime::watcher::{self, Error, Event, ExponentialBackoff};
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use kube::{Api, Client};
 
 use super::answer;
+use super::error::{Error, has_code};
 use super::health::Health;
 
 /// How long the API server keeps one watch open, in seconds. A connection that was lost without notice is detected soon after.
@@ -21,10 +25,47 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// After how long without an interruption the pauses begin again with the first one.
 const RESET_AFTER: Duration = Duration::from_secs(30);
 
-/// The parameters of every watch.
+/// How many objects of tenants are listed at once. One may have a megabyte and a half, and is in memory several times.
+const PAGE: u32 = 16;
+
+/// The parameters of a watch.
 #[must_use]
 pub fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// How objects that tenants write are listed, so that few of them are in memory at the same time, however large they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// One by one, as events of the watch (`sendInitialEvents`).
+    Streamed,
+    /// In small pages, where the API server has no streaming lists: before Kubernetes 1.34, unless the feature gate `WatchList` is on.
+    Paged,
+}
+
+impl Listing {
+    /// Asks the API server which it supports.
+    ///
+    /// # Errors
+    /// What the API server answered instead.
+    pub async fn supported(client: &Client) -> Result<Self, Error> {
+        let (mut request, api) = (WatchParams::default().timeout(1), Api::<Namespace>::all(client.clone()));
+        (request.send_initial_events, request.bookmarks) = (true, true);
+        match api.watch_metadata(&request, "0").await {
+            Ok(_) => Ok(Self::Streamed),
+            Err(error) if has_code(&error, 400) || has_code(&error, 422) => Ok(Self::Paged),
+            Err(error) => Err(Error::api("watch namespaces".to_owned())(error)),
+        }
+    }
+
+    /// The parameters of a watch.
+    #[must_use]
+    pub fn config(self) -> watcher::Config {
+        match self {
+            Self::Streamed => config().streaming_lists(),
+            Self::Paged => config().page_size(PAGE),
+        }
+    }
 }
 
 /// Receives the interruptions of watches.
@@ -38,7 +79,7 @@ pub struct Interruptions {
 
 impl Interruptions {
     /// The events of a watch without its errors: an error is reported, and the watch is retried.
-    pub fn retry_forever<T: Send, E: Stream<Item = Result<Event<T>, Error>> + Send>(
+    pub fn retry_forever<T: Send, E: Stream<Item = Result<Event<T>, watcher::Error>> + Send>(
         self,
         part: &'static str,
         events: E,
@@ -66,12 +107,12 @@ impl Interruptions {
 }
 
 /// Why a watch was interrupted. Nothing of what the API server sent is repeated: it may be a part of a Secret.
-fn describe(error: &Error) -> String {
+fn describe(error: &watcher::Error) -> String {
     match error {
-        Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => {
-            answer::describe(error)
-        }
-        Error::WatchError(status) => answer::describe(&kube::Error::Api(status.clone())),
-        Error::NoResourceVersion => "the API server sent an object without a resource version".to_owned(),
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => answer::describe(error),
+        watcher::Error::WatchError(status) => answer::describe(&kube::Error::Api(status.clone())),
+        watcher::Error::NoResourceVersion => "the API server sent an object without a resource version".to_owned(),
     }
 }

@@ -16,6 +16,7 @@ mod groups;
 mod hooks;
 mod hostile_broker;
 mod kafka_peer;
+mod memory;
 mod names;
 mod operator;
 mod pools;

@@ -24,6 +24,7 @@ use crate::domain::rotation::Material;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::owned::Owned;
 use crate::kubernetes::store::Store;
+use crate::kubernetes::watch::Listing;
 use crate::metrics::Metrics;
 
 /// Secrets with certificates.
@@ -46,6 +47,7 @@ pub struct Parts {
     pub events: Events,
     pub signals: Signals,
     pub handles: Handles,
+    pub listing: Listing,
     /// Since when the operator keeps records of its own.
     pub records_since: Timestamp,
     pub claims: Arc<NameClaims>,
@@ -70,12 +72,13 @@ impl Parts {
         settings: Settings,
         metrics: Arc<Metrics>,
         signals: Signals,
-        (records_since, names): (Timestamp, NameRecords),
+        (listing, records_since, names): (Listing, Timestamp, NameRecords),
     ) -> Self {
         let events = Events::new(client.clone());
         Self {
             handles: Handles::new(client.clone(), events.clone()),
             claims: Arc::new(NameClaims::new(names)),
+            listing,
             records_since,
             namespaces: Namespaces::default(),
             operator_secrets: Store::default(),

@@ -10,8 +10,6 @@ use crate::api::ObjectTemplate;
 use crate::domain::identity::hex;
 use crate::edge::webhook::outcome::Reason;
 
-/// Maximum length of a template as JSON, in bytes.
-const MAX_LENGTH: usize = 64 << 10;
 /// Maximum depth of a template: its readers have limits of their own.
 const MAX_DEPTH: usize = 32;
 /// Maximum length of a body that goes into an object, in bytes.
@@ -71,8 +69,11 @@ impl Template {
     /// # Errors
     /// Says what is wrong, and what to write instead.
     pub fn compile(template: &ObjectTemplate) -> Result<Self, InvalidTemplate> {
+        if template.is_too_long() {
+            return Err(InvalidTemplate::TooLong);
+        }
         let object = serde_json::to_value(template)?;
-        if object.to_string().len() > MAX_LENGTH {
+        if object.to_string().len() > ObjectTemplate::MAX_LENGTH {
             return Err(InvalidTemplate::TooLong);
         }
         check_metadata(&object["metadata"])?;
@@ -239,7 +240,7 @@ mod tests {
             (json!({"x": ["$(delivery.body"]}), "$(delivery.body"),
             (json!({"$(delivery.id)": "x"}), "$(delivery.id)"),
             (json!({"x": vec![ID; 17]}), "16 placeholders"),
-            (json!({"x": "x".repeat(MAX_LENGTH)}), "64 KiB"),
+            (json!({"x": "x".repeat(ObjectTemplate::MAX_LENGTH)}), "64 KiB"),
             ((0..MAX_DEPTH).fold(json!("x"), |inner, _| json!([inner])), "32 levels"),
         ] {
             let why = compile(config_map(data.clone())).err().unwrap_or_else(|| panic!("compiled: {data:.99}"));
