@@ -31,6 +31,10 @@ const MAX_QUEUE: usize = 4096;
 /// How long changes wait to be reported together: a report goes through all ACLs of the broker.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 
+/// How long a connection has to last until the pauses between attempts to connect begin again with the shortest: a broker that answers
+/// and then hangs up must not be asked without end.
+const RESET_AFTER: Duration = Duration::from_secs(10);
+
 /// How a session is to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionMode {
@@ -249,13 +253,17 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
         let mut attempts = 0_u32;
         loop {
             let Some(connected) = self.connect().await else { return };
+            let began = Instant::now();
             let failure = match connected {
-                Ok(admin) => match self.serve(admin, &mut attempts).await {
+                Ok(admin) => match self.serve(admin).await {
                     Ok(()) => return,
                     Err(failure) => failure,
                 },
                 Err(failure) => failure,
             };
+            if began.elapsed() >= RESET_AFTER {
+                attempts = 0;
+            }
             tracing::warn!(
                 broker = self.broker,
                 reason = failure.reason.as_str(),
@@ -283,12 +291,11 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
     }
 
     /// Carries out demands over one connection until the last handle is dropped (`Ok`) or the connection fails.
-    async fn serve(&mut self, mut admin: A, attempts: &mut u32) -> Result<(), BrokerFailure> {
+    async fn serve(&mut self, mut admin: A) -> Result<(), BrokerFailure> {
         if self.is_stale {
             self.reload().await?;
         }
         self.resync(&mut admin).await?;
-        *attempts = 0;
         let resync = self.mode.resync;
         let mut tick = interval_at(Instant::now() + resync, resync);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -110,7 +110,7 @@ fn every_debug_form_is_found_and_no_other_question_mark() {
     for plain in [
         r#"format!("{} is {{:?}}: {it}", f()?)"#,
         r#"tracing::warn!(%error, count = count()?, "failed; why?")"#,
-        r#"vec![it?, f(it?)]"#,
+        "vec![it?, f(it?)]",
     ] {
         assert_eq!(found(plain), 0, "{plain}");
     }
