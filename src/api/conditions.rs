@@ -213,6 +213,20 @@ reasons! {
     ReplayStoreEvicts,
     /// An earlier condition is not met.
     Blocked,
+    /// The object could not be brought to what its spec says; the message says why, and the operator is retrying.
+    ReconcileFailed,
+}
+
+impl Reason {
+    /// Whether a broker or the API server refused what was tried. The next attempt waits for its time, because one that anybody
+    /// could bring about would cost them as much and achieve as little.
+    #[must_use]
+    pub fn is_refused_attempt(self) -> bool {
+        matches!(
+            self,
+            Self::IssueFailed | Self::NotOwned | Self::LoginRefused | Self::GrantsFailed | Self::CleanupPending
+        )
+    }
 }
 
 /// One condition as decided; time and transition are added by [`Conditions::merge`].
@@ -265,6 +279,11 @@ impl Conditions {
     #[must_use]
     pub fn is_unmet(&self) -> bool {
         self.0.iter().any(|decided| !decided.met)
+    }
+
+    /// The reasons of the conditions that are not met.
+    pub fn unmet_reasons(&self) -> impl Iterator<Item = Reason> {
+        self.0.iter().filter(|decided| !decided.met).map(|decided| decided.reason)
     }
 
     /// Whether `Ready` is met.

@@ -33,6 +33,10 @@ const MAX_QUEUE: usize = 4096;
 /// How long changes wait to be reported together: a report goes through all ACLs of the broker.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 
+/// How long a connection has to last until the pauses between attempts to connect begin again with the shortest: a broker that answers
+/// and then hangs up must not be asked without end.
+const RESET_AFTER: Duration = Duration::from_secs(10);
+
 /// How a session is to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionMode {
@@ -250,8 +254,9 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
     async fn run(mut self) {
         let mut attempts = 0_u32;
         loop {
+            let mut serving_since = None;
             // A defect is the failure of this session: it is reported, and the session starts from its records again.
-            let failure = match AssertUnwindSafe(self.work(&mut attempts)).catch_unwind().await {
+            let failure = match AssertUnwindSafe(self.work(&mut serving_since)).catch_unwind().await {
                 Ok(Ok(())) => return,
                 Ok(Err(failure)) => failure,
                 Err(_) => {
@@ -260,6 +265,9 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
                     panicked()
                 }
             };
+            if serving_since.is_some_and(|since: Instant| since.elapsed() >= RESET_AFTER) {
+                attempts = 0;
+            }
             tracing::warn!(
                 broker = self.broker,
                 reason = failure.reason.as_str(),
@@ -276,11 +284,11 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
     }
 
     /// Connects, and carries out demands until the last handle is dropped (`Ok`) or the connection fails.
-    async fn work(&mut self, attempts: &mut u32) -> Result<(), BrokerFailure> {
-        match self.connect().await {
-            Some(admin) => self.serve(admin?, attempts).await,
-            None => Ok(()),
-        }
+    async fn work(&mut self, serving_since: &mut Option<Instant>) -> Result<(), BrokerFailure> {
+        let Some(connected) = self.connect().await else { return Ok(()) };
+        let admin = connected?;
+        *serving_since = Some(Instant::now());
+        self.serve(admin).await
     }
 
     /// Connects. At the first attempt, demands wait for its end. Later ones are answered with the last failure, since a
@@ -295,12 +303,11 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
     }
 
     /// Carries out demands over one connection until the last handle is dropped (`Ok`) or the connection fails.
-    async fn serve(&mut self, mut admin: A, attempts: &mut u32) -> Result<(), BrokerFailure> {
+    async fn serve(&mut self, mut admin: A) -> Result<(), BrokerFailure> {
         if self.is_stale {
             self.reload().await?;
         }
         self.resync(&mut admin).await?;
-        *attempts = 0;
         let resync = self.mode.resync;
         let mut tick = interval_at(Instant::now() + resync, resync);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

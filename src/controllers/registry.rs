@@ -18,9 +18,10 @@ use super::shared::signal::{Signal, Signals};
 use super::wakes::Table;
 use crate::api::{Kind, KindName};
 use crate::domain::name::ObjectRef;
+use crate::kubernetes::error::Error;
 use crate::kubernetes::guard::Guarded;
 use crate::kubernetes::health::Health;
-use crate::kubernetes::run::run;
+use crate::kubernetes::run::{Done, Reconciler, run};
 use crate::kubernetes::store::Change;
 use crate::kubernetes::watch::Interruptions;
 use crate::metrics::Metrics;
@@ -48,7 +49,7 @@ impl Wakers {
     fn add<K: ManagedKind>(&self, table: Table, handle: Handle<K>) {
         let wake = move |signal: &Signal| match table.wakes(K::KIND, signal) {
             Wake::Nobody => {}
-            wake => handle.wake(wake),
+            wake => handle.wake(wake, signal.gives_another_chance()),
         };
         self.0.write().push(Box::new(wake));
     }
@@ -86,7 +87,7 @@ impl<C: Controller> Entry<C> {
     /// on it.
     fn changed(controller: &C, handle: &Handle<C::Kind>, parts: &Parts, change: &Change<C::Kind>) {
         handle.index(change);
-        handle.trigger().fire(&change.name);
+        handle.changed(change);
         controller.remember(change);
         let object = ObjectRef { kind: C::Kind::KIND, name: change.name.clone() };
         let versions = (change.before.as_ref(), change.after.as_ref());
@@ -96,6 +97,28 @@ impl<C: Controller> Entry<C> {
         for signal in C::Kind::signals(change) {
             parts.signals.emit(signal);
         }
+    }
+}
+
+/// A controller, and where it reports that it failed.
+struct Reporting<C: Controller> {
+    controller: Arc<C>,
+    handle: Handle<C::Kind>,
+}
+
+impl<C: Controller> Clone for Reporting<C> {
+    fn clone(&self) -> Self {
+        Self { controller: self.controller.clone(), handle: self.handle.clone() }
+    }
+}
+
+impl<C: Controller> Reconciler<C::Kind> for Reporting<C> {
+    async fn reconcile(&self, object: Arc<C::Kind>) -> Result<Done, Error> {
+        self.controller.reconcile(object).await
+    }
+
+    async fn report_failure(&self, object: &C::Kind, error: &Error) -> Result<(), Error> {
+        self.handle.report_failure(object, error).await
     }
 }
 
@@ -133,13 +156,9 @@ impl<C: Controller> Registered for Entry<C> {
     }
 
     fn run(&self, stop: StopSignal) -> Work {
-        let controller = self.controller.clone();
         let (store, trigger) = (self.handle.store().clone(), self.handle.trigger().clone());
-        let reconcile = move |object| {
-            let controller = controller.clone();
-            async move { controller.reconcile(object).await }
-        };
-        Box::pin(run(C::Kind::KIND.controller(), store, trigger, self.parts.metrics.clone(), stop, reconcile))
+        let reconciler = Reporting { controller: self.controller.clone(), handle: self.handle.clone() };
+        Box::pin(run(C::Kind::KIND.controller(), store, trigger, self.parts.metrics.clone(), stop, reconciler))
     }
 
     fn measure(&self, metrics: &Metrics) {

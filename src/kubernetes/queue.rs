@@ -1,6 +1,7 @@
 //! The queue of a controller: every object is in it at most once, and at most one worker processes it. Objects that depend on
 //! something that may hang, such as a broker, form a group with its own workers. Within a group, namespaces take turns. So neither
-//! a broker that hangs nor a namespace with a thousand broken objects delays others.
+//! a broker that hangs nor a namespace with a thousand broken objects delays others. An object that failed is held back until its
+//! pause is over, whoever queues it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -20,8 +21,9 @@ pub struct Lane {
 enum Position {
     /// It has been waiting for a worker since this time.
     Waiting(Instant),
-    /// A worker of this group processes it. `again` is when it is to be processed once more.
-    Running { group: String, again: Option<Instant> },
+    /// A worker of this group processes it. `again` is when it is to be processed once more; `is_outdated` says that its pause was
+    /// ended meanwhile, so that a failure says nothing about the next attempt.
+    Running { group: String, again: Option<Instant>, is_outdated: bool },
 }
 
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Queue<K> {
     sleeping: HashMap<u64, K>,
     alarm_of: HashMap<K, (u64, Instant)>,
     last_alarm: u64,
+    /// The objects that are not handed out before a time.
+    held_back: HashMap<K, Instant>,
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
@@ -65,11 +69,21 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             sleeping: HashMap::new(),
             alarm_of: HashMap::new(),
             last_alarm: 0,
+            held_back: HashMap::new(),
         }
     }
 
-    /// Queues an object. It is handed out when its turn comes, but not before `at`.
+    /// Ends the pause of an object that failed: it is another one now, or what refused it is.
+    pub fn release(&mut self, key: &K) {
+        self.held_back.remove(key);
+        if let Some(Position::Running { is_outdated, .. }) = self.positions.get_mut(key) {
+            *is_outdated = true;
+        }
+    }
+
+    /// Queues an object. It is handed out when its turn comes, but not before `at`, and not while it is held back.
     pub fn push(&mut self, key: K, lane: impl FnOnce(&K) -> Lane, at: Instant, now: Instant) {
+        let at = self.held_back.get(&key).map_or(at, |until| at.max(*until));
         match self.positions.get_mut(&key) {
             Some(Position::Waiting(_)) => {}
             Some(Position::Running { again, .. }) => *again = Some(again.map_or(at, |before| before.min(at))),
@@ -111,7 +125,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
         group.running += 1;
         self.running += 1;
-        let running = Position::Running { group: name.clone(), again: None };
+        self.held_back.remove(&key);
+        let running = Position::Running { group: name.clone(), again: None, is_outdated: false };
         let since = match self.positions.insert(key.clone(), running) {
             Some(Position::Waiting(since)) => since,
             _ => now,
@@ -122,7 +137,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Notes that a worker has finished with an object. If the object was queued in the meantime, it is queued for that time,
     /// otherwise for `then`.
     pub fn done(&mut self, key: &K, then: Option<Instant>, lane: impl FnOnce(&K) -> Lane, now: Instant) {
-        let Some(Position::Running { group: name, again }) = self.positions.remove(key) else { return };
+        let Some(Position::Running { group: name, again, .. }) = self.positions.remove(key) else { return };
         self.running -= 1;
         if let Some(group) = self.groups.get_mut(&name) {
             group.running -= 1;
@@ -133,6 +148,14 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         if let Some(at) = again.or(then) {
             self.push(key.clone(), lane, at, now);
         }
+    }
+
+    /// Like [`Self::done`] for an object that failed: it is not processed again before `until`, whoever queues it.
+    pub fn failed(&mut self, key: &K, until: Instant, lane: impl FnOnce(&K) -> Lane, now: Instant) {
+        if let Some(Position::Running { is_outdated: false, .. }) = self.positions.get(key) {
+            self.held_back.insert(key.clone(), until);
+        }
+        self.done(key, Some(until), lane, now);
     }
 
     /// When [`Self::pop`] may hand out an object that is not ready now.
@@ -250,6 +273,30 @@ mod tests {
         assert_eq!(take(&mut queue, now), [":a/2"]);
         queue.done(&":a/2", None, lane, now);
         assert_eq!(take(&mut queue, then), [":a/1"], "a replaced alarm has no effect");
+    }
+
+    #[test]
+    fn an_object_that_is_held_back_waits_whoever_queues_it() {
+        let (mut queue, now) = (Queue::new(2), Instant::now());
+        let then = now + Duration::from_secs(60);
+        queue.push(":a/1", lane, now, now);
+        assert_eq!(take(&mut queue, now), [":a/1"]);
+        queue.push(":a/1", lane, now, now);
+        queue.failed(&":a/1", then, lane, now);
+        queue.push(":a/1", lane, now, now);
+        assert_eq!(take(&mut queue, now), [""; 0], "it was queued while it was processed, and after that");
+        assert_eq!(take(&mut queue, then), [":a/1"]);
+        let later = then + Duration::from_secs(60);
+        queue.failed(&":a/1", later, lane, then);
+        queue.release(&":a/1");
+        queue.push(":a/1", lane, then, then);
+        assert_eq!(take(&mut queue, then), [":a/1"], "what it failed for has changed");
+        queue.release(&":a/1");
+        queue.push(":a/1", lane, then, then);
+        queue.failed(&":a/1", later, lane, then);
+        assert_eq!(take(&mut queue, then), [":a/1"], "it has changed while it was processed");
+        queue.done(&":a/1", None, lane, then);
+        assert!(queue.held_back.is_empty());
     }
 
     #[test]

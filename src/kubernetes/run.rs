@@ -21,7 +21,7 @@ use super::error::{Class, Error};
 use super::guard::SchemaError;
 use super::queue::{Lane, Queue};
 use super::store::Store;
-use crate::api::Conditions;
+use crate::api::{Conditions, Reason};
 use crate::domain::name::Name;
 use crate::domain::text::foreign;
 use crate::metrics::Metrics;
@@ -52,11 +52,17 @@ impl Trigger {
         }))
     }
 
-    /// Queues an object.
+    /// Queues an object. One that failed waits until its pause is over.
     pub fn fire(&self, name: &Name) {
         let now = Instant::now();
         self.queue().push(name.clone(), &self.0.lane, now + self.0.debounce, now);
         self.0.wake.notify_one();
+    }
+
+    /// Queues an object that may succeed now although it failed before: it is another one, or what refused it is.
+    pub fn fire_afresh(&self, name: &Name) {
+        self.queue().release(name);
+        self.fire(name);
     }
 
     /// How many objects wait, and how long the oldest has waited.
@@ -80,33 +86,62 @@ pub struct Done {
     /// After which time the object is reconciled again.
     pub next: Next,
     reason: &'static str,
+    /// Whether something outside refused what was tried, so that the next attempt waits for its time.
+    was_refused: bool,
 }
 
 impl Done {
     /// The conditions of the object are the outcome.
     #[must_use]
     pub fn with(conditions: &Conditions, next: Next) -> Self {
-        Self { next, reason: conditions.verdict().map_or("", |(reason, _)| reason.as_str()) }
+        let reason = conditions.verdict().map_or("", |(reason, _)| reason.as_str());
+        Self { next, reason, was_refused: conditions.unmet_reasons().any(Reason::is_refused_attempt) }
     }
 
     /// The object was deleted, or will be, and nothing is left to do.
     #[must_use]
     pub fn gone() -> Self {
-        Self { next: None, reason: "Deleted" }
+        Self { next: None, reason: "Deleted", was_refused: false }
     }
 }
 
+/// How many times in a row a reconcile fails with an error that may be temporary until the status of the object says so.
+const PATIENCE: u32 = 3;
+
+/// What a controller does with an object.
+pub trait Reconciler<K>: Clone + Send + Sync + 'static {
+    /// Brings it to what its spec says.
+    fn reconcile(&self, object: Arc<K>) -> impl Future<Output = Result<Done, Error>> + Send;
+
+    /// Says in its status that this failed, and why.
+    fn report_failure(&self, object: &K, error: &Error) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// Reconciles an object. No error bypasses its status: one that a person has to act on is in it at once, one that may be temporary
+/// when it does not pass.
+async fn attempt<K, R: Reconciler<K>>(reconciler: R, object: Arc<K>, failures: u32) -> Result<Done, Error> {
+    // A defect in one reconcile must not end the controller.
+    let ended = AssertUnwindSafe(reconciler.reconcile(object.clone())).catch_unwind().await;
+    let outcome = ended.unwrap_or_else(|_| Err(Error::Bug("a reconcile panicked".into())));
+    if let Err(error) = &outcome
+        && (error.class() != Class::Retry || failures + 1 >= PATIENCE)
+        && let Err(error) = reconciler.report_failure(&object, error).await
+    {
+        tracing::warn!(%error, detail = error.detail(), "failed to report in the status that a reconcile failed");
+    }
+    outcome
+}
+
 /// Runs a controller until `stop` becomes true and the running reconciles have ended.
-pub async fn run<K, F>(
+pub async fn run<K, R: Reconciler<K>>(
     name: &'static str,
     store: Store<K>,
     trigger: Trigger,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
-    reconcile: impl Fn(Arc<K>) -> F + Send + Sync + 'static,
+    reconciler: R,
 ) where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + Sync + 'static,
-    F: Future<Output = Result<Done, Error>> + Send + 'static,
 {
     let mut running = JoinSet::new();
     let mut reports = Reports { name, metrics, failures: HashMap::new() };
@@ -119,16 +154,14 @@ pub async fn run<K, F>(
                     let generation = object.meta().generation;
                     let (namespace, object_name) = (&*key.namespace, &*key.name);
                     let span = info_span!("reconcile", controller = name, namespace, name = object_name, generation);
-                    // A defect in one reconcile must not end the controller.
-                    AssertUnwindSafe(reconcile(object.clone()).instrument(span)).catch_unwind()
+                    let failures = reports.failures.get(&key).copied().unwrap_or_default();
+                    attempt(reconciler.clone(), object.clone(), failures).instrument(span)
                 });
                 running.spawn(async move {
                     let began = Instant::now();
                     let outcome = match work {
                         None => None,
-                        Some(work) => {
-                            Some(work.await.unwrap_or_else(|_| Err(Error::Bug("a reconcile panicked".into()))))
-                        }
+                        Some(work) => Some(work.await),
                     };
                     (key, found, outcome, began.elapsed())
                 });
@@ -147,9 +180,13 @@ pub async fn run<K, F>(
             Some(ended) = running.join_next() => {
                 // A task neither panics nor is it aborted.
                 let Ok((key, found, outcome, took)) = ended else { continue };
-                let next = reports.report(&key, found.as_ref(), outcome, took);
+                let (next, is_held_back) = reports.report(&key, found.as_ref(), outcome, took);
                 let now = Instant::now();
-                trigger.queue().done(&key, next.map(|next| now + next), &trigger.0.lane, now);
+                let mut queue = trigger.queue();
+                match next.map(|next| now + next) {
+                    Some(until) if is_held_back => queue.failed(&key, until, &trigger.0.lane, now),
+                    then => queue.done(&key, then, &trigger.0.lane, now),
+                }
             }
             _ = stop.wait_for(|stop| *stop) => break,
         }
@@ -165,20 +202,20 @@ struct Reports {
 }
 
 impl Reports {
-    /// Reports one outcome, and returns after which time the object is reconciled again.
+    /// Reports one outcome, and returns after which time the object is reconciled again, and whether it is held back until then.
     fn report<K: Resource>(
         &mut self,
         key: &Name,
         found: Option<&Result<Arc<K>, SchemaError>>,
         outcome: Option<Result<Done, Error>>,
         took: Duration,
-    ) -> Next {
+    ) -> (Next, bool) {
         let controller = self.name;
         match (found, outcome) {
             (Some(Ok(_)), Some(Ok(done))) => {
                 self.failures.remove(key);
                 self.metrics.reconciled(controller, "ok", done.reason, took);
-                done.next
+                (done.next, done.was_refused)
             }
             (Some(Ok(object)), Some(Err(error))) => {
                 let class = error.class();
@@ -193,7 +230,8 @@ impl Reports {
                 } else {
                     tracing::warn!(controller, namespace, name, reason, %error, detail, retry_in_ms, "reconcile failed");
                 }
-                Some(delay)
+                // Nothing was tried for an object that another one keeps waiting, and its correction is noticed.
+                (Some(delay), !matches!(error, Error::Unreadable { .. }))
             }
             (Some(Err(error)), _) => {
                 tracing::error!(
@@ -204,12 +242,12 @@ impl Reports {
                     "object does not match its schema; ignoring it until it is corrected"
                 );
                 self.metrics.reconciled(controller, "invalid", "Schema", took);
-                None
+                (None, false)
             }
             // It was deleted.
             _ => {
                 self.failures.remove(key);
-                None
+                (None, false)
             }
         }
     }

@@ -48,6 +48,11 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
         }
     }
 
+    /// Whether an object is as our own last write of its status left it.
+    pub fn is_own_write<K: Resource>(&self, object: &K) -> bool {
+        self.written.lock().get(&uid(object)).is_some_and(|(version, _)| *version == resource_version(object))
+    }
+
     /// Writes `wanted` if it differs from `current`. Returns whether the object still exists.
     ///
     /// # Errors

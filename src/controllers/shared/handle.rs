@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::Client;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Client, Resource};
 use parking_lot::{Mutex, RwLock};
 
-use super::kind::{IndexKey, ManagedKind};
-use crate::api::{Conditions, Status};
+use super::kind::{IndexKey, ManagedKind, SpecFacts};
+use crate::api::{ConditionType, Conditions, Reason, Status};
 use crate::domain::index::Index;
 use crate::domain::name::Name;
 use crate::kubernetes::error::Error;
@@ -113,8 +114,20 @@ impl<K: ManagedKind> Handle<K> {
         self.0.index.write().update(&change.name, keys(change.before.as_ref()), keys(change.after.as_ref()));
     }
 
-    /// Queues the objects that are to be looked at.
-    pub fn wake(&self, wake: Wake) {
+    /// Queues an object that has changed, unless only our own write of its status did it.
+    pub fn changed(&self, change: &Change<K>) {
+        if change.differs(SpecFacts::of) {
+            self.0.trigger.fire_afresh(&change.name);
+            return;
+        }
+        let is_own_write = change.after.as_ref().is_some_and(|object| self.0.status.is_own_write(object));
+        if !is_own_write || change.differs(metadata_facts) {
+            self.0.trigger.fire(&change.name);
+        }
+    }
+
+    /// Queues the objects that are to be looked at. With `afresh`, those that failed need not wait until their pause is over.
+    pub fn wake(&self, wake: Wake, afresh: bool) {
         let names = match wake {
             Wake::Nobody => return,
             Wake::One(name) => vec![name],
@@ -132,7 +145,11 @@ impl<K: ManagedKind> Handle<K> {
             }
         };
         for name in &names {
-            self.0.trigger.fire(name);
+            if afresh {
+                self.0.trigger.fire_afresh(name);
+            } else {
+                self.0.trigger.fire(name);
+            }
         }
     }
 
@@ -152,7 +169,26 @@ impl<K: ManagedKind> Handle<K> {
         self.0.status.write(&self.0.client, object, current, wanted).await
     }
 
-    /// The one end of every reconcile: `Ready` is derived from the other conditions, the status is written when it
+    /// The end of a reconcile that failed: `Ready` says why. The other conditions stay, since nothing is known about them.
+    ///
+    /// # Errors
+    /// What the API server answered.
+    pub async fn report_failure(&self, object: &K, error: &Error) -> Result<(), Error> {
+        let current = self.status(object);
+        let (previous, generation) = (current.conditions(), object.meta().generation);
+        let mut conditions = Conditions::new();
+        conditions.unmet(ConditionType::Ready, Reason::ReconcileFailed, error.to_string());
+        let others = previous.iter().filter(|condition| condition.type_ != ConditionType::Ready.as_str());
+        let decided = conditions.merge(previous, generation, Timestamp::now());
+        let mut status = current.clone();
+        status.set_conditions(generation, others.cloned().chain(decided).collect());
+        if self.write_status(object, &current, &status).await? {
+            self.0.events.transition(object, previous, &conditions).await;
+        }
+        Ok(())
+    }
+
+    /// The one end of every other reconcile: `Ready` is derived from the other conditions, the status is written when it
     /// differs, and an event is published when the object stops being Ready. `None` when the object is gone.
     ///
     /// # Errors
@@ -173,6 +209,12 @@ impl<K: ManagedKind> Handle<K> {
         self.0.events.transition(object, previous, conditions).await;
         Ok(Some(Done::with(conditions, next)))
     }
+}
+
+/// What others can change of an object beside its spec and its status.
+fn metadata_facts<K: Resource>(object: &K) -> impl PartialEq + use<'_, K> {
+    let ObjectMeta { labels, annotations, finalizers, owner_references, .. } = object.meta();
+    (labels.as_ref(), annotations.as_ref(), finalizers.as_ref(), owner_references.as_ref())
 }
 
 /// The handles of all kinds, each made when it is first asked for.

@@ -57,6 +57,18 @@ pub enum Signal {
     ClockSet,
 }
 
+impl Signal {
+    /// Whether what has refused an object may accept it now: the broker or the authority is another one, or can be used again. Only
+    /// the platform can cause such a signal.
+    #[must_use]
+    pub fn gives_another_chance(&self) -> bool {
+        matches!(
+            self,
+            Self::BrokerUp(_) | Self::BrokerChanged(_) | Self::AuthorityChanged(_) | Self::TrustDomainChanged(_)
+        )
+    }
+}
+
 /// Where signals go.
 #[derive(Clone)]
 pub struct Signals(Arc<dyn Fn(Signal) + Send + Sync>);
