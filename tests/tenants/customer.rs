@@ -18,7 +18,7 @@ const NOISE: Duration = Duration::from_millis(250);
 
 pub struct Customer {
     pub namespace: String,
-    pub target: Target,
+    target: Target,
     sender: Sender,
     key: String,
 }
@@ -40,13 +40,14 @@ impl Customer {
 
     /// Posts until an attack is over, and asserts that the sender notices nothing of it.
     pub async fn notices_nothing_of<T>(&self, attack: impl Future<Output = T>) -> T {
-        let (_, quiet) = self.post_during(sleep(QUIET)).await;
+        let ((), quiet) = self.post_during(sleep(QUIET)).await;
         let (result, attacked) = self.post_during(attack).await;
         assert!(attacked.len() > 5, "the attack is too short to be noticed");
         let (before, after, longest) = (median(&quiet), median(&attacked), *attacked.last().unwrap());
         println!("median {before:?} then {after:?}, longest {:?} then {longest:?}", quiet.last().unwrap());
         assert!(after < 4 * before + NOISE, "the median was {before:?}, and is {after:?}");
         assert!(longest < Duration::from_secs(3), "one answer took {longest:?}");
+        assert!(self.target.count() >= quiet.len() + attacked.len(), "the target has every delivery");
         result
     }
 
