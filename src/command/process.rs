@@ -3,11 +3,11 @@
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
+use credence::output::{LogQueue, Output};
 use thiserror::Error;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// Why a process could not be set up.
 #[derive(Debug, Error)]
@@ -15,6 +15,12 @@ pub enum ProcessError {
     /// There is a TLS provider already, which is a defect.
     #[error("a TLS provider is installed already")]
     TlsProvider,
+    /// The log cannot be opened.
+    #[error("cannot open the log")]
+    Log(#[source] io::Error),
+    /// A signal cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
     /// The runtime cannot be started.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
@@ -32,23 +38,21 @@ pub enum LogFormat {
     Text,
 }
 
-/// The operator logs to standard output.
-pub fn log_to_stdout(format: LogFormat) {
-    log(format, BoxMakeWriter::new(io::stdout), io::stdout().is_terminal());
-}
-
-/// The edge logs to standard error: its audit log may go to standard output.
-pub fn log_to_stderr(format: LogFormat) {
-    log(format, BoxMakeWriter::new(io::stderr), io::stderr().is_terminal());
-}
-
-fn log(format: LogFormat, writer: BoxMakeWriter, colors: bool) {
+/// Starts the log, which never waits for its reader.
+pub fn log_to(output: Output, format: LogFormat) -> Result<LogQueue, ProcessError> {
+    let colors = match output {
+        Output::Stdout => io::stdout().is_terminal(),
+        Output::Stderr => io::stderr().is_terminal(),
+        Output::File(_) => false,
+    };
+    let log = LogQueue::start(output).map_err(ProcessError::Log)?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone());
     match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
         LogFormat::Text => builder.with_ansi(colors).init(),
     }
+    Ok(log)
 }
 
 /// Runs a future on a new runtime.
@@ -67,6 +71,15 @@ pub async fn cluster() -> Result<kube::Config, ProcessError> {
 pub fn default_identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}-{}", host.trim(), std::process::id())
+}
+
+/// Keeps signals that mean nothing here from ending the process. SIGPIPE is ignored from the start.
+pub fn ignore_signals() -> Result<(), ProcessError> {
+    for ignored in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        // It stays received when nobody waits for it any more.
+        drop(signal(ignored).map_err(ProcessError::Signals)?);
+    }
+    Ok(())
 }
 
 /// Waits for SIGTERM or SIGINT.

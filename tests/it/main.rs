@@ -18,6 +18,7 @@ mod outbound;
 mod readme;
 mod restart;
 mod rotation;
+mod stalled_output;
 mod topic_policy;
 mod trust_domain;
 mod webhook;

@@ -18,7 +18,7 @@ mod names;
 mod serve;
 mod workers;
 
-pub use audit::AuditLog;
+pub use audit::{AuditLog, AuditOptions, FLUSH_TIMEOUT, WhenFull};
 pub use certificate::{CertificateError, LoadedCertificate, TlsCertificate};
 pub use connection::{Connection, Protocol, TlsStream};
 pub use lifetime::{BusyGuard, Lifetime};

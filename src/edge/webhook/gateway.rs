@@ -14,7 +14,7 @@ use super::deliver::object::Objects;
 use super::deliver::service::Post;
 use super::deliver::targets::Targets;
 use super::metrics::Metrics;
-use super::outcome::Reason;
+use super::outcome::{Reason, Verdict};
 use super::replay::{DeliveryHistory, Redis, max_deliveries};
 use super::routing::RoutingConfig;
 use super::table::{ActiveRoute, Routes};
@@ -113,7 +113,7 @@ impl Gateway {
 
     /// Writes a delivery to the audit log, and counts it.
     pub fn record(&self, record: &AuditRecord) {
-        self.front.record(record);
+        self.front.record(record, record.outcome.result == Verdict::Refused);
         self.metrics.delivery(record);
     }
 
@@ -122,6 +122,7 @@ impl Gateway {
     pub fn render_metrics(&self) -> String {
         self.metrics.front.quota_used("connections", self.front.connections_used());
         self.metrics.front.quota_used("bodies", self.bodies.used());
+        self.metrics.front.quota_used("audit", self.front.audit().used());
         self.metrics.render()
     }
 }

@@ -174,6 +174,9 @@ async fn accept(
     record: &mut AuditRecord,
 ) -> Result<Accepted, Reason> {
     head::check_authority(parts)?;
+    if !gateway.front.audit().admits() {
+        return Err(Reason::AuditLogFull);
+    }
     // Only the path selects the route; the query is part of what is signed, and of nothing else.
     let active = gateway.routes.load().find(parts.uri.path()).ok_or(Reason::UnknownPath)?;
     let route = &active.route;

@@ -118,6 +118,8 @@ reasons! {
     ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
     /// The memory for request bodies, or the share of one address, is used up.
     NoRoom => Refused, SERVICE_UNAVAILABLE;
+    /// Too many audit lines wait to be written, and the installation delivers nothing without one.
+    AuditLogFull => Refused, SERVICE_UNAVAILABLE;
     /// There is nothing to sign the assertion with: no certificate yet, or no valid key that the target shares.
     NotReady => Refused, SERVICE_UNAVAILABLE;
     /// The target cannot be reached.

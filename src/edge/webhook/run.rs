@@ -3,13 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
@@ -18,13 +18,13 @@ use super::gateway::Gateway;
 use super::replay::{InvalidRedisUrl, Redis};
 use super::routing::RoutingConfig;
 use super::{report, watch as routes};
-use crate::edge::front::{AuditLog, DRAIN_TIMEOUT, Workers};
+use crate::edge::front::{AuditLog, AuditOptions, DRAIN_TIMEOUT, FLUSH_TIMEOUT, Workers};
 use crate::edge::http::Http;
 use crate::kubernetes::health::{Health, Stage};
 use crate::server;
 
 /// How long a stop takes at most.
-pub const MAX_STOP: Duration = report::WITHDRAW_TIMEOUT.saturating_add(DRAIN_TIMEOUT);
+pub const MAX_STOP: Duration = report::WITHDRAW_TIMEOUT.saturating_add(DRAIN_TIMEOUT).saturating_add(FLUSH_TIMEOUT);
 
 /// What the gateway is started with.
 pub struct Options {
@@ -44,8 +44,8 @@ pub struct Options {
     pub listen_metrics: SocketAddr,
     /// URL of the Redis with the delivery history.
     pub redis_url: Option<String>,
-    /// File of the audit log; standard output without one.
-    pub audit_log: Option<PathBuf>,
+    /// Where audit lines go.
+    pub audit: AuditOptions,
     /// How many threads serve connections.
     pub threads: NonZeroUsize,
 }
@@ -62,6 +62,9 @@ pub enum RunError {
     /// The threads that serve connections cannot be started.
     #[error("cannot start the threads that serve connections")]
     Threads(#[source] io::Error),
+    /// The signal that the audit log was moved cannot be received.
+    #[error("cannot receive SIGHUP")]
+    Signal(#[source] io::Error),
     /// The URL of Redis is invalid.
     #[error("invalid URL of Redis")]
     Redis(#[from] InvalidRedisUrl),
@@ -86,7 +89,7 @@ pub enum RunError {
     },
 }
 
-/// Runs the gateway until `stop_requested` is ready; then what was accepted is finished.
+/// Runs the gateway until `stop_requested` is ready; then what was accepted is finished. SIGHUP opens the audit log anew.
 ///
 /// # Errors
 /// Why it could not start, or which part of it ended unexpectedly.
@@ -99,7 +102,7 @@ pub async fn run(
     let client_error = |error| RunError::Client(Box::new(error));
     let client = kube::Client::try_from(config.clone()).map_err(client_error)?;
     let objects = Objects::new(config, client.clone(), namespace).map_err(client_error)?;
-    let audit = AuditLog::open(options.audit_log.as_deref()).map_err(RunError::AuditLog)?;
+    let audit = AuditLog::open(options.audit.clone()).map_err(RunError::AuditLog)?;
     let redis = options.redis_url.as_deref().map(Redis::new).transpose()?;
     let workers = Workers::start(options.threads).map_err(RunError::Threads)?;
     let gateway = Arc::new(Gateway::new(workers, options.routing.clone(), audit, redis, objects));
@@ -128,7 +131,14 @@ pub async fn run(
             report::publish(&gateway, client.clone(), namespace, replica, pod),
         )
     };
+    let mut hangups = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
+    let moved = async {
+        while hangups.recv().await.is_some() {
+            gateway.front.audit().reopen();
+        }
+    };
     tokio::select! {
+        () = moved => return Err(RunError::Ended("the signals")),
         _ = following => return Err(RunError::Ended("the watches")),
         ended = &mut server => return Err(match ended {
             Ok(Err(source)) => RunError::Listen { address: *listen_metrics, source },
