@@ -16,6 +16,7 @@ mod gateway;
 mod hooks;
 mod judges;
 mod kills;
+mod lost_answers;
 mod manual_changes;
 mod named;
 mod operator;

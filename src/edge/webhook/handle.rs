@@ -26,6 +26,9 @@ use crate::domain::identity::hex;
 use crate::edge::front::Permit;
 use crate::edge::http::{Caller, Finish, RequestError, Service, body, head};
 
+/// How many seconds a sender should wait while another attempt has the delivery: most targets have answered by then.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
 /// An audit record that is written when it is dropped, also when the caller closes the connection before the answer.
 struct PendingRecord {
     gateway: Arc<Gateway>,
@@ -148,6 +151,9 @@ fn answer(reason: Reason) -> Response<Full<Bytes>> {
     *response.status_mut() = reason.status();
     if reason == Reason::WrongMethod {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
+    if reason == Reason::InProgress {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     }
     response
 }

@@ -112,8 +112,10 @@ reasons! {
     WrongClaims => Refused, FORBIDDEN;
     /// The body has no idempotency key where the endpoint expects it, or more than one.
     NoIdempotencyKey => Refused, FORBIDDEN;
-    /// It was delivered before, or is being delivered now.
+    /// It was delivered before.
     Replayed => Refused, CONFLICT;
+    /// Another attempt has it, and whether the target accepts that one is not known yet.
+    InProgress => Refused, SERVICE_UNAVAILABLE;
     /// The delivery history cannot say whether it is new.
     ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
     /// The memory for request bodies, or the share of one address, is used up.
@@ -172,6 +174,7 @@ impl From<ReserveError> for Reason {
     fn from(error: ReserveError) -> Self {
         match error {
             ReserveError::Replayed => Self::Replayed,
+            ReserveError::InProgress => Self::InProgress,
             ReserveError::Unavailable => Self::ReplayStoreDown,
         }
     }

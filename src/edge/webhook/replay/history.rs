@@ -4,12 +4,13 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::error::ReserveError;
 use super::identity::Identity;
 use super::memory::Memory;
-use super::redis::Redis;
+use super::redis::{Redis, WITHDRAWAL};
 use crate::api::ReplayStore;
 
 /// How long a reservation lasts beyond what the target may take, if it is neither confirmed nor released: the edge may have been
@@ -23,6 +24,11 @@ const CONFIRM_RETRY_DELAY: Duration = Duration::from_millis(400);
 /// The memory keeps the upper half of a token, without its lowest bit: they differ in that.
 const TOKEN_STEP: u64 = 1 << 33;
 
+/// How many releases may wait for Redis to answer. Beyond that, reservations expire by themselves.
+const MAX_RELEASES: usize = 1 << 14;
+/// The pause between two attempts to release.
+const RELEASE_RETRY_DELAY: Duration = Duration::from_millis(200);
+
 /// A reserved delivery. Nobody else can reserve it until it is released or expires.
 #[derive(Debug)]
 pub struct Reservation {
@@ -30,6 +36,8 @@ pub struct Reservation {
     identity: Identity,
     /// Tells it from a later reservation of the same delivery.
     token: u64,
+    /// When it expires.
+    expires: Instant,
 }
 
 /// The delivery history, in memory and in Redis.
@@ -38,17 +46,33 @@ pub struct DeliveryHistory {
     next_token: AtomicU64,
     memory: Memory,
     redis: Option<Redis>,
+    /// Reservations that Redis has to release as soon as it answers.
+    releases: mpsc::Sender<Release>,
+}
+
+/// A reservation that has to be released in Redis.
+struct Release {
+    reservation: Reservation,
+    /// Whether Redis has confirmed the reservation. If not, it may still be made.
+    is_made: bool,
+    /// Until when it is tried.
+    until: Instant,
 }
 
 impl DeliveryHistory {
-    /// An empty history, with a maximum number of deliveries in memory, and with a Redis if there is one.
+    /// An empty history, with a maximum number of deliveries in memory, and with a Redis if there is one. It releases what it could
+    /// not release at once in a task of the current runtime.
     #[must_use]
     pub fn new(max_deliveries: usize, redis: Option<Redis>) -> Self {
         let next_token = RandomState::new().build_hasher().finish().into();
-        Self { next_token, memory: Memory::new(max_deliveries), redis }
+        let (releases, waiting) = mpsc::channel(MAX_RELEASES);
+        if let Some(redis) = &redis {
+            tokio::spawn(release_all(redis.clone(), waiting));
+        }
+        Self { next_token, memory: Memory::new(max_deliveries), redis, releases }
     }
 
-    /// Reserves a delivery for as long as its target may take.
+    /// Reserves a delivery for as long as its target may take. If it is not certain whether it is reserved, it is released.
     ///
     /// # Errors
     /// When it is not new, or the store cannot say whether it is.
@@ -60,12 +84,23 @@ impl DeliveryHistory {
     ) -> Result<Reservation, ReserveError> {
         let lasts = max_duration + GRACE;
         let token = self.next_token.fetch_add(TOKEN_STEP, Ordering::Relaxed);
+        let reservation = Reservation { store, identity, token, expires: Instant::now() + lasts };
         match (store, &self.redis) {
             (ReplayStore::Memory, _) => self.memory.reserve(&identity, token, lasts, Instant::now())?,
-            (ReplayStore::Redis, Some(redis)) => redis.reserve(&identity, token, lasts).await?,
+            (ReplayStore::Redis, Some(redis)) => {
+                let Ok(reserved) = redis.reserve(&identity, token, lasts).await else {
+                    self.release_later(Release {
+                        until: reservation.expires + WITHDRAWAL,
+                        reservation,
+                        is_made: false,
+                    });
+                    return Err(ReserveError::Unavailable);
+                };
+                reserved?;
+            }
             (ReplayStore::Redis, None) => return Err(ReserveError::Unavailable),
         }
-        Ok(Reservation { store, identity, token })
+        Ok(reservation)
     }
 
     /// Records an accepted delivery for the whole replay window.
@@ -85,8 +120,33 @@ impl DeliveryHistory {
     /// Releases a delivery that its target did not accept.
     pub async fn release(&self, reservation: Reservation) {
         match self.redis.as_ref().filter(|_| reservation.store == ReplayStore::Redis) {
-            Some(redis) => redis.release(&reservation.identity, reservation.token).await,
+            Some(redis) => {
+                if !redis.release(&reservation.identity, reservation.token).await {
+                    self.release_later(Release { until: reservation.expires, reservation, is_made: true });
+                }
+            }
             None => self.memory.release(&reservation.identity, reservation.token, Instant::now()),
+        }
+    }
+
+    fn release_later(&self, release: Release) {
+        if self.releases.try_send(release).is_err() {
+            tracing::warn!("too many reservations wait to be released; they expire by themselves");
+        }
+    }
+}
+
+/// Releases one reservation after the other, each until Redis has answered or the reservation has expired there.
+async fn release_all(redis: Redis, mut waiting: mpsc::Receiver<Release>) {
+    while let Some(Release { reservation: Reservation { identity, token, .. }, is_made, until }) = waiting.recv().await
+    {
+        while Instant::now() < until {
+            let released =
+                if is_made { redis.release(&identity, token).await } else { redis.withdraw(&identity, token).await };
+            if released {
+                break;
+            }
+            sleep(RELEASE_RETRY_DELAY).await;
         }
     }
 }
