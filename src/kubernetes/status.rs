@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams};
@@ -18,10 +19,21 @@ use super::{FIELD_MANAGER, display_name, uid};
 /// Writes the status of one kind.
 ///
 /// The watch is behind our own writes. The status that was written last is kept until the watch has caught up, so that a
-/// reconcile in between neither repeats the write nor loses a transition time.
+/// reconcile in between neither repeats the write nor loses a transition time. A watch is behind for seconds: what it has not
+/// shown after a while is gone, as after a restore of etcd.
 pub struct StatusWriter<S> {
-    written: Mutex<HashMap<String, (u64, S)>>,
+    written: Mutex<HashMap<String, Written<S>>>,
 }
+
+/// The status that was written last.
+struct Written<S> {
+    at: Instant,
+    version: u64,
+    status: S,
+}
+
+/// For how long a status is kept that the watch does not show.
+const MAX_LAG: Duration = Duration::from_secs(60);
 
 impl<S> Default for StatusWriter<S> {
     fn default() -> Self {
@@ -35,7 +47,9 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
         let mut written = self.written.lock();
         let uid = uid(object);
         match written.get(&uid) {
-            Some((version, newer)) if *version > resource_version(object) => newer.clone(),
+            Some(newer) if newer.version > resource_version(object) && newer.at.elapsed() < MAX_LAG => {
+                newer.status.clone()
+            }
             _ => {
                 written.remove(&uid);
                 status.cloned().unwrap_or_default()
@@ -66,7 +80,7 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
             Ok(answer) => {
-                let entry = (resource_version(&answer), wanted.clone());
+                let entry = Written { at: Instant::now(), version: resource_version(&answer), status: wanted.clone() };
                 self.written.lock().insert(uid(object), entry);
                 Ok(true)
             }

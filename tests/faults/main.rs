@@ -22,4 +22,5 @@ mod named;
 mod operator;
 mod proxy;
 mod restored;
+mod turned_back;
 mod upgrade;

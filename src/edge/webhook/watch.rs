@@ -28,10 +28,10 @@ pub async fn follow(gateway: &Gateway, client: Client, namespace: &str, certific
     let count = Arc::new(move |part| metrics.watch_interrupted(part));
     let interruptions = Interruptions { count, health: health.clone() };
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
-    let routes = watcher(secrets.clone(), config().labels(&component::selector(&[Component::WebhookRoute])));
-    let routes = interruptions.clone().retry_forever(ROUTES, routes);
-    let own = watcher(secrets, config().fields(&format!("metadata.name={certificate}")));
-    let own = interruptions.retry_forever(CERTIFICATE, own);
+    let labelled = config().labels(&component::selector(&[Component::WebhookRoute]));
+    let routes = interruptions.clone().retry_forever(ROUTES, || watcher(secrets.clone(), labelled.clone()));
+    let named = config().fields(&format!("metadata.name={certificate}"));
+    let own = interruptions.retry_forever(CERTIFICATE, || watcher(secrets.clone(), named.clone()));
     let install = |loaded: &_| gateway.use_certificate(loaded);
     tokio::join!(
         follow_routes(gateway, routes, &health),
