@@ -5,6 +5,7 @@ mod admission;
 mod argocd;
 mod bed;
 mod beds;
+mod flooding_targets;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
 mod hostile;
