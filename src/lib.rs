@@ -18,7 +18,7 @@
 //! - `kubernetes`: machinery for controllers that knows no kind.
 //! - `edge`: the data plane, with the webhook gateway.
 //! - `controllers`: one folder per kind: observe, plan, apply.
-//! - `metrics`, `server`: metrics, and health over HTTP.
+//! - `metrics`, `server`, `output`: metrics, health over HTTP, and the threads that write the log and the audit log.
 
 pub mod api;
 pub(crate) mod brokers;
@@ -29,6 +29,7 @@ pub mod edge;
 pub(crate) mod issuers;
 pub mod kubernetes;
 pub mod metrics;
+pub mod output;
 pub mod server;
 
 #[cfg(fuzzing)]

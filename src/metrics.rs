@@ -13,6 +13,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::output::lost_log_lines;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReconcileLabels {
     controller: &'static str,
@@ -176,6 +178,7 @@ impl Default for Metrics {
         let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(durations as fn() -> Histogram);
         let help = "How long a reconcile takes";
         registry.register_with_unit("reconcile_duration", help, Unit::Seconds, durations.clone());
+        registry.register("log_lines_lost", "Lines of the log that nobody took", lost_log_lines());
         let leading = gauge(registry, "leading", "Whether this process holds the lease and leads");
         Self {
             durations,

@@ -85,6 +85,7 @@ pub enum ControllerError {
 
 /// Runs the operator until the process is asked to stop.
 pub async fn run(args: Args) -> Result<(), ControllerError> {
+    process::ignore_signals()?;
     let config = process::cluster().await?;
     let metrics = Arc::new(Metrics::default());
     let health = Arc::new(Health::default());

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use clap::ValueEnum;
+use credence::edge::front::{AuditOptions, WhenFull};
 use credence::edge::network::Network;
 use credence::edge::webhook;
 use credence::edge::webhook::address_policy::AddressPolicy;
@@ -21,6 +22,15 @@ use super::process::{self, LogFormat, ProcessError};
 enum Role {
     /// The webhook gateway: verify what is received from outside and deliver it; sign and deliver what services send.
     Webhooks,
+}
+
+/// What happens to deliveries while the queue of audit lines is full.
+#[derive(Clone, Copy, ValueEnum)]
+enum AuditWhenFull {
+    /// They are answered 503 before anything is delivered.
+    Refuse,
+    /// They go on without an audit line, and are counted in `credence_edge_audit_lines_lost_total`.
+    Lose,
 }
 
 /// Run one role of the edge, which faces callers from outside of the cluster. If an option is repeated, the last value wins.
@@ -68,9 +78,15 @@ pub struct Args {
     /// with `replay.store: Redis` need it.
     #[arg(long, env = "CREDENCE_REDIS_URL", hide_env_values = true)]
     redis_url: Option<String>,
-    /// File of the audit log, which gets one JSON object per request. Default: standard output.
+    /// File of the audit log, which gets one JSON object per request. SIGHUP opens it anew. Default: standard output.
     #[arg(long)]
     audit_log: Option<PathBuf>,
+    /// What happens to deliveries while nobody takes the audit lines and their queue is full.
+    #[arg(long, value_enum, default_value_t = AuditWhenFull::Refuse)]
+    audit_when_full: AuditWhenFull,
+    /// Maximum memory of audit lines that wait to be written, in bytes.
+    #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(64 << 10..=1 << 30))]
+    audit_queue_bytes: u32,
     /// How many threads serve connections. Default: as many as there are processors, or as the limit of the container allows.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -92,6 +108,7 @@ pub enum EdgeError {
 
 /// Runs the role until the process is asked to stop.
 pub async fn run(args: Args) -> Result<(), EdgeError> {
+    process::ignore_signals()?;
     let config = process::cluster().await?;
     match args.serve {
         Role::Webhooks => Box::pin(webhook::run::run(config, args.into(), process::stop_requested())).await?,
@@ -119,7 +136,14 @@ impl From<Args> for Options {
             listen: args.listen,
             listen_metrics: args.listen_metrics,
             redis_url: args.redis_url,
-            audit_log: args.audit_log,
+            audit: AuditOptions {
+                file: args.audit_log,
+                max_queued: args.audit_queue_bytes as usize,
+                when_full: match args.audit_when_full {
+                    AuditWhenFull::Refuse => WhenFull::Refuse,
+                    AuditWhenFull::Lose => WhenFull::Lose,
+                },
+            },
             threads: threads.unwrap_or(NonZeroUsize::MIN),
         }
     }

@@ -6,6 +6,7 @@ mod edge;
 mod process;
 
 use clap::{Parser, Subcommand};
+use credence::output::Output;
 use thiserror::Error;
 use tokio::runtime::Builder;
 
@@ -55,13 +56,18 @@ pub enum CommandError {
 pub fn run() -> Result<(), CommandError> {
     match Cli::parse().command {
         Command::Controller(args) => {
-            process::log_to_stdout(args.log_format);
-            process::block_on(Builder::new_multi_thread(), controller::run(args))??;
+            let log = process::log_to(Output::Stdout, args.log_format)?;
+            let ended = process::block_on(Builder::new_multi_thread(), controller::run(args));
+            log.flush();
+            ended??;
         }
         Command::Edge(args) => {
-            process::log_to_stderr(args.log_format);
+            // The audit log may go to standard output.
+            let log = process::log_to(Output::Stderr, args.log_format)?;
             // Connections have threads of their own.
-            process::block_on(Builder::new_current_thread(), edge::run(args))??;
+            let ended = process::block_on(Builder::new_current_thread(), edge::run(args));
+            log.flush();
+            ended??;
         }
         Command::Crds(args) => crds::run(&args)?,
     }

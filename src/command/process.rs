@@ -7,11 +7,11 @@ use std::panic::{self, PanicHookInfo};
 use std::thread;
 
 use clap::ValueEnum;
+use credence::output::{LogQueue, Output};
 use thiserror::Error;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// Why a process could not be set up.
 #[derive(Debug, Error)]
@@ -19,6 +19,12 @@ pub enum ProcessError {
     /// There is a TLS provider already, which is a defect.
     #[error("a TLS provider is installed already")]
     TlsProvider,
+    /// The log cannot be opened.
+    #[error("cannot open the log")]
+    Log(#[source] io::Error),
+    /// A signal cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
     /// The runtime cannot be started.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
@@ -36,28 +42,26 @@ pub enum LogFormat {
     Text,
 }
 
-/// The operator logs to standard output.
-pub fn log_to_stdout(format: LogFormat) {
-    log(format, BoxMakeWriter::new(io::stdout), io::stdout().is_terminal());
-}
-
-/// The edge logs to standard error: its audit log may go to standard output.
-pub fn log_to_stderr(format: LogFormat) {
-    log(format, BoxMakeWriter::new(io::stderr), io::stderr().is_terminal());
-}
-
 /// What libraries log with whole answers of the API server in it, Secrets among them. The operator logs the same failures itself.
 const QUOTING: [&str; 2] = ["kube_client::client=error", "kube_runtime::watcher=error"];
 
-fn log(format: LogFormat, writer: BoxMakeWriter, colors: bool) {
+/// Starts the log, which never waits for its reader.
+pub fn log_to(output: Output, format: LogFormat) -> Result<LogQueue, ProcessError> {
+    let colors = match output {
+        Output::Stdout => io::stdout().is_terminal(),
+        Output::Stderr => io::stderr().is_terminal(),
+        Output::File(_) => false,
+    };
+    let log = LogQueue::start(output).map_err(ProcessError::Log)?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let filter = QUOTING.iter().filter_map(|rule| rule.parse().ok()).fold(filter, EnvFilter::add_directive);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.clone());
     match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
         LogFormat::Text => builder.with_ansi(colors).init(),
     }
     panic::set_hook(Box::new(log_panic));
+    Ok(log)
 }
 
 /// Logs a panic: where it was, and what it says only if that is a text of the sources. One that is composed quotes values, as that of
@@ -97,6 +101,15 @@ pub async fn cluster() -> Result<kube::Config, ProcessError> {
 pub fn default_identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}-{}", host.trim(), std::process::id())
+}
+
+/// Keeps signals that mean nothing here from ending the process. SIGPIPE is ignored from the start.
+pub fn ignore_signals() -> Result<(), ProcessError> {
+    for ignored in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        // It stays received when nobody waits for it any more.
+        drop(signal(ignored).map_err(ProcessError::Signals)?);
+    }
+    Ok(())
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -134,9 +134,10 @@ impl<C: Controller> Registered for Entry<C> {
     fn watch(&self, interruptions: Interruptions) -> Work {
         let (controller, handle, parts) = (self.controller.clone(), self.handle.clone(), self.parts.clone());
         let api: Api<Guarded<C::Kind>> = Api::all(parts.client.clone());
-        let events = watcher(api, parts.listing.config());
-        let events = parts.settings.scope.filter(events, |object| object.meta().namespace.as_deref());
-        let events = interruptions.retry_forever(C::Kind::KIND.controller(), events);
+        let (scope, config) = (parts.settings.scope.clone(), parts.listing.config());
+        let events = interruptions.retry_forever(C::Kind::KIND.controller(), move || {
+            scope.filter(watcher(api.clone(), config.clone()), |object| object.meta().namespace.as_deref())
+        });
         let store = handle.store().clone();
         Box::pin(store.follow(events, move |change| Self::changed(&controller, &handle, &parts, &change)))
     }

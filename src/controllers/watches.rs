@@ -47,20 +47,24 @@ impl Watches {
         let mut watches = Self { tasks, interruptions, health, names, listed };
         let client = || parts.client.clone();
 
-        let (scope, config) = (parts.settings.scope.clone(), || parts.listing.config());
-        let namespaces = watcher(Api::<Metadata<Namespace>>::all(client()), config());
-        let namespaces = scope.filter(namespaces, |namespace| namespace.metadata.name.as_deref());
+        let (scope, config) = (parts.settings.scope.clone(), parts.listing.config());
+        let (all, filter, listing) = (Api::<Metadata<Namespace>>::all(client()), scope.clone(), config.clone());
+        let namespaces = move || {
+            filter.filter(watcher(all.clone(), listing.clone()), |namespace| namespace.metadata.name.as_deref())
+        };
         watches.store("namespaces", &parts.namespaces.0, namespaces, &parts.signals, |change| {
             let name = change.name.name.clone();
             Namespaces::concerns_others(change).then_some(Signal::NamespaceChanged(name))
         });
         let secrets = Api::<Metadata<Secret>>::namespaced(client(), &parts.settings.namespace);
-        let secrets = watcher(secrets, config());
+        let listing = config.clone();
+        let secrets = move || watcher(secrets.clone(), listing.clone());
         watches.store("operator_secrets", &parts.operator_secrets, secrets, &parts.signals, |change| {
             Some(Signal::OperatorSecretChanged(change.name.name.clone()))
         });
-        let labelled = config().labels(&format!("{EXTERNAL_LABEL}=true"));
-        let secrets = scope.watch::<Metadata<Secret>>(&parts.client, &labelled);
+        let labelled = config.clone().labels(&format!("{EXTERNAL_LABEL}=true"));
+        let client_for_keys = parts.client.clone();
+        let secrets = move || scope.watch::<Metadata<Secret>>(&client_for_keys, &labelled);
         watches.store("key_secrets", &Store::default(), secrets, &parts.signals, |change| {
             Some(Signal::KeySecretChanged(change.name.clone()))
         });
@@ -68,9 +72,9 @@ impl Watches {
         watches.owned("config_maps", parts, &parts.bundles);
         watches.owned("webhook_secrets", parts, &parts.webhook_secrets);
         if let Some(edge) = &parts.settings.edge_namespace {
-            let reports = config().labels(&format!("{COMPONENT}={}", Component::EdgeReport));
-            let reports = watcher(Api::<ConfigMap>::namespaced(client(), edge), reports);
-            let reports = watches.begin("edge_reports", reports);
+            let reports = config.labels(&format!("{COMPONENT}={}", Component::EdgeReport));
+            let config_maps = Api::<ConfigMap>::namespaced(client(), edge);
+            let reports = watches.begin("edge_reports", move || watcher(config_maps.clone(), reports.clone()));
             let (replicas, signals) = (parts.replicas.clone(), parts.signals.clone());
             watches.tasks.spawn(async move { replicas::follow(&replicas, &signals, reports).await });
         }
@@ -88,28 +92,30 @@ impl Watches {
         &mut self.tasks
     }
 
-    fn begin<T: Send, E: Stream<Item = Result<Event<T>, WatchError>> + Send>(
-        &mut self,
-        name: &'static str,
-        events: E,
-    ) -> impl Stream<Item = Event<T>> + Send + use<T, E> {
+    fn begin<T, E, F>(&mut self, name: &'static str, open: F) -> impl Stream<Item = Event<T>> + Send + use<T, E, F>
+    where
+        T: Send,
+        E: Stream<Item = Result<Event<T>, WatchError>> + Send,
+        F: Fn() -> E + Send,
+    {
         self.health.starting(name);
         self.names.push(name);
-        self.interruptions.clone().retry_forever(name, events)
+        self.interruptions.clone().retry_forever(name, open)
     }
 
     /// Keeps objects in a store.
-    fn store<K>(
+    fn store<K, E>(
         &mut self,
         name: &'static str,
         store: &Store<Metadata<K>>,
-        events: impl Stream<Item = Result<Event<Metadata<K>>, WatchError>> + Send + 'static,
+        open: impl Fn() -> E + Send + 'static,
         signals: &Signals,
         signal: impl Fn(&Change<Metadata<K>>) -> Option<Signal> + Send + 'static,
     ) where
         K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + Sync + 'static,
+        E: Stream<Item = Result<Event<Metadata<K>>, WatchError>> + Send + 'static,
     {
-        let (events, signals) = (self.begin(name, events), signals.clone());
+        let (events, signals) = (self.begin(name, open), signals.clone());
         let changed = move |change| signal(&change).into_iter().for_each(|signal| signals.emit(signal));
         self.tasks.spawn(store.clone().follow(events, changed));
         let store = store.clone();
@@ -130,7 +136,8 @@ impl Watches {
         F: Facts,
     {
         let ours = parts.listing.config().labels(&Owned::<K, F>::selector());
-        let events = self.begin(name, parts.settings.scope.watch::<Metadata<K>>(&parts.client, &ours));
+        let (scope, client) = (parts.settings.scope.clone(), parts.client.clone());
+        let events = self.begin(name, move || scope.watch::<Metadata<K>>(&client, &ours));
         let (owned, signals, listed) = (owned.clone(), parts.signals.clone(), Arc::new(Notify::new()));
         let done = listed.clone();
         self.tasks.spawn(async move {

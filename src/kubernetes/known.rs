@@ -176,6 +176,19 @@ impl<F: Facts> Known<F> {
         written_for
     }
 
+    /// Applies the metadata of an object as a list has it. Unless the object was written since the list began, the list knows
+    /// better than what is cached: after a restore of etcd, versions are those of the past, and what was deleted exists.
+    pub(super) fn listed(&mut self, metadata: &ObjectMeta) -> Option<ObjectRef> {
+        let name = key(metadata);
+        if !self.written.as_ref().is_some_and(|written| written.contains(&name)) {
+            self.deleted_uids.remove(metadata.uid.as_deref().unwrap_or_default());
+            if self.records.get(&name).is_some_and(|known| known.version > version(metadata)) {
+                self.records.remove(&name);
+            }
+        }
+        self.note(metadata)
+    }
+
     /// Removes an object that was deleted, and returns the object that it was written for.
     pub(super) fn forget(&mut self, metadata: &ObjectMeta, now: Instant) -> Option<ObjectRef> {
         let name = key(metadata);
@@ -306,6 +319,22 @@ mod tests {
         known.wrote(&metadata("1", "5"));
         known.forget(&metadata("1", "5"), now);
         assert!(known.was_deleted(&name(), "owner") && !known.was_deleted(&name(), "other"));
+    }
+
+    #[test]
+    fn a_list_knows_better_than_the_cache_after_a_restore() {
+        let (mut known, now) = (Known::<Nothing>::default(), Instant::now());
+        known.wrote(&metadata("1", "9"));
+        known.begin_list();
+        assert!(known.listed(&metadata("1", "5")).is_some(), "its version went back");
+        assert!(known.conclude_list(&[name()].into(), now).is_empty());
+        assert_eq!(known.get(&name()).unwrap().version, 5);
+        known.forget(&metadata("1", "5"), now);
+        known.begin_list();
+        assert!(known.listed(&metadata("1", "4")).is_some(), "it exists again");
+        known.wrote(&metadata("1", "6"));
+        assert!(known.listed(&metadata("1", "4")).is_none(), "the list is older than the write");
+        assert_eq!(known.get(&name()).unwrap().version, 6);
     }
 
     #[test]

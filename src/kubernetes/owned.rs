@@ -93,7 +93,7 @@ where
                     self.write_known().begin_list();
                 }
                 Event::InitApply(object) => {
-                    affected.extend(self.write_known().note(&object.metadata));
+                    affected.extend(self.write_known().listed(&object.metadata));
                     seen.insert(key(&object.metadata));
                 }
                 Event::InitDone => {

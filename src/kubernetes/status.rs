@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use http::header::ACCEPT;
@@ -23,10 +24,21 @@ const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8
 /// Writes the status of one kind.
 ///
 /// The watch is behind our own writes. The status that was written last is kept until the watch has caught up, so that a
-/// reconcile in between neither repeats the write nor loses a transition time.
+/// reconcile in between neither repeats the write nor loses a transition time. A watch is behind for seconds: what it has not
+/// shown after a while is gone, as after a restore of etcd.
 pub struct StatusWriter<S> {
-    written: Mutex<HashMap<String, (u64, S)>>,
+    written: Mutex<HashMap<String, Written<S>>>,
 }
+
+/// The status that was written last.
+struct Written<S> {
+    at: Instant,
+    version: u64,
+    status: S,
+}
+
+/// For how long a status is kept that the watch does not show.
+const MAX_LAG: Duration = Duration::from_secs(60);
 
 impl<S> Default for StatusWriter<S> {
     fn default() -> Self {
@@ -40,7 +52,9 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
         let mut written = self.written.lock();
         let uid = uid(object);
         match written.get(&uid) {
-            Some((version, newer)) if *version > resource_version(object) => newer.clone(),
+            Some(newer) if newer.version > resource_version(object) && newer.at.elapsed() < MAX_LAG => {
+                newer.status.clone()
+            }
             _ => {
                 written.remove(&uid);
                 status.cloned().unwrap_or_default()
@@ -50,7 +64,7 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
 
     /// Whether an object is as our own last write of its status left it.
     pub fn is_own_write<K: Resource>(&self, object: &K) -> bool {
-        self.written.lock().get(&uid(object)).is_some_and(|(version, _)| *version == resource_version(object))
+        self.written.lock().get(&uid(object)).is_some_and(|own| own.version == resource_version(object))
     }
 
     /// Writes `wanted` if it differs from `current`. Returns whether the object still exists.
@@ -73,7 +87,7 @@ impl<S: Serialize + PartialEq + Clone + Default> StatusWriter<S> {
         });
         match patch_status::<K>(client, object.meta(), &patch).await {
             Ok(answer) => {
-                let entry = (resource_version(&answer), wanted.clone());
+                let entry = Written { at: Instant::now(), version: resource_version(&answer), status: wanted.clone() };
                 self.written.lock().insert(uid(object), entry);
                 Ok(true)
             }

@@ -35,7 +35,7 @@ use tokio_rustls::client::TlsStream;
 use crate::bed::{Bed, run, unique, until, with};
 use crate::hooks::{Target, endpoint, signing_key};
 
-type Stream = TlsStream<TcpStream>;
+pub type Stream = TlsStream<TcpStream>;
 
 /// The timeout of the edge for an idle connection, a request head, and a request body.
 const EDGE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -46,7 +46,7 @@ const PROMPT: Duration = Duration::from_secs(3);
 /// `limits.body` of the endpoints here.
 const LIMIT: usize = 4096;
 
-const HTTP1: &[&[u8]] = &[b"http/1.1"];
+pub const HTTP1: &[&[u8]] = &[b"http/1.1"];
 const HTTP2: &[&[u8]] = &[b"h2"];
 
 /// The connection preface of HTTP/2 with an empty SETTINGS frame; below, frame types and flags.
@@ -58,10 +58,10 @@ const END_OF_STREAM: u8 = 1;
 const END_OF_HEAD: u8 = 4;
 
 /// An endpoint with its target, and a caller with its own address.
-struct Scene {
+pub struct Scene {
     bed: Bed,
     namespace: String,
-    target: Target,
+    pub target: Target,
     key: String,
     edge: SocketAddr,
     caller: Ipv4Addr,
@@ -75,7 +75,7 @@ impl Scene {
         let bed = Bed::open().await;
         let edge = local(bed.env("EDGE_URL").rsplit_once(':').unwrap().1.parse().unwrap());
         let audit = bed.env("EDGE_AUDIT_LOG").to_owned();
-        Self::at(bed, edge, audit, test, caller).await
+        Self::at(bed, edge, audit, test, caller).await.settled().await
     }
 
     async fn at(bed: Bed, edge: SocketAddr, audit: String, test: &str, caller: u8) -> Self {
@@ -98,7 +98,21 @@ impl Scene {
             }
         })
         .await;
-        Self { audit_from: std::fs::metadata(&scene.audit).unwrap().len(), ..scene }
+        scene
+    }
+
+    /// Forgets the audit lines of the probes, once the last is there: a line is written a moment after the answer.
+    async fn settled(self) -> Self {
+        until("the audit line of the last probe", || async {
+            let reasons = self.reasons();
+            if reasons.last().is_some_and(|last| last == "MissingHeader") {
+                Ok(())
+            } else {
+                Err(format!("{reasons:?}"))
+            }
+        })
+        .await;
+        Self { audit_from: std::fs::metadata(&self.audit).unwrap().len(), ..self }
     }
 
     fn path(&self) -> String {
@@ -122,11 +136,11 @@ impl Scene {
     }
 
     /// A valid delivery.
-    fn delivery(&self, id: &str, body: &str) -> String {
+    pub fn delivery(&self, id: &str, body: &str) -> String {
         format!("{}Content-Length: {}\r\n\r\n{body}", self.head(id, body.as_bytes()), body.len())
     }
 
-    async fn connect(&self, protocols: &[&[u8]]) -> Stream {
+    pub async fn connect(&self, protocols: &[&[u8]]) -> Stream {
         self.try_connect(protocols).await.unwrap()
     }
 
@@ -164,7 +178,7 @@ impl Scene {
     }
 
     /// Sends a valid delivery on a new connection, and returns the response time.
-    async fn deliver(&self, id: &str) -> Duration {
+    pub async fn deliver(&self, id: &str) -> Duration {
         let began = Instant::now();
         let (status, _) = self.send(self.delivery(id, "{}").as_bytes()).await;
         assert_eq!(status, Some(200), "{id}");
@@ -201,7 +215,7 @@ fn local(port: u16) -> SocketAddr {
 }
 
 /// Reads one response, and returns its status and head, or `None` if the connection was closed without one.
-async fn answer(stream: &mut Stream) -> Option<(u16, String)> {
+pub async fn answer(stream: &mut Stream) -> Option<(u16, String)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -223,11 +237,12 @@ async fn closed(stream: &mut Stream, within: Duration) -> (Duration, Vec<u8>) {
 }
 
 /// An edge of one test, with the arguments of the bed's edge. When dropped, it stops and deletes its report.
-struct Edge {
-    child: Child,
+pub struct Edge {
+    pub child: Child,
     identity: String,
-    address: SocketAddr,
-    audit: String,
+    pub address: SocketAddr,
+    pub metrics: SocketAddr,
+    pub audit: String,
 }
 
 impl Edge {
@@ -237,6 +252,11 @@ impl Edge {
 
     /// Starts it with additional environment variables.
     async fn start_with(bed: &Bed, environment: &[(&str, &str)]) -> Self {
+        Self::start_as(bed, environment, &[], Stdio::null()).await
+    }
+
+    /// Starts it with additional environment variables and arguments, and with this standard output.
+    pub async fn start_as(bed: &Bed, environment: &[(&str, &str)], arguments: &[&str], stdout: Stdio) -> Self {
         let read = |file: &str| {
             let text = std::fs::read_to_string(format!("/proc/{}/{file}", bed.env("EDGE_PID"))).unwrap();
             text.split_terminator('\0').map(ToOwned::to_owned).collect::<Vec<_>>()
@@ -249,14 +269,15 @@ impl Edge {
             .args(&read("cmdline")[1..])
             .args(["--listen", &address.to_string(), "--listen-metrics", &metrics.to_string()])
             .args(["--identity", &identity, "--audit-log", &audit])
+            .args(arguments)
             .env_clear()
             .envs(read("environ").iter().filter_map(|entry| entry.split_once('=')))
             .envs(environment.iter().copied())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(log)
             .spawn()
             .unwrap();
-        let edge = Self { child, identity, address, audit };
+        let edge = Self { child, identity, address, metrics, audit };
         let ready = format!("http://{metrics}/readyz");
         until("the edge to be ready", || async {
             let (ok, text) = run("curl", &["--silent", "--fail", &ready], "");
@@ -266,11 +287,16 @@ impl Edge {
         edge
     }
 
-    async fn scene(&self, test: &str, caller: u8) -> Scene {
+    pub async fn scene(&self, test: &str, caller: u8) -> Scene {
+        self.scene_without_log(test, caller).await.settled().await
+    }
+
+    /// A scene at an edge that writes its audit log elsewhere.
+    pub async fn scene_without_log(&self, test: &str, caller: u8) -> Scene {
         Scene::at(Bed::open().await, self.address, self.audit.clone(), test, caller).await
     }
 
-    fn stop(&self) {
+    pub fn stop(&self) {
         let (ok, text) = run("kill", &["-TERM", &self.child.id().to_string()], "");
         assert!(ok, "{text}");
     }

@@ -7,32 +7,38 @@ use std::time::Instant;
 use crate::bed::{Bed, OPERATOR, identity, run, until};
 
 /// A standby replica: the same program and arguments, and another identity.
-struct Standby {
-    child: Child,
-    url: String,
+pub struct Standby {
+    pub child: Child,
+    pub url: String,
 }
 
 impl Standby {
     fn start(bed: &Bed, leader: &str) -> Self {
+        let log = std::fs::File::create(format!("{}/logs/standby.log", bed.env("BED_DIR"))).unwrap();
+        Self::start_as(bed, leader, "standby", &[], log.into())
+    }
+
+    /// Starts it with an identity, additional environment variables, and this standard output.
+    pub fn start_as(bed: &Bed, leader: &str, identity: &str, environment: &[(&str, &str)], stdout: Stdio) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let read = |file: &str| {
             let text = std::fs::read_to_string(format!("/proc/{leader}/{file}")).unwrap();
             text.split_terminator('\0').map(ToOwned::to_owned).collect::<Vec<_>>()
         };
         let listen = format!("127.0.0.1:{port}");
-        let log = std::fs::File::create(format!("{}/logs/standby.log", bed.env("BED_DIR"))).unwrap();
         let child = Command::new(format!("{}/bin/credence", bed.env("BED_DIR")))
             .args(&read("cmdline")[1..])
-            .args(["--listen", &listen, "--identity", "standby"])
+            .args(["--listen", &listen, "--identity", identity])
             .envs(read("environ").iter().filter_map(|entry| entry.split_once('=')))
-            .stdout(log)
+            .envs(environment.iter().copied())
+            .stdout(stdout)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         Self { child, url: format!("http://{listen}/readyz") }
     }
 
-    async fn says(&self, wanted: &str) {
+    pub async fn says(&self, wanted: &str) {
         until(&format!("the standby to report {wanted}"), || async {
             let (_, answer) = run("curl", &["--silent", &self.url], "");
             if answer.trim() == wanted { Ok(()) } else { Err(answer) }

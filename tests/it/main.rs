@@ -8,6 +8,7 @@ mod assertion;
 mod authority;
 mod bed;
 mod beds;
+mod flooding_targets;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
 mod hostile;
@@ -22,6 +23,7 @@ mod readme;
 mod restart;
 mod rotation;
 mod serving;
+mod stalled_output;
 mod topic_policy;
 mod trust_domain;
 mod webhook;

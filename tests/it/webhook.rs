@@ -51,8 +51,15 @@ pub fn send_as(bed: &Bed, path: &str, options: &[&str], headers: &[String], body
     text.trim().parse().unwrap()
 }
 
-/// The audit lines of an endpoint.
+/// The audit lines of an endpoint, once none is queued any more: a line is written a moment after the answer.
 pub fn audit(bed: &Bed, endpoint: &str) -> Vec<Value> {
+    let queued = || {
+        let (_, metrics) = run("curl", &["--silent", bed.env("EDGE_METRICS_URL")], "");
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix(r#"credence_edge_room_taken_ratio{room="audit"} "#));
+        line.is_none_or(|used| used.parse::<f64>().unwrap() > 0.0)
+    };
+    assert!((0..200).any(|_| !queued()), "audit lines are queued for ever");
     let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines.filter(|line| line["endpoint"] == endpoint).collect()

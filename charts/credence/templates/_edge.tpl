@@ -121,6 +121,10 @@ spec:
         {{- with .values.threads }}
         - --threads={{ . }}
         {{- end }}
+        {{- with .values.audit }}
+        - --audit-when-full={{ .whenFull | lower }}
+        - --audit-queue-bytes={{ int .queueBytes }}
+        {{- end }}
         {{- with .values.serviceAddress }}
         - --service-address={{ . }}
         {{- end }}

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::stalls;
+use crate::output::lost_log_lines;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RoomLabels {
@@ -67,9 +68,10 @@ impl FrontMetrics {
         );
         registry.register(
             "audit_lines_lost",
-            "Audit lines that could not be written",
+            "Attempts without an audit line, because too many lines were waiting to be written",
             metrics.audit_lines_lost.clone(),
         );
+        registry.register("log_lines_lost", "Lines of the log that nobody took", lost_log_lines());
         registry.register(
             "certificate_expiry_timestamp_seconds",
             "When the edge's certificate expires, in seconds since 1970; 0 before one is loaded",
@@ -82,7 +84,7 @@ impl FrontMetrics {
         );
         registry.register_with_unit(
             "room_taken",
-            "Used part of the limits for connections, bodies, deliveries and their history, 0 to 1",
+            "Used part of the limits for connections, bodies, deliveries, their history and audit lines that wait, 0 to 1",
             Unit::Other("ratio".to_owned()),
             metrics.quotas.clone(),
         );
@@ -99,7 +101,7 @@ impl FrontMetrics {
         self.turned_away.inc();
     }
 
-    /// Counts an audit line that could not be written.
+    /// Counts an attempt without an audit line.
     pub fn audit_line_lost(&self) {
         self.audit_lines_lost.inc();
     }

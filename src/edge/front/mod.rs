@@ -26,7 +26,7 @@ mod tls;
 mod turns;
 mod workers;
 
-pub use audit::AuditLog;
+pub use audit::{AuditLog, AuditOptions, FLUSH_TIMEOUT, WhenFull};
 pub use authorities::{Authorities, InvalidAuthorities};
 pub use certificate::{CertificateError, LoadedCertificate};
 pub use client_certificate::ClientCertificate;

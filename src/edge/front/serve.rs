@@ -71,9 +71,15 @@ impl Front {
         Ok(expires_at)
     }
 
-    /// Writes a line to the audit log.
-    pub fn record(&self, record: &impl Serialize) {
-        if !self.audit.write(record) {
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// Writes a line to the audit log; `is_refusal` says that nothing was delivered.
+    pub fn record(&self, record: &impl Serialize, is_refusal: bool) {
+        if !self.audit.write(record, is_refusal) {
             self.metrics.audit_line_lost();
         }
     }
@@ -84,7 +90,7 @@ impl Front {
         self.connections.used()
     }
 
-    /// Serves until `stop` turns true and what was accepted is finished.
+    /// Serves until `stop` turns true, and what was accepted is finished and in the audit log.
     pub async fn serve<P: Protocol>(
         self: Arc<Self>,
         protocol: Arc<P>,
@@ -130,6 +136,7 @@ impl Front {
         if timeout(DRAIN_TIMEOUT, finished).await.is_err() {
             tracing::warn!("timed out waiting for connections to finish; dropping them");
         }
+        self.audit.flush();
     }
 
     async fn accept_tls(&self, stream: net::TcpStream) -> Option<TlsStream> {

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -32,7 +31,9 @@ use super::source::SourcePolicy;
 use super::{Caller, Http, RequestError, Service};
 use crate::api::KeyAlgorithm;
 use crate::domain::identity::{SpiffeId, Subject};
-use crate::edge::front::{AuditLog, Authorities, Front, FrontMetrics, LoadedCertificate, ProcessLimits, Workers};
+use crate::edge::front::{
+    AuditLog, AuditOptions, Authorities, Front, FrontMetrics, LoadedCertificate, ProcessLimits, WhenFull, Workers,
+};
 use crate::issuers::authority::{Leaf, LeafRequest, SigningAuthority};
 use crate::issuers::pem;
 use crate::issuers::self_signed::{make_intermediate, make_root};
@@ -88,7 +89,8 @@ impl Scene {
         let bundle = authority.bundle_pem.as_bytes();
         let loaded = LoadedCertificate::parse(leaf.chain_pem.as_bytes(), leaf.key.expose().as_bytes(), bundle).unwrap();
         let workers = Workers::start(NonZeroUsize::MIN, &FrontMetrics::default()).unwrap();
-        let audit = AuditLog::open(Some(Path::new("/dev/null"))).unwrap();
+        let file = Some("/dev/null".into());
+        let audit = AuditLog::open(AuditOptions { file, max_queued: 1 << 20, when_full: WhenFull::Refuse }).unwrap();
         let front = Arc::new(Front::new(ProcessLimits::read(), audit, FrontMetrics::default(), workers));
         front.install::<Http<WhoAmI>>(&loaded).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

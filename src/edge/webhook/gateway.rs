@@ -15,7 +15,7 @@ use super::deliver::object::Objects;
 use super::deliver::service::Post;
 use super::deliver::targets::Targets;
 use super::metrics::Metrics;
-use super::outcome::Reason;
+use super::outcome::{Reason, Verdict};
 use super::replay::{DeliveryHistory, Redis, max_deliveries};
 use super::route::Direction;
 use super::routing::RoutingConfig;
@@ -161,7 +161,7 @@ impl Gateway {
     /// Writes a delivery to the audit log, and counts it. Of requests that are for no webhook, only so many have a line.
     pub fn record(&self, record: &AuditRecord) {
         if record.endpoint.is_some() || self.unassigned.admits(network_of(record.source), Instant::now()) {
-            self.front.record(record);
+            self.front.record(record, record.outcome.result == Verdict::Refused);
         }
         self.metrics.delivery(record);
     }
@@ -173,6 +173,7 @@ impl Gateway {
         self.metrics.front.quota_used("bodies", self.bodies.used());
         self.metrics.front.quota_used("deliveries", self.places.used());
         self.metrics.front.quota_used("history", self.history.used());
+        self.metrics.front.quota_used("audit", self.front.audit().used());
         self.metrics.render()
     }
 }

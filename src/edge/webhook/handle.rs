@@ -25,6 +25,9 @@ use crate::domain::identity::hex;
 use crate::edge::front::{Party, Permit, network_of};
 use crate::edge::http::{Caller, Finish, RequestError, Service, body, head};
 
+/// How many seconds a sender should wait while another attempt has the delivery: most targets have answered by then.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
 /// An audit record that is written when it is dropped, also when the caller closes the connection before the answer.
 struct PendingRecord {
     gateway: Arc<Gateway>,
@@ -149,6 +152,9 @@ fn answer(reason: Reason) -> Response<Full<Bytes>> {
     if reason == Reason::WrongMethod {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
+    if reason == Reason::InProgress {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
     response
 }
 
@@ -174,6 +180,9 @@ async fn accept(
     record: &mut AuditRecord,
 ) -> Result<Accepted, Reason> {
     head::check_authority(parts)?;
+    if !gateway.front.audit().admits() {
+        return Err(Reason::AuditLogFull);
+    }
     // Only the path selects the route; the query is part of what is signed, and of nothing else.
     let active = gateway.routes.load().find(parts.uri.path()).ok_or(Reason::UnknownPath)?;
     let route = &active.route;

@@ -91,7 +91,7 @@ pub async fn deliver(
             match error {
                 ReserveError::Replayed => active.rate.replayed(network_of(record.source), Instant::now()),
                 ReserveError::ShareExhausted => active.exhausted_its_share(Timestamp::now()),
-                ReserveError::Unavailable | ReserveError::Evicts => {}
+                ReserveError::InProgress | ReserveError::Unavailable | ReserveError::Evicts => {}
             }
             return error.into();
         }

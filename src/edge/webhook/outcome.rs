@@ -112,8 +112,10 @@ reasons! {
     WrongClaims => Refused, FORBIDDEN;
     /// The body has no idempotency key where the endpoint expects it, or more than one.
     NoIdempotencyKey => Refused, FORBIDDEN;
-    /// It was delivered before, or is being delivered now.
+    /// It was delivered before.
     Replayed => Refused, CONFLICT;
+    /// Another attempt has it, and whether the target accepts that one is not known yet.
+    InProgress => Refused, SERVICE_UNAVAILABLE;
     /// The delivery history cannot say whether it is new.
     ReplayStoreDown => Refused, SERVICE_UNAVAILABLE;
     /// The namespace has used up its share of the delivery history.
@@ -122,6 +124,8 @@ reasons! {
     ReplayStoreEvicts => Refused, SERVICE_UNAVAILABLE;
     /// The memory for request bodies, or the share of one address, is used up.
     NoRoom => Refused, SERVICE_UNAVAILABLE;
+    /// Too many audit lines wait to be written, and the installation delivers nothing without one.
+    AuditLogFull => Refused, SERVICE_UNAVAILABLE;
     /// There is nothing to sign the assertion with: no certificate yet, or no valid key that the target shares.
     NotReady => Refused, SERVICE_UNAVAILABLE;
     /// The target cannot be reached.
@@ -174,6 +178,7 @@ impl From<ReserveError> for Reason {
     fn from(error: ReserveError) -> Self {
         match error {
             ReserveError::Replayed => Self::Replayed,
+            ReserveError::InProgress => Self::InProgress,
             ReserveError::Unavailable => Self::ReplayStoreDown,
             ReserveError::ShareExhausted => Self::ReplayShareExhausted,
             ReserveError::Evicts => Self::ReplayStoreEvicts,

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 use thiserror::Error;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::gateway::Gateway;
 use crate::contract::Component;
@@ -16,8 +16,10 @@ use crate::contract::component::COMPONENT;
 use crate::contract::report::{REPORT_ENTRY, Report};
 use crate::kubernetes::answer;
 
-/// How often the edge checks whether the report has changed. It writes only then.
+/// How often the edge checks whether the report has changed.
 const POLL: Duration = Duration::from_secs(1);
+/// How often a report is written that has not changed. The API server stores it only if somebody else changed or deleted it.
+const REPEAT: Duration = Duration::from_secs(20);
 /// How long a stop waits for the API server to delete the report.
 pub const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -30,17 +32,18 @@ enum WriteError {
     Kubernetes(#[from] kube::Error),
 }
 
-/// Writes the report whenever it changes, for as long as it is polled.
+/// Writes the report whenever it changes, and from time to time, for as long as it is polled.
 pub async fn publish(gateway: &Gateway, client: Client, namespace: &str, replica: &str, pod: Option<OwnerReference>) {
     let api: Api<ConfigMap> = Api::namespaced(client, namespace);
-    let mut written = None;
+    let mut written: Option<(Report, Instant)> = None;
     // Before that this replica serves nothing, and a report that says so would make every webhook unserved.
     gateway.routes.wait_until_listed().await;
     loop {
         let report = gateway.report();
-        if written.as_ref() != Some(&report) {
+        let is_written = |(written, at): &(Report, Instant)| *written == report && at.elapsed() < REPEAT;
+        if !written.as_ref().is_some_and(is_written) {
             match write(&api, replica, pod.clone(), &report).await {
-                Ok(()) => written = Some(report),
+                Ok(()) => written = Some((report, Instant::now())),
                 Err(error) => tracing::warn!(%error, "failed to write the report of this replica; retrying"),
             }
         }

@@ -3,13 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
@@ -21,13 +21,13 @@ use super::routing::RoutingConfig;
 use super::tidy::tidy_forever;
 pub use super::watch::CertificateSecrets;
 use super::{report, watch as routes};
-use crate::edge::front::{AuditLog, DRAIN_TIMEOUT, Workers};
+use crate::edge::front::{AuditLog, AuditOptions, DRAIN_TIMEOUT, FLUSH_TIMEOUT, Workers};
 use crate::edge::http::Http;
 use crate::kubernetes::health::{Health, Stage};
 use crate::server;
 
 /// How long a stop takes at most.
-pub const MAX_STOP: Duration = report::WITHDRAW_TIMEOUT.saturating_add(DRAIN_TIMEOUT);
+pub const MAX_STOP: Duration = report::WITHDRAW_TIMEOUT.saturating_add(DRAIN_TIMEOUT).saturating_add(FLUSH_TIMEOUT);
 
 /// What the gateway is started with.
 pub struct Options {
@@ -47,8 +47,8 @@ pub struct Options {
     pub listen_metrics: SocketAddr,
     /// URL of the Redis with the delivery history.
     pub redis_url: Option<String>,
-    /// File of the audit log; standard output without one.
-    pub audit_log: Option<PathBuf>,
+    /// Where audit lines go.
+    pub audit: AuditOptions,
     /// How many threads serve connections.
     pub threads: NonZeroUsize,
 }
@@ -65,6 +65,9 @@ pub enum RunError {
     /// The threads that serve connections cannot be started.
     #[error("cannot start the threads that serve connections")]
     Threads(#[source] io::Error),
+    /// The signal that the audit log was moved cannot be received.
+    #[error("cannot receive SIGHUP")]
+    Signal(#[source] io::Error),
     /// The URL of Redis is invalid.
     #[error("invalid URL of Redis")]
     Redis(#[from] InvalidRedisUrl),
@@ -89,7 +92,7 @@ pub enum RunError {
     },
 }
 
-/// Runs the gateway until `stop_requested` is ready; then what was accepted is finished.
+/// Runs the gateway until `stop_requested` is ready; then what was accepted is finished. SIGHUP opens the audit log anew.
 ///
 /// # Errors
 /// Why it could not start, or which part of it ended unexpectedly.
@@ -102,7 +105,7 @@ pub async fn run(
     let client_error = |_| RunError::Client;
     let client = kube::Client::try_from(config.clone()).map_err(client_error)?;
     let objects = Objects::new(config, client.clone(), namespace).map_err(client_error)?;
-    let audit = AuditLog::open(options.audit_log.as_deref()).map_err(RunError::AuditLog)?;
+    let audit = AuditLog::open(options.audit.clone()).map_err(RunError::AuditLog)?;
     let redis = options.redis_url.as_deref().map(Redis::new).transpose()?;
     let metrics = Metrics::default();
     let workers = Workers::start(options.threads, &metrics.front).map_err(RunError::Threads)?;
@@ -134,7 +137,14 @@ pub async fn run(
             gateway.history.watch_redis(),
         )
     };
+    let mut hangups = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
+    let moved = async {
+        while hangups.recv().await.is_some() {
+            gateway.front.audit().reopen();
+        }
+    };
     tokio::select! {
+        () = moved => return Err(RunError::Ended("the signals")),
         _ = following => return Err(RunError::Ended("the watches")),
         ended = &mut server => return Err(match ended {
             Ok(Err(source)) => RunError::Listen { address: *listen_metrics, source },

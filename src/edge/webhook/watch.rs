@@ -46,10 +46,12 @@ pub async fn follow(
     let count = Arc::new(move |part| metrics.watch_interrupted(part));
     let interruptions = Interruptions { count, health: health.clone() };
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
-    let routes = watcher(secrets.clone(), config().labels(&component::selector(&[Component::WebhookRoute])));
-    let routes = interruptions.clone().retry_forever(ROUTES, routes);
-    let own = watcher(secrets.clone(), config().fields(&format!("metadata.name={}", certificates.own)));
-    let own = interruptions.clone().retry_forever(CERTIFICATE, own);
+    let labelled = config().labels(&component::selector(&[Component::WebhookRoute]));
+    let watched = secrets.clone();
+    let routes = interruptions.clone().retry_forever(ROUTES, move || watcher(watched.clone(), labelled.clone()));
+    let named = config().fields(&format!("metadata.name={}", certificates.own));
+    let watched = secrets.clone();
+    let own = interruptions.clone().retry_forever(CERTIFICATE, move || watcher(watched.clone(), named.clone()));
     let install = |loaded: &_| gateway.use_certificate(loaded);
     tokio::join!(
         follow_routes(gateway, routes, &health),
@@ -73,7 +75,8 @@ async fn follow_serving(
         gateway.metrics.front.serving_certificate_expires(name, 0);
     }
     let show = |place: usize, chain: &[u8], key: &[u8]| gateway.show_certificate(place, &names[place], [chain, key]);
-    let events = interruptions.retry_forever(SERVING_CERTIFICATES, watcher(secrets, config().fields(TLS_SECRETS)));
+    let events = interruptions
+        .retry_forever(SERVING_CERTIFICATES, move || watcher(secrets.clone(), config().fields(TLS_SECRETS)));
     serving::follow(events, names, show, listed).await;
 }
 

@@ -12,10 +12,12 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
+use super::bounded::Bounded;
 use crate::domain::text::foreign;
 use crate::edge::webhook::address_policy::{AddressPolicy, PolicyResolver, connector};
 
@@ -71,6 +73,7 @@ impl Connections {
 
     async fn connect(&self, url: &Uri) -> Result<Connection, SendError> {
         let stream = self.connector.clone().oneshot(url.clone()).await?;
+        let stream = TokioIo::new(Bounded::new(stream.into_inner()));
         let (sender, connection) = http1::handshake(stream).await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -137,8 +140,7 @@ mod tests {
     use http_body_util::Empty;
     use hyper::server;
     use hyper::service::service_fn;
-    use hyper_util::rt::TokioIo;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::time;
 
@@ -204,6 +206,31 @@ mod tests {
         };
         let (sent, ()) = tokio::join!(send(&connections, &url), target);
         assert!(sent.is_err());
+    }
+
+    #[tokio::test]
+    async fn interim_responses_are_skipped_but_not_without_end() {
+        const INTERIM: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+        for (count, is_answered) in [(10, true), (usize::MAX, false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (url, connections) = (url(listener.local_addr().unwrap()), Connections::default());
+            let target = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read_u8().await.unwrap();
+                let mut sent = 0;
+                for _ in 0..count {
+                    if stream.write_all(INTERIM.as_bytes()).await.is_err() {
+                        return sent;
+                    }
+                    sent += INTERIM.len();
+                }
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                sent
+            };
+            let (answer, sent) = tokio::join!(send(&connections, &url), target);
+            assert_eq!(answer.is_ok_and(|status| status == 200), is_answered);
+            assert!(sent < 32 << 20, "more than fits into the buffers of both sides was read: {sent}");
+        }
     }
 
     #[tokio::test]

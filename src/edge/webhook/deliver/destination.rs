@@ -24,6 +24,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::bounded::BoundedConnector;
 use super::retry::{Answer, LogThrottle, RetryPolicy};
 use crate::api::DestinationTarget;
 use crate::domain::defect;
@@ -51,7 +52,7 @@ pub struct Destination {
     /// How often it is tried.
     pub retry: RetryPolicy,
     url: Uri,
-    client: Client<HttpsConnector<PolicyConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<BoundedConnector>, Full<Bytes>>,
     slots: Semaphore,
     log_throttle: LogThrottle,
 }
@@ -72,7 +73,7 @@ impl Destination {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .build(connector.wrap_connector(PolicyConnector::new(policy.clone())));
+            .build(connector.wrap_connector(BoundedConnector(PolicyConnector::new(policy.clone()))));
         let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         let longest = duration("target.timeout", timeout.as_deref(), SignedDuration::from_secs(10))?;
         let pause = duration("target.backoff", backoff.as_deref(), SignedDuration::from_secs(1))?;

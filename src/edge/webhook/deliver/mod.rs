@@ -1,5 +1,6 @@
 //! Hands deliveries to their targets, with a limited number of attempts.
 
+mod bounded;
 mod connections;
 pub mod delivery;
 pub mod destination;

@@ -138,8 +138,9 @@ impl Memory {
                 part.sweep(now);
             }
             let known = part.namespaces.get(namespace).and_then(|deliveries| deliveries.get(&key));
-            if known.is_some_and(|entry| now < entry.until) {
-                return Err(ReserveError::Replayed);
+            if let Some(entry) = known.filter(|entry| now < entry.until) {
+                let is_delivered = entry.token == DELIVERED;
+                return Err(if is_delivered { ReserveError::Replayed } else { ReserveError::InProgress });
             }
             part.admits(namespace, self.max)?;
             part.insert(namespace, key, Entry { until, token: short(token) });
@@ -199,14 +200,14 @@ mod tests {
             memory.reserve(&shop(), &[identity; 32], token << 33, Duration::from_secs(10), after(second))
         };
         assert_eq!(reserve(1, 11, 0), Ok(()));
-        assert_eq!(reserve(1, 12, 1), Err(ReserveError::Replayed), "it is being delivered");
+        assert_eq!(reserve(1, 12, 1), Err(ReserveError::InProgress), "it is being delivered");
         assert_eq!(reserve(2, 21, 1), Ok(()));
         memory.confirm(&shop(), &[1; 32], Duration::from_secs(60), after(2));
         assert_eq!(reserve(1, 13, 61), Err(ReserveError::Replayed));
         assert_eq!(reserve(1, 14, 63), Ok(()), "the window has passed");
         assert_eq!(reserve(2, 22, 63), Ok(()), "it was not confirmed");
         memory.release("shop", &[2; 32], 21 << 33, after(63));
-        assert_eq!(reserve(2, 23, 63), Err(ReserveError::Replayed), "an older reservation releases no other");
+        assert_eq!(reserve(2, 23, 63), Err(ReserveError::InProgress), "an older reservation releases no other");
         memory.release("shop", &[2; 32], 22 << 33, after(63));
         assert_eq!(reserve(2, 24, 63), Ok(()), "its target did not accept it");
         assert_eq!(count(&memory), 2);
