@@ -22,10 +22,11 @@ pub fn protection<W: Webhook>(observed: &Observed<W>) -> String {
     }
 }
 
-/// The keys.
+/// The keys, and the entries beside them that are none.
 pub fn describe_keys<W: Webhook>(
     observed: &Observed<W>,
     records: &[KeyRecord],
+    skipped: &[String],
     status: &mut WebhookStatus,
     conditions: &mut Conditions,
 ) {
@@ -50,7 +51,8 @@ pub fn describe_keys<W: Webhook>(
         let message = format!("no key of the Secret {secret} is valid now; add one");
         conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, message);
     } else {
-        let message = format!("{} of the Secret {secret} in use", counted(live, "key", "keys"));
+        let used = format!("{} of the Secret {secret} in use", counted(live, "key", "keys"));
+        let message = [&[used], skipped].concat().join("; ");
         conditions.met(ConditionType::KeysReady, Reason::KeysStored, message);
     }
 }

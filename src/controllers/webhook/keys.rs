@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::controller::Controller;
@@ -24,6 +23,7 @@ use crate::domain::identity::hex;
 use crate::domain::key_set::{self, Decision, KeyRecord};
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::{SecretText, serialize_exposed};
+use crate::edge::webhook::route::KeyUse;
 use crate::edge::webhook::signing;
 use crate::kubernetes::error::Error as KubernetesError;
 use crate::kubernetes::owned_metadata;
@@ -158,7 +158,28 @@ fn generate<W: Webhook>(
     Ok(StoredKey { record, key })
 }
 
-/// Reads keys that their owner provides, or says why they cannot be used.
+/// The keys in a Secret of their owner.
+pub struct External {
+    /// Those that can be used.
+    pub keys: Vec<StoredKey>,
+    /// The entries that cannot, each with what to write instead.
+    pub skipped: Vec<String>,
+}
+
+/// How many entries that are skipped a message names.
+const MAX_NAMED: usize = 5;
+
+impl External {
+    /// Names the entries of this Secret that are skipped, if there are any.
+    pub fn describe_skipped(&self, secret: &str) -> Option<String> {
+        let named = self.skipped.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+        let more = self.skipped.len().saturating_sub(MAX_NAMED);
+        let others = if more > 0 { format!("; and {more} more") } else { String::new() };
+        (!named.is_empty()).then(|| format!("entries of the Secret {secret} are skipped: {named}{others}"))
+    }
+}
+
+/// Reads keys that their owner provides, or says why there are none.
 ///
 /// # Errors
 /// What the API server answered.
@@ -166,7 +187,8 @@ pub async fn external<W: Webhook>(
     controller: &Controller<W>,
     webhook: &W,
     name: &str,
-) -> Result<Result<Vec<StoredKey>, Refusal>, KubernetesError> {
+    key_use: KeyUse<'_>,
+) -> Result<Result<External, Refusal>, KubernetesError> {
     let invalid = |message: String| Refusal::new(Reason::KeysInvalid, message);
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
     let Some(secret) = controller.secrets.read(namespace, name).await? else {
@@ -179,40 +201,34 @@ pub async fn external<W: Webhook>(
             "the Secret {name} is not meant for webhooks; if it is, label it {EXTERNAL_LABEL}=true"
         ))));
     }
-    let mut keys = match parse_external(&secret.data.unwrap_or_default()) {
-        Ok(keys) => keys,
-        Err(why) => return Ok(Err(invalid(format!("the Secret {name}: {why}")))),
-    };
-    for StoredKey { record, key } in keys.iter_mut().filter(|_| W::SIGNS) {
+    let mut found = parse_external(&secret.data.unwrap_or_default(), |key| {
+        key_use.check(&document::<W>(key.clone())).map_err(|error| error.to_string())
+    });
+    if found.keys.is_empty() {
+        return Ok(Err(invalid(
+            found
+                .describe_skipped(name)
+                .unwrap_or_else(|| format!("the Secret {name} holds no key; add one entry for each key")),
+        )));
+    }
+    for StoredKey { record, key } in found.keys.iter_mut().filter(|_| W::SIGNS) {
         record.public_key = signing::public_of(key.expose());
     }
-    Ok(Ok(keys))
+    Ok(Ok(found))
 }
 
-/// Why the entries of a Secret are not keys.
-#[derive(Debug, PartialEq, Eq, Error)]
-enum InvalidKeys {
-    #[error("the entry {0} is not a time; write RFC 3339")]
-    NotATime(String),
-    #[error("the entry {0} is not text")]
-    NotText(String),
-    #[error("it holds no key; add one entry for each key")]
-    NoKey,
-}
-
-fn parse_external(data: &BTreeMap<String, ByteString>) -> Result<Vec<StoredKey>, InvalidKeys> {
+/// Reads every entry on its own: one that is no key takes no other down.
+fn parse_external(data: &BTreeMap<String, ByteString>, check: impl Fn(&StoredKey) -> Result<(), String>) -> External {
     let text = |entry: &str| data.get(entry).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
-    let time = |entry: String| -> Result<Option<Timestamp>, InvalidKeys> {
+    let time = |entry: String| -> Result<Option<Timestamp>, String> {
         if !data.contains_key(&entry) {
             return Ok(None);
         }
         let time = text(&entry).and_then(|text| text.trim().parse().ok());
-        time.map(Some).ok_or(InvalidKeys::NotATime(entry))
+        time.map(Some).ok_or_else(|| format!("the entry {entry} is not a time; write RFC 3339"))
     };
-    let is_bound = |entry: &&String| entry.ends_with(".notBefore") || entry.ends_with(".notAfter");
-    let mut keys = Vec::new();
-    for id in data.keys().filter(|entry| !is_bound(entry)) {
-        let key = text(id).ok_or_else(|| InvalidKeys::NotText(id.clone()))?;
+    let read = |id: &String| -> Result<StoredKey, String> {
+        let key = text(id).ok_or_else(|| format!("the entry {id} is not text"))?;
         let record = KeyRecord {
             id: id.clone(),
             fingerprint: fingerprint(key.as_bytes()),
@@ -221,9 +237,18 @@ fn parse_external(data: &BTreeMap<String, ByteString>) -> Result<Vec<StoredKey>,
             not_after: time(format!("{id}.notAfter"))?,
             signs_since: None,
         };
-        keys.push(StoredKey { record, key: SecretText::new(key.to_owned()) });
+        let key = StoredKey { record, key: SecretText::new(key.to_owned()) };
+        check(&key).map(|()| key)
+    };
+    let is_bound = |entry: &&String| entry.ends_with(".notBefore") || entry.ends_with(".notAfter");
+    let mut found = External { keys: Vec::new(), skipped: Vec::new() };
+    for id in data.keys().filter(|entry| !is_bound(entry)) {
+        match read(id) {
+            Ok(key) => found.keys.push(key),
+            Err(why) => found.skipped.push(why),
+        }
     }
-    if keys.is_empty() { Err(InvalidKeys::NoKey) } else { Ok(keys) }
+    found
 }
 
 /// A key as the edge gets it. Where the edge only verifies, it does not get the private half.
@@ -234,4 +259,40 @@ pub fn document<W: Webhook>(StoredKey { record, key }: StoredKey) -> KeyDocument
 
 fn fingerprint(key: &[u8]) -> String {
     hex(&digest(&SHA256, key).as_ref()[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_no_key_takes_no_other_down() {
+        let entries: [(&str, &[u8]); 6] = [
+            ("good", b"0123456789abcdef"),
+            ("README", b"how to rotate: secret words"),
+            ("binary", b"\xff\xfe"),
+            ("bounded", b"0123456789abcdef"),
+            ("bounded.notAfter", b"tomorrow"),
+            ("stray.notBefore", b"2026-01-01T00:00:00Z"),
+        ];
+        let data = entries.map(|(name, text)| (name.to_owned(), ByteString(text.to_vec()))).into();
+        let check = |key: &StoredKey| {
+            let is_key = !key.key.expose().contains(' ');
+            is_key.then_some(()).ok_or_else(|| format!("the key {}: write hexadecimal digits", key.record.id))
+        };
+        let found = parse_external(&data, check);
+        assert_eq!(found.keys.iter().map(|key| key.record.id.as_str()).collect::<Vec<_>>(), ["good"]);
+        let message = found.describe_skipped("mine").unwrap();
+        for part in ["README: write hexadecimal", "binary is not text", "bounded.notAfter is not a time"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(!message.contains("secret words") && !message.contains("tomorrow"), "{message}");
+    }
+
+    #[test]
+    fn a_message_names_a_few_entries_and_counts_the_others() {
+        let skipped = (0..500).map(|number| format!("the entry {number} is not text")).collect();
+        let message = External { keys: Vec::new(), skipped }.describe_skipped("many").unwrap();
+        assert!(message.ends_with("the entry 4 is not text; and 495 more"), "{message}");
+    }
 }

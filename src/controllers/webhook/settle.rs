@@ -10,6 +10,7 @@ use crate::controllers::shared::timing::wait;
 use crate::controllers::shared::webhook::{Webhook, key_secret};
 use crate::domain::key_set::{Decision, KeyRecord};
 use crate::domain::refusal::Refusal;
+use crate::edge::webhook::route::KeyUse;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::owned::Contended;
 use crate::kubernetes::uid;
@@ -22,6 +23,8 @@ pub struct Keys {
     pub material: Option<Vec<StoredKey>>,
     /// Why they are not as they should be.
     pub problem: Option<Refusal>,
+    /// Which entries of the Secret are no keys, if there are others.
+    pub skipped: Option<String>,
     /// When to look again.
     pub next: Option<Duration>,
     /// Whether the route that is served stays as it is.
@@ -35,7 +38,7 @@ impl Keys {
     }
 
     fn none(refusal: Refusal) -> Self {
-        Self { problem: Some(refusal), ..Self::default() }
+        Self { problem: Some(refusal), material: Some(Vec::new()), ..Self::default() }
     }
 }
 
@@ -89,10 +92,11 @@ pub async fn external<W: Webhook>(
     secret: &str,
 ) -> Result<Keys, Error> {
     let (webhook, namespace) = (&*observed.webhook, observed.namespace());
-    match keys::external(controller, webhook, secret).await? {
+    match keys::external(controller, webhook, secret, KeyUse::Deliveries(&webhook.route_spec())).await? {
         Ok(found) => {
             controller.secrets.delete(namespace, &key_secret(webhook), Some(&uid(webhook))).await?;
-            Ok(Keys::of(found))
+            let skipped = found.describe_skipped(secret);
+            Ok(Keys { skipped, ..Keys::of(found.keys) })
         }
         Err(refusal) => Ok(Keys::none(refusal)),
     }

@@ -30,6 +30,9 @@ pub fn accept(
     record: &mut AuditRecord,
 ) -> Result<Delivery, Reason> {
     let (route, now) = (&active.route, Timestamp::now());
+    if !inbound.keys.iter().any(|key| key.is_live(now)) {
+        return Err(Reason::NoKey);
+    }
     let verified = verify(inbound, received, now)?;
     record.key = Some(verified.key_id.clone());
     let identity = identity(inbound, &route.webhook, &verified, &received.body)?;

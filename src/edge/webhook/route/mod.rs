@@ -1,6 +1,7 @@
 //! A route: one webhook, compiled from its document. Pure.
 
 mod inbound;
+mod key_use;
 mod outbound;
 
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 pub use self::inbound::{InboundRoute, ReplayRules};
+pub use self::key_use::KeyUse;
 pub use self::outbound::OutboundRoute;
 use super::caller_token::CallerTokenPolicy;
 use super::deliver::target::Target;
