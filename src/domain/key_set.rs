@@ -31,6 +31,12 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
+    /// Whether the key is valid at a time; at the moment of its end it already is not.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.not_before.is_none_or(|begin| begin <= now) && self.not_after.is_none_or(|end| now < end)
+    }
+
     /// The algorithm of the key.
     #[must_use]
     pub fn algorithm(&self) -> WebhookKeyAlgorithm {

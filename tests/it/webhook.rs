@@ -306,6 +306,73 @@ async fn an_invalid_endpoint_is_not_served_and_reports_why() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_no_key_takes_no_route_down() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("stray").await;
+    let target = Target::start().await;
+    let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let secret = |entries: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "mine", "namespace": namespace, "labels": {"credence.dev/webhook-keys": "true"}},
+            "stringData": entries,
+        })
+    };
+    let mut hook = endpoint(&namespace, "hook", &target, json!({"standardWebhooks": {}}));
+    hook["spec"]["keys"] = json!({"external": {"secretRef": {"name": "mine"}}});
+    bed.apply(hook).await.unwrap();
+    bed.apply(secret(json!({"live": key, "README": "how to rotate", "old": key, "old.notAfter": "soon"})))
+        .await
+        .unwrap();
+    let ready = bed.ready("WebhookEndpoint", Some(&namespace), "hook").await;
+    let path = format!("/{namespace}/hook");
+    let headers = sign(&bed, "standard-webhooks", key, "msg_1", now(), "{}");
+    assert_eq!(send(&bed, &path, &headers, "{}"), 200);
+    let conditions = ready.data["status"]["conditions"].to_string();
+    assert!(conditions.contains("README") && conditions.contains("old.notAfter"), "{conditions}");
+    assert!(!conditions.contains("how to rotate") && !conditions.contains("soon"), "{conditions}");
+
+    bed.delete("Secret", Some(&namespace), "mine").await;
+    bed.apply(secret(json!({"README": "how to rotate"}))).await.unwrap();
+    bed.condition("WebhookEndpoint", Some(&namespace), "hook", "KeysReady", ("False", "KeysInvalid")).await;
+    let headers = sign(&bed, "standard-webhooks", key, "msg_2", now(), "{}");
+    until("the edge to answer that it has no key", || async {
+        match send(&bed, &path, &headers, "{}") {
+            503 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    let lines = audit(&bed, &format!("{namespace}/hook"));
+    assert_eq!(lines.last().unwrap()["reason"], "NoKey");
+    assert_eq!(target.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_keys_that_have_all_ended_are_reported() {
+    let bed = Bed::open().await;
+    let namespace = bed.namespace("ended").await;
+    let target = Target::start().await;
+    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(8);
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "shared", "namespace": namespace, "labels": {"credence.dev/webhook-keys": "true"}},
+        "stringData": {"only": "0123456789abcdef0123456789abcdef", "only.notAfter": end.to_string()},
+    });
+    bed.apply(secret).await.unwrap();
+    let mut hook = endpoint(&namespace, "hook", &target, json!({"standardWebhooks": {}}));
+    hook["spec"]["target"]["service"]["assertion"] = json!({"hs256": {"secretRef": {"name": "shared"}}});
+    bed.apply(hook).await.unwrap();
+    bed.ready("WebhookEndpoint", Some(&namespace), "hook").await;
+    let ended = bed.condition("WebhookEndpoint", Some(&namespace), "hook", "KeysReady", ("False", "KeysInvalid")).await;
+    let conditions = ended.data["status"]["conditions"].to_string();
+    assert!(conditions.contains("no key of the Secret shared is valid now"), "{conditions}");
+    let key = signing_key(&bed, &namespace, "hook").await;
+    let headers = sign(&bed, "standard-webhooks", &key, "msg_1", now(), "{}");
+    assert_eq!(send(&bed, &format!("/{namespace}/hook"), &headers, "{}"), 503);
+}
+
 /// A scheme with the sender's key, the entry in the edge's key Secret, and whether a timestamp is signed.
 struct Case {
     scheme: &'static str,

@@ -6,7 +6,7 @@ use super::controller::{Controller, FINALIZER};
 use super::describe::{describe_keys, describe_replicas, protection};
 use super::observe::Observed;
 use super::plan::Plan;
-use super::program;
+use super::program::{self, Programmed};
 use super::settle::{self, Keys};
 use crate::api::{ConditionType, Conditions, Reason, WebhookStatus};
 use crate::controllers::shared::handle::Conclusion;
@@ -31,6 +31,7 @@ pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W
     }
     let mut conditions = Conditions::new();
     let mut status = WebhookStatus { protection: Some(protection(observed)), ..WebhookStatus::default() };
+    let is_refused = matches!(plan, Plan::Refuse(_));
     let keys = match plan {
         Plan::Refuse(Refusal { reason, message }) => {
             conditions.unmet(ConditionType::Accepted, reason, message);
@@ -50,22 +51,24 @@ pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W
     if let Some(Refusal { reason, message }) = &keys.problem {
         conditions.unmet(ConditionType::KeysReady, *reason, message.clone());
     }
-    let route = if keys.keeps_route {
-        observed.route.clone()
-    } else if keys.records.is_empty() {
-        None
+    let Programmed { route, next_change } = if keys.keeps_route {
+        Programmed { route: observed.route.clone(), ..Programmed::default() }
+    } else if is_refused {
+        Programmed::default()
     } else {
         program::program(controller, observed, &keys, &mut conditions).await?
     };
     let mut next = keys.next;
     if route.is_none() {
         program::withdraw(controller, webhook).await?;
-        next = Some(retry_in(&observed.status.conditions, ConditionType::Ready, observed.now, RETRY));
+    }
+    if route.is_none() || conditions.is_unmet() {
+        next = next.or(Some(retry_in(&observed.status.conditions, ConditionType::Ready, observed.now, RETRY)));
     }
     describe_keys(observed, &keys.records, &mut status, &mut conditions);
     describe_replicas(observed, route.as_deref(), &mut status, &mut conditions);
-    let changes = key_set::next_change(&keys.records, observed.now).map(|at| wait(observed.now, at));
-    let next = next.into_iter().chain(changes).min();
+    let changes = key_set::next_change(&keys.records, observed.now).into_iter().chain(next_change);
+    let next = next.into_iter().chain(changes.map(|at| wait(observed.now, at))).min();
     let ready = webhook.purpose();
     let conclusion = Conclusion { object: webhook, current: &observed.status, status, ready, next, now: observed.now };
     let done = controller.handle.conclude(conclusion, &mut conditions).await?;

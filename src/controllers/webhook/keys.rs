@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::controller::Controller;
 use super::external::ExternalKeys;
 use super::observe::Observed;
-use super::stored_key::{StoredKey, fingerprint};
+use super::stored_key::{StoredKey, document, fingerprint};
 use crate::api::{Reason, WebhookKeyAlgorithm};
 use crate::contract::component::{Component, WEBHOOK_KEYS};
 use crate::controllers::shared::material::WebhookFacts;
@@ -22,6 +22,7 @@ use crate::domain::identity::hex;
 use crate::domain::key_set::{self, Decision, KeyRecord};
 use crate::domain::refusal::Refusal;
 use crate::domain::secret::SecretText;
+use crate::edge::webhook::route::KeyUse;
 use crate::edge::webhook::signing;
 use crate::kubernetes::error::Error as KubernetesError;
 use crate::kubernetes::owned_metadata;
@@ -145,7 +146,7 @@ fn generate<W: Webhook>(
     Ok(StoredKey { record, key })
 }
 
-/// Reads keys that their owner provides, at most `max`, each of which passes `check`; or says why there are none.
+/// Reads keys that their owner provides for a use; or says why there are none.
 ///
 /// # Errors
 /// What the API server answered.
@@ -153,8 +154,7 @@ pub async fn external<W: Webhook>(
     controller: &Controller<W>,
     webhook: &W,
     name: &str,
-    max: usize,
-    check: impl Fn(&StoredKey) -> Result<(), String>,
+    key_use: KeyUse<'_>,
 ) -> Result<Result<ExternalKeys, Refusal>, KubernetesError> {
     let invalid = |message: String| Refusal::new(Reason::KeysInvalid, message);
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
@@ -168,7 +168,8 @@ pub async fn external<W: Webhook>(
             "the Secret {name} is not meant for webhooks; if it is, label it {EXTERNAL_LABEL}=true"
         ))));
     }
-    let mut keys = ExternalKeys::choose(&secret.data.unwrap_or_default(), max, Timestamp::now(), check);
+    let check = |key: &StoredKey| key_use.check(&document::<W>(key.clone())).map_err(|error| error.to_string());
+    let mut keys = ExternalKeys::choose(&secret.data.unwrap_or_default(), key_use.max(), Timestamp::now(), check);
     if let Some(problem) = keys.problem(name).filter(|_| keys.used.is_empty()) {
         return Ok(Err(invalid(problem)));
     }

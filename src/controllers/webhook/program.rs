@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -20,47 +21,43 @@ use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, Spec, WebhookRe
 use crate::controllers::shared::material::WebhookFacts;
 use crate::controllers::shared::webhook::Webhook;
 use crate::domain::identity::digest;
-use crate::domain::key_set::KeyRecord;
+use crate::domain::key_set::{self, KeyRecord};
 use crate::domain::refusal::Refusal;
 use crate::edge::webhook::address_policy::AddressPolicy;
 use crate::edge::webhook::invalid::InvalidRoute;
-use crate::edge::webhook::route::Route;
+use crate::edge::webhook::route::{KeyUse, Route};
 use crate::edge::webhook::routing::RoutingConfig;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::uid;
 
-/// Writes the route when it differs from before. Returns its digest; `None` when it cannot be served.
+/// What became of a route.
+#[derive(Default)]
+pub struct Programmed {
+    /// Its digest; `None` when it cannot be served.
+    pub route: Option<String>,
+    /// When a key of others begins or ends next.
+    pub next_change: Option<Timestamp>,
+}
+
+/// Writes the route when it differs from before. Without a valid key it is written as well: the edge then answers that the webhook
+/// cannot be served for now, and knows whose it is.
 pub async fn program<W: Webhook>(
     controller: &Controller<W>,
     observed: &Observed<W>,
     own: &Keys,
     conditions: &mut Conditions,
-) -> Result<Option<String>, Error> {
-    let Some(edge) = controller.settings.edge_namespace.as_deref() else { return Ok(None) };
+) -> Result<Programmed, Error> {
+    let mut programmed = Programmed::default();
+    let Some(edge) = controller.settings.edge_namespace.as_deref() else { return Ok(programmed) };
     let webhook = &*observed.webhook;
     if let Some(Err(Refusal { reason, message })) = &observed.account {
         conditions.unmet(ConditionType::Accepted, *reason, message.clone());
-        return Ok(observed.route.clone());
+        return Ok(Programmed { route: observed.route.clone(), ..programmed });
     }
-    let (mut source_keys, mut assertion_keys) = (Vec::new(), Vec::new());
-    let secrets = [(webhook.source_secret(), &mut source_keys), (webhook.assertion_secret(), &mut assertion_keys)];
-    for (secret, found) in secrets {
-        let Some(secret) = secret else { continue };
-        // How many of these there may be is checked with the route.
-        match keys::external(controller, webhook, secret, usize::MAX, |_| Ok(())).await? {
-            Ok(keys) => {
-                if let Some(problem) = keys.problem(secret) {
-                    conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, problem);
-                    return Ok(None);
-                }
-                *found = keys.used;
-            }
-            Err(Refusal { reason, message }) => {
-                conditions.unmet(ConditionType::KeysReady, reason, message);
-                return Ok(None);
-            }
-        }
-    }
+    let source = (webhook.source_secret(), KeyUse::CallerTokens);
+    let source_keys = of_others(controller, observed, source, &mut programmed, conditions).await?;
+    let assertion = (webhook.assertion_secret(), KeyUse::Assertions);
+    let assertion_keys = of_others(controller, observed, assertion, &mut programmed, conditions).await?;
     let reference = WebhookReference {
         namespace: webhook.meta().namespace.clone().unwrap_or_default(),
         name: webhook.meta().name.clone().unwrap_or_default(),
@@ -74,9 +71,10 @@ pub async fn program<W: Webhook>(
         ("source", records(&source_keys)),
         ("assertion", records(&assertion_keys)),
     ];
-    let wanted = digest_of(&reference, &spec, account.map(Account::digest), recorded)?;
+    let account_digest = account.map(Account::digest);
+    let wanted = digest_of(&reference, &spec, account_digest.as_deref(), recorded)?;
     if observed.route.as_ref() == Some(&wanted) {
-        return Ok(Some(wanted));
+        return Ok(Programmed { route: Some(wanted), ..programmed });
     }
     let material = match &own.material {
         Some(material) => material.clone(),
@@ -86,12 +84,12 @@ pub async fn program<W: Webhook>(
         Ok(account) => account,
         Err(Refusal { reason, message }) => {
             conditions.unmet(ConditionType::Accepted, reason, message);
-            return Ok(observed.route.clone());
+            return Ok(Programmed { route: observed.route.clone(), ..programmed });
         }
     };
-    let document = RouteDocument {
+    let mut document = RouteDocument {
         webhook: reference,
-        digest: wanted.clone(),
+        digest: wanted,
         spec,
         keys: material.into_iter().map(key_document::<W>).collect(),
         account,
@@ -104,16 +102,55 @@ pub async fn program<W: Webhook>(
         service_address: None,
         destinations: AddressPolicy::Public(Arc::from([])),
     };
-    if let Err(invalid) = Route::compile(&document, &routing) {
-        let (kind, reason) = match &invalid {
-            InvalidRoute::Keys(_) => (ConditionType::KeysReady, Reason::KeysInvalid),
-            InvalidRoute::Spec(_) => (ConditionType::Accepted, Reason::InvalidSpec),
-        };
-        conditions.unmet(kind, reason, invalid.to_string());
-        return Ok(None);
+    match Route::compile(&document, &routing) {
+        Ok(_) => {}
+        Err(InvalidRoute::Spec(invalid)) => {
+            conditions.unmet(ConditionType::Accepted, Reason::InvalidSpec, invalid.to_string());
+            return Ok(programmed);
+        }
+        Err(InvalidRoute::Keys(invalid)) => {
+            conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, invalid.to_string());
+            for keys in [&mut document.keys, &mut document.source_keys, &mut document.assertion_keys] {
+                keys.clear();
+            }
+            let none = [("key", Vec::new()), ("source", Vec::new()), ("assertion", Vec::new())];
+            document.digest = digest_of(&document.webhook, &document.spec, account_digest.as_deref(), none)?;
+        }
     }
-    controller.secrets.put(&secret(webhook, edge, &document)?).await?;
-    Ok(Some(wanted))
+    if observed.route.as_ref() != Some(&document.digest) {
+        controller.secrets.put(&secret(webhook, edge, &document)?).await?;
+    }
+    Ok(Programmed { route: Some(document.digest), ..programmed })
+}
+
+/// The keys of others that the webhook needs: of issuers, or those that its target shares. Says in the conditions when none of
+/// them is valid.
+async fn of_others<W: Webhook>(
+    controller: &Controller<W>,
+    observed: &Observed<W>,
+    (secret, key_use): (Option<&str>, KeyUse<'_>),
+    programmed: &mut Programmed,
+    conditions: &mut Conditions,
+) -> Result<Vec<StoredKey>, Error> {
+    let Some(secret) = secret else { return Ok(Vec::new()) };
+    let found = match keys::external(controller, &*observed.webhook, secret, key_use).await? {
+        Ok(found) => found,
+        Err(Refusal { reason, message }) => {
+            conditions.unmet(ConditionType::KeysReady, reason, message);
+            return Ok(Vec::new());
+        }
+    };
+    if let Some(problem) = found.problem(secret) {
+        conditions.unmet(ConditionType::KeysReady, Reason::KeysNotUsed, problem);
+    }
+    let records: Vec<KeyRecord> = found.used.iter().map(|key| key.record.clone()).collect();
+    if !records.iter().any(|record| record.is_live(observed.now)) {
+        let message = format!("no key of the Secret {secret} is valid now; add one");
+        conditions.unmet(ConditionType::KeysReady, Reason::KeysInvalid, message);
+    }
+    let next = key_set::next_change(&records, observed.now);
+    programmed.next_change = programmed.next_change.into_iter().chain(next).min();
+    Ok(found.used)
 }
 
 fn records(keys: &[StoredKey]) -> Vec<&KeyRecord> {
@@ -125,7 +162,7 @@ fn records(keys: &[StoredKey]) -> Vec<&KeyRecord> {
 fn digest_of(
     webhook: &WebhookReference,
     spec: &Spec,
-    account: Option<String>,
+    account: Option<&str>,
     keys: [(&str, Vec<&KeyRecord>); 3],
 ) -> Result<String, Error> {
     let spec = serde_json::to_string(spec).map_err(|error| Error::Bug(error.to_string()))?;
@@ -214,7 +251,7 @@ mod tests {
                 format!("key k1 f1 {:?} {:?}", key.not_before, key.not_after),
             ];
             let keys = [("key", vec![&key]), ("source", Vec::new()), ("assertion", Vec::new())];
-            let made = digest_of(&webhook, &spec, account, keys).unwrap();
+            let made = digest_of(&webhook, &spec, account.as_deref(), keys).unwrap();
             assert_eq!(made, digest(stored.iter().map(String::as_str)));
         }
     }

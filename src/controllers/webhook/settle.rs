@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use super::controller::Controller;
 use super::keys;
 use super::observe::Observed;
-use super::stored_key::{StoredKey, document};
+use super::stored_key::StoredKey;
 use crate::api::Reason;
 use crate::controllers::shared::timing::wait;
 use crate::controllers::shared::webhook::{Webhook, key_secret};
 use crate::domain::key_set::{Decision, KeyRecord};
 use crate::domain::refusal::Refusal;
-use crate::edge::webhook::route::Route;
+use crate::edge::webhook::route::KeyUse;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::owned::Contended;
 use crate::kubernetes::uid;
@@ -37,7 +37,7 @@ impl Keys {
     }
 
     fn none(refusal: Refusal) -> Self {
-        Self { problem: Some(refusal), ..Self::default() }
+        Self { problem: Some(refusal), material: Some(Vec::new()), ..Self::default() }
     }
 }
 
@@ -91,10 +91,7 @@ pub async fn external<W: Webhook>(
     secret: &str,
 ) -> Result<Keys, Error> {
     let (webhook, namespace) = (&*observed.webhook, observed.namespace());
-    let spec = webhook.route_spec();
-    let check =
-        |key: &StoredKey| Route::check_key(&spec, &document::<W>(key.clone())).map_err(|invalid| invalid.to_string());
-    match keys::external(controller, webhook, secret, Route::max_keys(&spec), check).await? {
+    match keys::external(controller, webhook, secret, KeyUse::Deliveries(&webhook.route_spec())).await? {
         Ok(found) => {
             controller.secrets.delete(namespace, &key_secret(webhook), Some(&uid(webhook))).await?;
             let problem = found.problem(secret).map(|message| Refusal::new(Reason::KeysNotUsed, message));

@@ -21,7 +21,7 @@ const LIFETIME: i64 = 60;
 /// Minimum length of a key for HS256, in bytes: that of the hash (RFC 7518 section 3.2).
 const MIN_SHARED_KEY: usize = 32;
 /// Maximum number of shared keys: each delivery looks at all of them.
-const MAX_SHARED_KEYS: usize = 8;
+pub(super) const MAX_SHARED_KEYS: usize = 8;
 /// Length of a signature in base64, with the dot before it, in bytes.
 const MAX_SIGNATURE: usize = 87;
 
@@ -174,6 +174,18 @@ impl SharedKey {
 pub struct SharedKeys(Vec<SharedKey>);
 
 impl SharedKeys {
+    /// Checks a key that a target shares.
+    ///
+    /// # Errors
+    /// Names the key, and says what to write instead.
+    pub fn check(document: &KeyDocument) -> Result<(), InvalidKeys> {
+        Self::parse(document).map(drop)
+    }
+
+    fn parse(document: &KeyDocument) -> Result<SharedKey, InvalidKeys> {
+        SharedKey::new(document).map_err(|source| InvalidKeys::Key { id: document.id.clone(), source })
+    }
+
     /// Compiles the keys for `service.assertion` of a target; `None` where it has none.
     ///
     /// # Errors
@@ -185,10 +197,7 @@ impl SharedKeys {
         if documents.len() > MAX_SHARED_KEYS {
             return Err(InvalidKeys::TooMany { max: MAX_SHARED_KEYS });
         }
-        let compile = |document: &KeyDocument| {
-            SharedKey::new(document).map_err(|source| InvalidKeys::Key { id: document.id.clone(), source })
-        };
-        documents.iter().map(compile).collect::<Result<_, _>>().map(|keys| Some(Self(keys)))
+        documents.iter().map(Self::parse).collect::<Result<_, _>>().map(|keys| Some(Self(keys)))
     }
 
     /// Of the keys that are valid now, the one that became valid last; of several, the last by its ID.

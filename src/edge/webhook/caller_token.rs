@@ -1,6 +1,8 @@
 //! The caller token (`source.jwt`): a JWT that identifies the caller, in addition to the signature of the delivery. It is not bound to
 //! a body, and may be sent again while it is valid.
 
+use std::slice;
+
 use http::HeaderMap;
 use jiff::Timestamp;
 
@@ -13,7 +15,7 @@ use crate::api::{JwtPin, WebhookSource};
 use crate::contract::route::KeyDocument;
 
 /// Maximum number of key sets that a token is tried with: each costs an asymmetric verification.
-const MAX_KEY_SETS: usize = 16;
+pub(super) const MAX_KEY_SETS: usize = 16;
 
 /// Which callers are allowed, by the token that they send.
 pub struct CallerTokenPolicy {
@@ -34,13 +36,18 @@ impl CallerTokenPolicy {
     ) -> Result<Option<Self>, InvalidKeys> {
         let Some(jwt) = source.and_then(|source| source.jwt.as_ref()) else { return Ok(None) };
         let secret = &jwt.secret_ref.name;
-        if keys.is_empty() {
-            return Err(InvalidKeys::NoIssuerKeys { secret: secret.clone() });
-        }
         if keys.len() > MAX_KEY_SETS {
             return Err(InvalidKeys::TooManyIssuerKeys { secret: secret.clone(), max: MAX_KEY_SETS });
         }
         Ok(Some(Self::new(jwt, keys::compile(keys, Verifier::jwks)?, window)))
+    }
+
+    /// Checks a key of an issuer.
+    ///
+    /// # Errors
+    /// Names the key, and says what to write instead.
+    pub fn check(key: &KeyDocument) -> Result<(), InvalidKeys> {
+        keys::compile(slice::from_ref(key), Verifier::jwks).map(drop)
     }
 
     /// A policy with the keys of the issuer.

@@ -32,7 +32,11 @@ pub struct Checked {
 /// # Errors
 /// Why it is refused.
 pub fn check(inbound: &InboundRoute, webhook: &WebhookReference, received: &Received) -> Result<Checked, Reason> {
-    let verified = verify(inbound, received, Timestamp::now())?;
+    let now = Timestamp::now();
+    if !inbound.keys.iter().any(|key| key.is_live(now)) {
+        return Err(Reason::NoKey);
+    }
+    let verified = verify(inbound, received, now)?;
     let identity = identity(inbound, webhook, &verified, &received.body);
     Ok(Checked { verified, identity })
 }

@@ -23,15 +23,6 @@ pub enum InvalidKeys {
         /// How many there may be.
         max: usize,
     },
-    /// There are no keys for `source.jwt`.
-    #[error(
-        "the Secret {secret} of source.jwt holds nothing to verify tokens with; add the issuer's JWKS under any ID, and the label \
-         credence.dev/webhook-keys: \"true\""
-    )]
-    NoIssuerKeys {
-        /// Name of the Secret.
-        secret: String,
-    },
     /// There are too many keys for `source.jwt`.
     #[error("the Secret {secret} of source.jwt holds too many JWKS; keep at most {max}")]
     TooManyIssuerKeys {

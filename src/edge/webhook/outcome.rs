@@ -98,8 +98,8 @@ reasons! {
     TooOld => Refused, FORBIDDEN;
     /// See [`VerifyError::TooNew`].
     TooNew => Refused, FORBIDDEN;
-    /// See [`VerifyError::NoKey`].
-    NoKey => Refused, FORBIDDEN;
+    /// See [`VerifyError::NoKey`]. It is no fault of the sender.
+    NoKey => Refused, SERVICE_UNAVAILABLE;
     /// See [`VerifyError::WrongSignature`].
     WrongSignature => Refused, FORBIDDEN;
     /// See [`VerifyError::WrongDigest`].

@@ -1,6 +1,7 @@
 //! A route: one webhook, compiled from its document. Pure.
 
 mod inbound;
+mod key_use;
 mod outbound;
 
 use std::net::IpAddr;
@@ -9,16 +10,16 @@ use std::sync::Arc;
 use http::HeaderName;
 
 pub use self::inbound::{InboundRoute, ReplayRules};
+pub use self::key_use::KeyUse;
 pub use self::outbound::OutboundRoute;
 use super::caller_token::CallerTokenPolicy;
 use super::deliver::target::Target;
 use super::invalid::InvalidRoute;
 use super::routing::RoutingConfig;
-use super::signing::SigningKey;
-use super::verify::{Scheme, Window};
-use super::{keys, source};
+use super::source;
+use super::verify::Window;
 use crate::api::{Tolerance, WebhookLimits, WebhookSource};
-use crate::contract::route::{KeyDocument, RouteDocument, Spec, WebhookReference};
+use crate::contract::route::{RouteDocument, Spec, WebhookReference};
 use crate::domain::invalid_field::InvalidField;
 use crate::edge::front::{Party, network_of};
 use crate::edge::http::source::SourcePolicy;
@@ -101,30 +102,6 @@ struct Common<'a> {
 }
 
 impl Route {
-    /// How many keys a webhook may have.
-    #[must_use]
-    pub fn max_keys(spec: &Spec) -> usize {
-        match spec {
-            Spec::Endpoint(_) => inbound::MAX_KEYS,
-            Spec::Destination(_) => outbound::MAX_KEYS,
-        }
-    }
-
-    /// Checks one key of a webhook by itself.
-    ///
-    /// # Errors
-    /// Says what to write instead, and never repeats the key.
-    pub fn check_key(spec: &Spec, key: &KeyDocument) -> Result<(), InvalidRoute> {
-        match spec {
-            Spec::Endpoint(spec) => {
-                let scheme = Scheme::new(&spec.verification)?;
-                keys::compile(std::slice::from_ref(key), |text| scheme.parse_key(text))?;
-            }
-            Spec::Destination(_) => _ = SigningKey::parse(key)?,
-        }
-        Ok(())
-    }
-
     /// What a request with a body of this length takes at most, in bytes that are hashed in the same time.
     #[must_use]
     pub fn work(&self, length: usize) -> usize {
