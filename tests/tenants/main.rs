@@ -6,10 +6,12 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod bed;
 mod deletion;
+mod failing;
 mod groups;
 #[path = "../it/hooks.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
+mod hostile_broker;
 mod names;
 mod operator;
 mod records;
