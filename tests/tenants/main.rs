@@ -14,6 +14,7 @@ mod hooks;
 mod hostile_broker;
 mod names;
 mod operator;
+mod quoting;
 mod records;
 mod rights;
 mod rotation;
