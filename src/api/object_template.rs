@@ -103,8 +103,8 @@ impl Limited<'_> {
         self.left.get() > 0
     }
 
-    fn value<E>(self, value: impl Into<Value>, bytes: usize) -> Result<Value, E> {
-        Ok(if self.takes(bytes) { value.into() } else { Value::Null })
+    fn value(self, value: impl Into<Value>, bytes: usize) -> Value {
+        if self.takes(bytes) { value.into() } else { Value::Null }
     }
 
     fn below(self) -> Self {
@@ -131,27 +131,27 @@ impl<'de> Visitor<'de> for Limited<'_> {
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
-        self.value((), 4)
+        Ok(self.value((), 4))
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        self.value(value, 4)
+        Ok(self.value(value, 4))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        self.value(value, 1)
+        Ok(self.value(value, 1))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        self.value(value, 1)
+        Ok(self.value(value, 1))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        self.value(value, 1)
+        Ok(self.value(value, 1))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        self.value(value, value.len() + 2)
+        Ok(self.value(value, value.len() + 2))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
@@ -161,7 +161,7 @@ impl<'de> Visitor<'de> for Limited<'_> {
                 read.push(item);
             }
         }
-        self.value(read, 1)
+        Ok(self.value(read, 1))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
@@ -172,7 +172,7 @@ impl<'de> Visitor<'de> for Limited<'_> {
                 read.insert(name, value);
             }
         }
-        self.value(read, 1)
+        Ok(self.value(read, 1))
     }
 }
 

@@ -10,6 +10,7 @@ mod authority;
 mod bed;
 mod customer;
 mod deletion;
+mod failing;
 mod groups;
 #[path = "../it/hooks.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
@@ -20,7 +21,9 @@ mod memory;
 mod names;
 mod operator;
 mod pools;
+mod quoting;
 mod records;
+mod refusing_broker;
 mod rights;
 mod rotation;
 mod secrets;
