@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Maximum number of connections, of which three fifths may be of one network.
+/// Maximum number of connections, and of those from one network, which leaves at least a fifth to others.
 const MAX_CONNECTIONS: usize = 20_000;
+const MAX_CONNECTIONS_PER_NETWORK: usize = 12_000;
 /// Maximum number of deliveries on the way to their targets.
 const MAX_DELIVERIES: usize = 10_000;
 /// Memory of an idle connection at most, in bytes.
@@ -44,7 +45,7 @@ impl ProcessLimits {
     /// The quota of connections.
     pub(super) fn connections(self) -> Arc<Quota> {
         let max = MAX_CONNECTIONS.min(self.memory / 8 * 3 / CONNECTION_BYTES).min(self.files / 4 * 3);
-        Quota::new(max, max / 5 * 3, usize::MAX)
+        Quota::new(max, MAX_CONNECTIONS_PER_NETWORK.min(max / 5 * 4), usize::MAX)
     }
 
     /// The quota of deliveries on the way to their targets: each takes a file descriptor, of those that connections leave. A
@@ -172,7 +173,7 @@ mod tests {
         let connections = |memory, files| limits(memory, files).connections().max();
         assert_eq!(connections(usize::MAX, usize::MAX), (20_000, 12_000, usize::MAX));
         assert_eq!(connections(usize::MAX, 1024).0, 768);
-        assert_eq!(connections(256 << 20, usize::MAX), (2457, 1473, usize::MAX));
+        assert_eq!(connections(256 << 20, usize::MAX), (2457, 1964, usize::MAX));
         assert_eq!(limits(usize::MAX, usize::MAX).deliveries().max(), (10_000, usize::MAX, 5_000));
         assert_eq!(limits(usize::MAX, 1024).deliveries().max(), (256, usize::MAX, 128));
     }
