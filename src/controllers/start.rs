@@ -54,7 +54,7 @@ pub async fn run(
         beginning = read_beginning(&client, &settings.namespace).await;
     }
     let Ok(beginning) = beginning else { return };
-    tracing::info!(listing = ?beginning.0, "listing all objects");
+    tracing::info!(streamed = beginning.0 == Listing::Streamed, "listing all objects");
     let parts = Parts::new(client, fence, settings, metrics.clone(), signals.clone(), beginning);
     let mut registry = Registry::new(parts.clone(), wakers, health.clone());
     register(&mut registry);

@@ -77,7 +77,7 @@ pub fn detail(error: &kube::Error) -> String {
         kube::Error::Api(status) => format!("{} {}: {}", status.code, status.reason, status.message),
         error => error.source().map_or_else(|| "no cause".to_owned(), ToString::to_string),
     };
-    foreign(text).to_string()
+    foreign(text)
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ impl Error {
     pub fn detail(&self) -> String {
         match self {
             Self::Api { doing, error } if !doing.contains("Secret ") => answer::detail(error),
-            Self::Unreadable { error, .. } => foreign(error).to_string(),
+            Self::Unreadable { error, .. } => foreign(error),
             _ => String::new(),
         }
     }

@@ -256,12 +256,12 @@ mod tests {
 
         let created = AclCreationResult::default();
         let refused = created.clone().with_error_code(87).with_error_message(Some(text("no\tsuch name")));
-        let refused_verdict = Verdict { code: 87, message: "no such name".into() };
+        let refused_verdict = Verdict { code: 87, message: "no\\tsuch name".into() };
         let answer = CreateAclsResponse::default().with_results(vec![created, refused]);
         assert_eq!(read_all::<CreateAclsRequest>(&answer), [Verdict::default(), refused_verdict.clone()]);
 
         let deleted = DeleteAclsMatchingAcl::default().with_principal(text("User:CN=x"));
-        let kept = deleted.clone().with_error_code(87).with_error_message(Some(text("no such name")));
+        let kept = deleted.clone().with_error_code(87).with_error_message(Some(text("no\tsuch name")));
         let some = DeleteAclsFilterResult::default().with_matching_acls(vec![deleted, kept]);
         let none = DeleteAclsFilterResult::default();
         let answer = DeleteAclsResponse::default().with_filter_results(vec![some, none]);

@@ -221,8 +221,10 @@ mod tests {
         assert_eq!((max(256 << 20), max(usize::MAX)), (524_288, 1 << 22));
     }
 
+    type Reserved = Result<(), ReserveError>;
+
     /// A memory of 64 places in its first part, and what reserves there.
-    fn first_part() -> (Memory, impl Fn(&Memory, &str, u16, Instant) -> Result<(), ReserveError>) {
+    fn first_part() -> (Memory, impl Fn(&Memory, &str, u16, Instant) -> Reserved) {
         let reserve = |memory: &Memory, namespace: &str, number: u16, at| {
             let mut identity = [0; 32];
             identity[..2].copy_from_slice(&number.to_be_bytes());
@@ -238,7 +240,7 @@ mod tests {
         let start = Instant::now();
         assert!((0..32).all(|number| reserve(&memory, "shop", number, start).is_ok()));
         assert_eq!(reserve(&memory, "shop", 32, start), Err(ReserveError::ShareExhausted));
-        assert_eq!(reserve(&memory, "shop", 0, start), Err(ReserveError::Replayed), "a replay is known as one");
+        assert_eq!(reserve(&memory, "shop", 0, start), Err(ReserveError::InProgress), "what it holds is known");
         assert_eq!(reserve(&memory, "shop", 32, start + Duration::from_secs(7)), Ok(()), "long before the next sweep");
         assert_eq!(count(&memory), 1);
     }
