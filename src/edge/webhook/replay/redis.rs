@@ -91,15 +91,18 @@ impl Redis {
         self.evicts.load(Ordering::Relaxed)
     }
 
-    /// Looks from time to time whether it evicts keys, for ever.
+    /// Looks from time to time whether it evicts keys, for ever. While it does not say, it is used as before.
     pub(super) async fn watch_eviction(&self) {
+        let mut says = true;
         loop {
             let asked = redis::cmd("INFO").arg("memory").query_async::<String>(&mut self.connection.clone()).await;
-            match logged(asked).map(|text| eviction::evicts(&text)) {
-                Ok(Some(evicts)) => self.set_evicts(evicts),
-                Ok(None) => tracing::warn!("Redis does not say whether it evicts keys; check its maxmemory-policy"),
-                Err(_) => {}
+            let evicts = asked.ok().and_then(|text| eviction::evicts(&text));
+            match evicts {
+                Some(evicts) => self.set_evicts(evicts),
+                None if says => tracing::warn!("Redis does not say whether it evicts keys; check its maxmemory-policy"),
+                None => {}
             }
+            says = evicts.is_some();
             sleep(eviction::INTERVAL).await;
         }
     }
