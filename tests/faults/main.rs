@@ -21,4 +21,5 @@ mod named;
 mod operator;
 mod proxy;
 mod restored;
+mod services;
 mod upgrade;

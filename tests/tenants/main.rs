@@ -2,6 +2,7 @@
 //! success is asserted.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod addresses;
 #[path = "../it/bed.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod bed;

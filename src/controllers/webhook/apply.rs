@@ -7,6 +7,7 @@ use super::describe::{describe_keys, describe_replicas, protection};
 use super::observe::Observed;
 use super::plan::Plan;
 use super::program;
+use super::service::notice;
 use super::settle::{self, Keys};
 use crate::api::{ConditionType, Conditions, Reason, WebhookStatus};
 use crate::controllers::shared::handle::Conclusion;
@@ -20,8 +21,6 @@ use crate::kubernetes::status::has_finalizer;
 
 /// How soon a webhook without a route is tried again when no watch reports what heals it, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// What `Accepted` says when it is met.
-const ACCEPTED: &str = "the spec and everything it references are valid";
 
 pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W>, plan: Plan) -> Result<Done, Error> {
     let webhook = &*observed.webhook;
@@ -30,6 +29,8 @@ pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W
         return Ok(Done::gone());
     }
     let mut conditions = Conditions::new();
+    let accepted =
+        format!("the spec and everything it references are valid{}", notice(webhook, observed.service.as_ref()));
     let mut status = WebhookStatus { protection: Some(protection(observed)), ..WebhookStatus::default() };
     let keys = match plan {
         Plan::Refuse(Refusal { reason, message }) => {
@@ -37,12 +38,12 @@ pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W
             Keys::default()
         }
         Plan::Generated(decision) => {
-            conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
+            conditions.met(ConditionType::Accepted, Reason::Valid, accepted);
             status.key_secret = Some(key_secret(webhook));
             settle::generated(controller, observed, decision).await?
         }
         Plan::External(secret) => {
-            conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
+            conditions.met(ConditionType::Accepted, Reason::Valid, accepted);
             status.key_secret = Some(secret.clone());
             settle::external(controller, observed, &secret).await?
         }

@@ -1,7 +1,6 @@
 //! Writes the route of a webhook to the edge's namespace, and withdraws it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -12,19 +11,20 @@ use super::controller::Controller;
 use super::keys;
 use super::keys::StoredKey;
 use super::observe::{Observed, route_secret};
+use super::service::Reached;
 use super::settle::Keys;
 use crate::api::{ConditionType, Conditions, Reason};
 use crate::contract::component::{COMPONENT, Component, FOR, MANAGED_BY};
-use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, Spec, WebhookReference};
+use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, ServiceAddress, Spec, WebhookReference};
 use crate::controllers::shared::material::WebhookFacts;
 use crate::controllers::shared::webhook::Webhook;
+use crate::domain::address_policy::AddressPolicy;
 use crate::domain::identity::digest;
 use crate::domain::key_set::KeyRecord;
 use crate::domain::refusal::Refusal;
-use crate::edge::webhook::address_policy::AddressPolicy;
 use crate::edge::webhook::invalid::InvalidRoute;
 use crate::edge::webhook::route::Route;
-use crate::edge::webhook::routing::RoutingConfig;
+use crate::edge::webhook::routing::{AllowedDestinations, RoutingConfig};
 use crate::kubernetes::error::Error;
 use crate::kubernetes::uid;
 
@@ -40,6 +40,9 @@ pub async fn program<W: Webhook>(
     if let Some(Err(Refusal { reason, message })) = &observed.account {
         conditions.unmet(ConditionType::Accepted, *reason, message.clone());
         return Ok(observed.route.clone());
+    }
+    if let Some(Reached::Missing(Refusal { reason, message })) = &observed.service {
+        conditions.unmet(ConditionType::Accepted, *reason, message.clone());
     }
     let (mut source_keys, mut assertion_keys) = (Vec::new(), Vec::new());
     let secrets = [(webhook.source_secret(), &mut source_keys), (webhook.assertion_secret(), &mut assertion_keys)];
@@ -66,7 +69,8 @@ pub async fn program<W: Webhook>(
         ("source", records(&source_keys)),
         ("assertion", records(&assertion_keys)),
     ];
-    let wanted = digest_of(&reference, &spec, account.map(Account::digest), recorded)?;
+    let service = observed.service.as_ref().and_then(Reached::address);
+    let wanted = digest_of(&reference, &spec, account.map(Account::digest), service, recorded)?;
     if observed.route.as_ref() == Some(&wanted) {
         return Ok(Some(wanted));
     }
@@ -87,14 +91,17 @@ pub async fn program<W: Webhook>(
         spec,
         keys: material.into_iter().map(keys::document::<W>).collect(),
         account,
+        service,
         source_keys: source_keys.into_iter().map(keys::document::<W>).collect(),
         assertion_keys: assertion_keys.into_iter().map(keys::document::<W>).collect(),
     };
     // Where destinations may be is decided by the edge, when it connects.
     let routing = RoutingConfig {
         cluster_domain: controller.settings.cluster_domain.clone(),
-        service_address: None,
-        destinations: AddressPolicy::Public(Arc::from([])),
+        service_address: controller.settings.service_address,
+        own_ports: vec![controller.settings.own_port],
+        destinations: AllowedDestinations::default(),
+        brokers: AddressPolicy::trusted(None),
     };
     if let Err(invalid) = Route::compile(&document, &routing) {
         let (kind, reason) = match &invalid {
@@ -118,10 +125,12 @@ fn digest_of(
     webhook: &WebhookReference,
     spec: &Spec,
     account: Option<String>,
+    service: Option<ServiceAddress>,
     keys: [(&str, Vec<&KeyRecord>); 3],
 ) -> Result<String, Error> {
     let spec = serde_json::to_string(spec).map_err(|error| Error::Bug(error.to_string()))?;
     let mut parts = vec![FORMAT.to_owned(), webhook.generation.to_string(), spec, format!("account {account:?}")];
+    parts.extend(service.map(|service| format!("service {service:?}")));
     for (what, records) in keys {
         let text =
             |key: &KeyRecord| format!("{what} {} {} {:?} {:?}", key.id, key.fingerprint, key.not_before, key.not_after);

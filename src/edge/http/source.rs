@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use http::HeaderMap;
 
 use super::caller::Caller;
+use crate::domain::network::Network;
 use crate::edge::front::CertificateNames;
-use crate::edge::network::Network;
 
 /// Which callers are allowed. Every condition that is set must hold; without any, everybody is allowed.
 #[derive(Clone, Debug, Default)]

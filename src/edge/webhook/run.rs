@@ -18,6 +18,7 @@ use super::gateway::Gateway;
 use super::replay::{InvalidRedisUrl, Redis};
 use super::routing::RoutingConfig;
 use super::{report, watch as routes};
+use crate::domain::address_policy::AddressPolicy;
 use crate::edge::front::{AuditLog, DRAIN_TIMEOUT, Workers};
 use crate::edge::http::Http;
 use crate::kubernetes::health::{Health, Stage};
@@ -44,6 +45,8 @@ pub struct Options {
     pub listen_metrics: SocketAddr,
     /// URL of the Redis with the delivery history.
     pub redis_url: Option<String>,
+    /// Which addresses it may have.
+    pub redis_addresses: AddressPolicy,
     /// File of the audit log; standard output without one.
     pub audit_log: Option<PathBuf>,
     /// How many threads serve connections.
@@ -100,7 +103,7 @@ pub async fn run(
     let client = kube::Client::try_from(config.clone()).map_err(client_error)?;
     let objects = Objects::new(config, client.clone(), namespace).map_err(client_error)?;
     let audit = AuditLog::open(options.audit_log.as_deref()).map_err(RunError::AuditLog)?;
-    let redis = options.redis_url.as_deref().map(Redis::new).transpose()?;
+    let redis = options.redis_url.as_deref().map(|url| Redis::new(url, &options.redis_addresses)).transpose()?;
     let workers = Workers::start(options.threads).map_err(RunError::Threads)?;
     let gateway = Arc::new(Gateway::new(workers, options.routing.clone(), audit, redis, objects));
     let health = Arc::new(Health::default());

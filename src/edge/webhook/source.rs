@@ -2,8 +2,8 @@
 
 use crate::api::WebhookSource;
 use crate::domain::invalid_field::InvalidField;
+use crate::domain::network::Network;
 use crate::edge::http::source::SourcePolicy;
-use crate::edge::network::Network;
 
 /// Compiles the conditions of a source on address and certificate.
 ///
