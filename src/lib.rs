@@ -14,6 +14,7 @@
 //! - `domain`: pure decisions; `now` is a parameter.
 //! - `contract`: the data that the operator and the edge exchange.
 //! - `issuers`: certificate authorities and certificates.
+//! - `network`: connections, to addresses that a policy admits.
 //! - `brokers`: sessions with brokers, ACLs, credentials of clients, and a producer.
 //! - `kubernetes`: machinery for controllers that knows no kind.
 //! - `edge`: the data plane, with the webhook gateway.
@@ -29,6 +30,7 @@ pub mod edge;
 pub(crate) mod issuers;
 pub mod kubernetes;
 pub mod metrics;
+pub(crate) mod network;
 pub mod output;
 pub mod server;
 

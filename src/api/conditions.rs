@@ -123,6 +123,8 @@ reasons! {
     BrokerConnected,
     /// The broker does not answer.
     BrokerUnreachable,
+    /// The broker has no address that may be connected to.
+    AddressRefused,
     /// The Secret with the operator's broker credential does not exist.
     AdminSecretNotFound,
     /// The Secret with the operator's broker credential cannot be used.
@@ -193,6 +195,10 @@ reasons! {
     PathClaimed,
     /// The namespace has as many webhooks at the edge as it may have.
     TooManyWebhooks,
+    /// The Service that a webhook delivers to does not exist.
+    ServiceNotFound,
+    /// A webhook may not deliver to this Service: its owner could point it anywhere.
+    ServiceNotAllowed,
     /// The edge is not installed.
     EdgeNotInstalled,
     /// The spec contradicts itself in a way that the API server cannot see.

@@ -8,11 +8,14 @@ use tokio::sync::Semaphore;
 
 use super::kafka::ClientAccess;
 use super::session::{Session, SessionMode};
+use crate::domain::address_policy::AddressPolicy;
 
 /// A broker with a session.
 pub struct Broker {
     /// Addresses and authorities that a client needs besides its own certificate.
     pub access: ClientAccess,
+    /// Which addresses it may have.
+    pub addresses: AddressPolicy,
     /// The session with the broker.
     pub session: Session,
     /// How the session works.

@@ -1,12 +1,13 @@
 //! `credence controller`: runs the operator.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use credence::controllers::{self, Settings};
+use credence::domain::address_policy::AddressPolicy;
 use credence::domain::fence::Fence;
 use credence::kubernetes::client::{ClientError, client};
 use credence::kubernetes::health::{Health, Stage};
@@ -50,6 +51,14 @@ pub struct Args {
     /// Namespace of the webhook gateway. Without it, `WebhookEndpoints` and `WebhookDestinations` are not accepted.
     #[arg(long)]
     edge_namespace: Option<String>,
+    /// Address at which the webhook gateway reaches every Service instead of its own: as its own option of this name says. Then
+    /// Services are not looked up.
+    #[arg(long)]
+    service_address: Option<IpAddr>,
+    /// The one loopback address, such as `127.0.0.1`, that brokers may have: for an installation on a machine without a network.
+    /// Without it, no connection leads to a loopback address.
+    #[arg(long)]
+    loopback_address: Option<IpAddr>,
     /// Seconds between two checks of a broker for drift.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     broker_resync_seconds: u64,
@@ -142,7 +151,10 @@ async fn serve_a_term(
         scope: NamespaceScope::new(&args.namespaces, own),
         namespace: args.namespace.clone(),
         cluster_domain: args.cluster_domain.clone(),
+        service_address: args.service_address,
+        own_port: args.listen.port(),
         edge_namespace: args.edge_namespace.clone(),
+        broker_addresses: AddressPolicy::trusted(args.loopback_address),
         broker_resync: Duration::from_secs(args.broker_resync_seconds),
         absent_policies_after: Duration::from_secs(args.absent_policies_seconds),
     };

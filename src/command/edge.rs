@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use clap::ValueEnum;
+use credence::domain::address_policy::AddressPolicy;
 use credence::edge::front::{AuditOptions, WhenFull};
-use credence::edge::network::Network;
 use credence::edge::webhook;
-use credence::edge::webhook::address_policy::AddressPolicy;
-use credence::edge::webhook::routing::RoutingConfig;
+use credence::edge::webhook::routing::{AllowedDestination, RoutingConfig};
 use credence::edge::webhook::run::{CertificateSecrets, Options, RunError};
 use thiserror::Error;
 
@@ -61,13 +60,17 @@ pub struct Args {
     /// DNS domain of the cluster.
     #[arg(long, default_value = "cluster.local")]
     cluster_domain: String,
-    /// Address at which every Service is reached instead of its name, for a cluster without a network.
+    /// Address at which every Service is reached instead of its own, for a cluster without a network.
     #[arg(long)]
     service_address: Option<IpAddr>,
-    /// Network that webhooks may be sent to although it is not on the Internet, such as `10.1.0.0/16`. May be repeated; all
-    /// values count.
+    /// The one loopback address, such as `127.0.0.1`, that brokers and Redis may have: for an installation on a machine without a
+    /// network. Without it, no connection to them leads to a loopback address.
+    #[arg(long)]
+    loopback_address: Option<IpAddr>,
+    /// Network that webhooks may be sent to although it is not on the Internet, such as `10.1.0.0/16`, or `shop=10.1.0.0/16` for
+    /// those of the namespace `shop` only. May be repeated; all values count.
     #[arg(long = "allow-destinations", value_name = "NETWORK")]
-    allowed_destinations: Vec<Network>,
+    allowed_destinations: Vec<AllowedDestination>,
     /// Address to receive deliveries on, over TLS.
     #[arg(long, default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
@@ -120,6 +123,7 @@ impl From<Args> for Options {
     fn from(args: Args) -> Self {
         let threads =
             args.threads.map_or_else(|| available_parallelism().ok(), |count| NonZeroUsize::new(count.into()));
+        let trusted = AddressPolicy::trusted(args.loopback_address);
         Self {
             namespace: args.namespace,
             replica: args.identity.unwrap_or_else(process::default_identity),
@@ -131,11 +135,14 @@ impl From<Args> for Options {
             routing: RoutingConfig {
                 cluster_domain: args.cluster_domain,
                 service_address: args.service_address,
-                destinations: AddressPolicy::Public(args.allowed_destinations.into()),
+                own_ports: vec![args.listen.port(), args.listen_metrics.port()],
+                destinations: args.allowed_destinations.into_iter().collect(),
+                brokers: trusted.clone(),
             },
             listen: args.listen,
             listen_metrics: args.listen_metrics,
             redis_url: args.redis_url,
+            redis_addresses: trusted,
             audit: AuditOptions {
                 file: args.audit_log,
                 max_queued: args.audit_queue_bytes as usize,

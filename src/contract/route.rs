@@ -1,5 +1,8 @@
 //! The route document: one webhook with its keys, as the operator hands it to the edge in a Secret of the edge's namespace.
 
+use std::fmt;
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +30,9 @@ pub struct RouteDocument {
     /// The account that the webhook's target needs at a broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountDocument>,
+    /// How the Service that the webhook delivers to is reached; by its name if this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceAddress>,
     /// The issuer's keys for `source.jwt`: each a JWKS.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_keys: Vec<KeyDocument>,
@@ -74,6 +80,26 @@ pub struct KeyDocument {
     /// When the key stops being valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
+}
+
+/// How a Service is reached.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub enum ServiceAddress {
+    /// At its cluster IP.
+    #[serde(rename = "clusterIP")]
+    ClusterIp(IpAddr),
+    /// Not at all: it does not exist now.
+    #[serde(rename = "missing")]
+    Missing,
+}
+
+impl fmt::Display for ServiceAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClusterIp(address) => write!(formatter, "at {address}"),
+            Self::Missing => formatter.write_str("missing"),
+        }
+    }
 }
 
 /// The credential of a broker account.

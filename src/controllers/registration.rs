@@ -26,6 +26,7 @@ mod tests {
     use crate::controllers::settings::Settings;
     use crate::controllers::shared::name_records::NameRecords;
     use crate::controllers::shared::parts::Parts;
+    use crate::domain::address_policy::AddressPolicy;
     use crate::domain::fence::Fence;
     use crate::kubernetes::health::Health;
     use crate::kubernetes::scope::NamespaceScope;
@@ -37,6 +38,9 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = kube::Client::try_from(kube::Config::new("https://127.0.0.1:1".parse().unwrap())).unwrap();
         let settings = Settings {
+            service_address: None,
+            own_port: 8080,
+            broker_addresses: AddressPolicy::trusted(None),
             namespace: "credence-system".into(),
             scope: NamespaceScope::default(),
             cluster_domain: "cluster.local".into(),

@@ -1,7 +1,9 @@
 //! How the operator was started.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::domain::address_policy::AddressPolicy;
 use crate::kubernetes::scope::NamespaceScope;
 
 /// The settings that controllers depend on.
@@ -13,8 +15,14 @@ pub struct Settings {
     pub scope: NamespaceScope,
     /// Domain of the cluster's Services.
     pub cluster_domain: String,
+    /// Address at which the edge reaches every Service instead of its own.
+    pub service_address: Option<IpAddr>,
+    /// Port of `/metrics`, which no target may have at that address.
+    pub own_port: u16,
     /// Namespace of the edge; `None` when there is none.
     pub edge_namespace: Option<String>,
+    /// Which addresses brokers may have.
+    pub broker_addresses: AddressPolicy,
     /// How often a broker is compared with what was applied.
     pub broker_resync: Duration,
     /// For how long a policy has to be absent until its rights are revoked.

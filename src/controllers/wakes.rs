@@ -92,6 +92,7 @@ impl Table {
                 Signal::BrokerChanged(broker) => using(IndexKey::cluster::<BrokerConnection>(broker)),
                 Signal::AccountsChanged(identity) => using(IndexKey::object::<ServiceIdentity>(identity.clone())),
                 Signal::KeySecretChanged(secret) => using(IndexKey::Secret(secret.clone())),
+                Signal::ServiceChanged(service) => using(IndexKey::Service(service.clone())),
                 Signal::RotationPolicyChanged(policy) => self.governed_by(policy),
                 Signal::NamespaceChanged(namespace) => Wake::Namespaces(vec![namespace.clone()]),
                 Signal::ReplicasChanged => Wake::All,
@@ -152,6 +153,7 @@ mod tests {
             Signal::NamespaceChanged("shop".into()),
             Signal::OperatorSecretChanged("admin".into()),
             Signal::KeySecretChanged(name("keys")),
+            Signal::ServiceChanged(name("pay")),
             Signal::ClaimsChanged(object.clone()),
             Signal::WrittenChanged(object),
             Signal::ReplicasChanged,
@@ -178,6 +180,7 @@ mod tests {
                 | Signal::NamespaceChanged(_)
                 | Signal::OperatorSecretChanged(_)
                 | Signal::KeySecretChanged(_)
+                | Signal::ServiceChanged(_)
                 | Signal::ClaimsChanged(_)
                 | Signal::WrittenChanged(_)
                 | Signal::ReplicasChanged
@@ -220,6 +223,8 @@ mod tests {
         }
         let webhook = json!({"verification": {"github": {}}, "keys": {"external": {"secretRef": {"name": "keys"}}}});
         let kafka = json!({"serviceIdentity": "orders", "broker": "kafka", "topic": "t"});
+        // No object has both, and each is woken by what it has.
+        let target = json!({"kafka": kafka, "service": {"name": "pay", "port": 80}});
         match kind {
             KindName::TrustDomain => keys::<TrustDomain>(json!({
                 "domain": "d.example", "environment": "e", "issuer": {"ca": {"secretRef": {"name": "admin"}}},
@@ -238,11 +243,11 @@ mod tests {
             })),
             KindName::WebhookEndpoint => keys::<WebhookEndpoint>(json!({
                 "path": "/shop/a", "verification": webhook["verification"], "keys": webhook["keys"],
-                "target": {"kafka": kafka},
+                "target": target,
             })),
             KindName::WebhookDestination => keys::<WebhookDestination>(json!({
                 "path": "/shop/b", "keys": webhook["keys"], "source": {}, "signing": {"standardWebhooks": {}},
-                "target": {"url": "https://a.example/"}, "deadLetter": {"kafka": kafka},
+                "target": {"url": "https://a.example/"}, "deadLetter": target,
             })),
         }
     }

@@ -19,6 +19,7 @@ use super::registry::Work;
 use super::shared::namespaces::Namespaces;
 use super::shared::parts::Parts;
 use super::shared::replicas;
+use super::shared::services::WatchedService;
 use super::shared::signal::{Signal, Signals};
 use super::shared::webhook::EXTERNAL_LABEL;
 use crate::contract::component::{COMPONENT, Component};
@@ -77,6 +78,9 @@ impl Watches {
             let reports = watches.begin("edge_reports", move || watcher(config_maps.clone(), reports.clone()));
             let (replicas, signals) = (parts.replicas.clone(), parts.signals.clone());
             watches.tasks.spawn(async move { replicas::follow(&replicas, &signals, reports).await });
+            if parts.settings.service_address.is_none() {
+                watches.services(parts);
+            }
         }
         watches
     }
@@ -120,6 +124,19 @@ impl Watches {
         self.tasks.spawn(store.clone().follow(events, changed));
         let store = store.clone();
         self.listed.push(Box::pin(async move { store.wait_until_listed().await }));
+    }
+
+    /// Keeps what routes need of Services.
+    fn services(&mut self, parts: &Parts) {
+        let (scope, client, config) = (parts.settings.scope.clone(), parts.client.clone(), parts.listing.config());
+        let events = self.begin("services", move || scope.watch::<WatchedService>(&client, &config));
+        let (services, signals, listed) = (parts.services.clone(), parts.signals.clone(), Arc::new(Notify::new()));
+        let done = listed.clone();
+        self.tasks.spawn(async move {
+            let changed = |service| signals.emit(Signal::ServiceChanged(service));
+            services.follow(events, || done.notify_one(), changed).await;
+        });
+        self.listed.push(Box::pin(async move { listed.notified().await }));
     }
 
     /// Keeps the records of objects that the operator writes.

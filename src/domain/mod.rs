@@ -1,5 +1,6 @@
 //! Decisions. Everything here is pure: no client, no clock (`now` is a parameter), and no random numbers.
 
+pub mod address_policy;
 pub(crate) mod altered;
 pub(crate) mod claims;
 pub(crate) mod contention;
@@ -12,6 +13,7 @@ pub(crate) mod index;
 pub(crate) mod invalid_field;
 pub(crate) mod key_set;
 pub(crate) mod name;
+pub mod network;
 pub(crate) mod refusal;
 pub(crate) mod rotation;
 pub(crate) mod schedule;

@@ -15,5 +15,4 @@
 
 pub mod front;
 pub mod http;
-pub mod network;
 pub mod webhook;

@@ -22,5 +22,6 @@ mod named;
 mod operator;
 mod proxy;
 mod restored;
+mod services;
 mod turned_back;
 mod upgrade;

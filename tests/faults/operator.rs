@@ -21,6 +21,20 @@ pub struct Operator<'a> {
 impl<'a> Operator<'a> {
     /// Stops the operator of the bed, and starts another one with additional arguments and variables.
     pub async fn start(bed: &'a Bed, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::begin(bed, |_| true, arguments, environment).await
+    }
+
+    /// Stops the operator of the bed, and starts another one without this option, which is one argument with its value.
+    pub async fn start_without(bed: &'a Bed, option: &str) -> Self {
+        Self::begin(bed, |argument| !argument.starts_with(option), &[], &[]).await
+    }
+
+    async fn begin(
+        bed: &'a Bed,
+        keeps: impl Fn(&str) -> bool,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let alone = OPERATOR.lock().await;
         // An earlier test may have restarted the operator since this bed was opened.
         let pid = Bed::open().await.env("OPERATOR_PID").to_owned();
@@ -30,6 +44,7 @@ impl<'a> Operator<'a> {
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut all = read("cmdline").split_off(1);
+        all.retain(|argument| keeps(argument));
         all.extend(["--listen".to_owned(), format!("127.0.0.1:{port}")]);
         all.extend(arguments.iter().map(ToString::to_string));
         let mut variables: Vec<(String, String)> = read("environ")

@@ -78,7 +78,7 @@ impl Bed {
 
     pub fn api(&self, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
         let (group, version) = match kind {
-            "Secret" | "ConfigMap" | "Namespace" | "ServiceAccount" => ("", "v1"),
+            "Secret" | "ConfigMap" | "Namespace" | "ServiceAccount" | "Service" => ("", "v1"),
             "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
             "Job" => ("batch", "v1"),
             "Lease" => ("coordination.k8s.io", "v1"),

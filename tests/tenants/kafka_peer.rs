@@ -51,6 +51,8 @@ pub enum Reply {
 struct Shared {
     /// The request that is not answered well, and how it is.
     hostile: Mutex<Option<(ApiKey, Reply)>>,
+    /// The address that metadata announces for the only broker; the peer's own if there is none.
+    announced: Mutex<Option<(String, u16)>>,
     acls: Mutex<Vec<AclCreation>>,
     written: AtomicU32,
 }
@@ -97,6 +99,11 @@ impl Peer {
 
     /// Makes a `BrokerConnection` of this name to it, with its Secret.
     pub async fn connect(&self, bed: &Bed, name: &str) {
+        self.connect_at(bed, name, &format!("127.0.0.1:{}", self.port)).await;
+    }
+
+    /// Makes a `BrokerConnection` with its credentials to this address.
+    pub async fn connect_at(&self, bed: &Bed, name: &str, address: &str) {
         let encode = |text: &str| STANDARD.encode(text);
         bed.apply(json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
             "metadata": {"name": name, "namespace": "credence-system"},
@@ -106,7 +113,7 @@ impl Peer {
         let spec = json!({
             "environment": "development",
             "kafka": {
-                "bootstrapServers": [format!("127.0.0.1:{}", self.port)],
+                "bootstrapServers": [address],
                 "adminSecretRef": {"name": name},
                 "clientAuthentication": "MutualTLS",
             },
@@ -123,6 +130,11 @@ impl Peer {
     /// Answers every request well from now on.
     pub fn behave(&self) {
         *self.shared.hostile.lock() = None;
+    }
+
+    /// Announces this address in metadata.
+    pub fn announce(&self, host: &str, port: u16) {
+        *self.shared.announced.lock() = Some((host.to_owned(), port));
     }
 
     /// How many batches of records were accepted.
@@ -241,7 +253,8 @@ fn good(shared: &Shared, port: u16, key: ApiKey, version: i16, request: &mut Byt
         }
         ApiKey::Metadata => {
             let name = MetadataRequest::decode(request, version).unwrap().topics.unwrap().remove(0).name;
-            let broker = MetadataResponseBroker::default().with_node_id(1.into()).with_host(text("127.0.0.1"));
+            let (host, port) = shared.announced.lock().clone().unwrap_or_else(|| ("127.0.0.1".to_owned(), port));
+            let broker = MetadataResponseBroker::default().with_node_id(1.into()).with_host(text(&host));
             let partition = MetadataResponsePartition::default().with_leader_id(1.into());
             let topic = MetadataResponseTopic::default().with_name(name).with_partitions(vec![partition]);
             let answer = MetadataResponse::default().with_brokers(vec![broker.with_port(port.into())]);

@@ -2,6 +2,7 @@
 //! success is asserted.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod addresses;
 mod anchors;
 #[path = "../it/authority.rs"]
 mod authority;

@@ -128,8 +128,17 @@ spec:
         {{- with .values.serviceAddress }}
         - --service-address={{ . }}
         {{- end }}
-        {{- range .values.allowedDestinations }}
-        - --allow-destinations={{ . }}
+        {{- with .root.Values.loopbackAddress }}
+        - --loopback-address={{ . }}
+        {{- end }}
+        {{- range $allowed := .values.allowedDestinations }}
+        {{- if kindIs "string" $allowed }}
+        - --allow-destinations={{ $allowed }}
+        {{- else }}
+        {{- range $allowed.namespaces }}
+        - --allow-destinations={{ . }}={{ $allowed.network }}
+        {{- end }}
+        {{- end }}
         {{- end }}
         - --log-format={{ .root.Values.log.format }}
         - --listen=0.0.0.0:8443

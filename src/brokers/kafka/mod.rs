@@ -12,19 +12,18 @@ mod reader;
 mod topology;
 mod wire;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeClusterRequest};
-use rustls::ClientConfig;
 use tokio::time::{Instant, sleep};
 
 use self::answer::Verdict;
 use self::wire::Connection;
 use super::{Admin, BrokerFailure, ClusterFacts, Failures, Holdings};
 use crate::api::{AppliedBinding, Reason};
+use crate::domain::address_policy::AddressPolicy;
 use crate::domain::grants::Bindings;
 use crate::domain::identity::digest;
 use crate::domain::secret::SecretText;
@@ -45,7 +44,7 @@ const PROPAGATION: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct KafkaConfig {
     servers: Vec<String>,
-    tls: Arc<ClientConfig>,
+    client: wire::Client,
     ca_pem: String,
     digest: String,
     on_request: OnRequest,
@@ -63,6 +62,7 @@ impl KafkaConfig {
         chain: &[u8],
         key: &[u8],
         ca: &[u8],
+        addresses: &AddressPolicy,
         on_request: OnRequest,
     ) -> Result<Self, CredentialError> {
         let certificates = pem::certificates(chain, "tls.crt")?;
@@ -74,8 +74,8 @@ impl KafkaConfig {
         let key = SecretText::new(text(key, "tls.key")?);
         let parts = [chain.as_str(), key.expose(), ca_pem.as_str()];
         let digest = digest(parts.into_iter().chain(servers.iter().map(String::as_str)));
-        let tls = wire::tls(&chain, &key, &ca_pem)?;
-        Ok(Self { servers: servers.to_vec(), tls, ca_pem, digest, on_request, not_after })
+        let client = wire::Client::new(&chain, &key, &ca_pem, addresses)?;
+        Ok(Self { servers: servers.to_vec(), client, ca_pem, digest, on_request, not_after })
     }
 
     /// A digest of all fields.
@@ -95,11 +95,16 @@ impl KafkaConfig {
 ///
 /// # Errors
 /// Why the broker cannot be reached, or refused the client.
-pub async fn login(access: &ClientAccess, chain_pem: &str, key: &SecretText) -> Result<(), BrokerFailure> {
-    let tls = wire::tls(chain_pem, key, &access.ca_pem)
+pub async fn login(
+    access: &ClientAccess,
+    chain_pem: &str,
+    key: &SecretText,
+    addresses: &AddressPolicy,
+) -> Result<(), BrokerFailure> {
+    let client = wire::Client::new(chain_pem, key, &access.ca_pem, addresses)
         .map_err(|error| BrokerFailure { reason: Reason::LoginRefused, message: error.to_string() })?;
     let remedy = "the trust store of Kafka must hold the roots of the trust domain";
-    Connection::open(&access.bootstrap_servers, &tls, remedy).await.map(|_| ())
+    Connection::open(&access.bootstrap_servers, &client, remedy).await.map(|_| ())
 }
 
 /// The administration of a Kafka cluster.
@@ -113,7 +118,7 @@ impl Admin for KafkaAdmin {
     async fn connect(config: &KafkaConfig) -> Result<Self, BrokerFailure> {
         let remedy =
             "the certificate is the operator's own; put one that is valid and that Kafka trusts into the admin Secret";
-        let connection = Connection::open(&config.servers, &config.tls, remedy).await?;
+        let connection = Connection::open(&config.servers, &config.client, remedy).await?;
         Ok(Self { connection: connection.with_observer(config.on_request.clone()) })
     }
 

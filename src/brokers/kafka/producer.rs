@@ -11,7 +11,6 @@ use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records::Record;
 use parking_lot::Mutex;
-use rustls::ClientConfig;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
@@ -20,8 +19,9 @@ use super::batch;
 use super::client::ClientAccess;
 use super::error::{CredentialError, error_name};
 use super::topology::{Topology, metadata_request};
-use super::wire::{self, Connection};
+use super::wire::{Client, Connection};
 use crate::brokers::BrokerFailure;
+use crate::domain::address_policy::AddressPolicy;
 use crate::domain::secret::SecretText;
 
 /// How many records may wait for one server.
@@ -68,7 +68,8 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// A producer for a topic, with the credential of a client. `answer_timeout` is how long an answer may take.
+    /// A producer for a topic, with the credential of a client. `answer_timeout` is how long an answer may take. Every address is
+    /// judged by `addresses`, also those that brokers announce.
     ///
     /// # Errors
     /// The part of the credential that cannot be used.
@@ -77,13 +78,14 @@ impl Producer {
         chain_pem: &str,
         key: &SecretText,
         topic: &str,
+        addresses: &AddressPolicy,
         answer_timeout: Duration,
     ) -> Result<Self, CredentialError> {
         let topic = Topic {
             name: TopicName(StrBytes::from_string(topic.to_owned())),
             servers: access.bootstrap_servers.clone(),
             first: AtomicUsize::new(0),
-            tls: wire::tls(chain_pem, key, &access.ca_pem)?,
+            client: Client::new(chain_pem, key, &access.ca_pem, addresses)?,
             answer_timeout,
             known: tokio::sync::Mutex::new(None),
             is_outdated: AtomicBool::new(false),
@@ -129,7 +131,7 @@ struct Topic {
     servers: Vec<String>,
     /// Index of the server that the next metadata request begins with.
     first: AtomicUsize,
-    tls: Arc<ClientConfig>,
+    client: Client,
     answer_timeout: Duration,
     known: tokio::sync::Mutex<Option<Known>>,
     /// Whether an answer showed that the cached metadata is outdated.
@@ -170,7 +172,7 @@ impl Topic {
         let first = self.first.fetch_add(1, Ordering::Relaxed) % servers.len().max(1);
         servers.rotate_left(first);
         let mut connection =
-            Connection::open(&servers, &self.tls, REMEDY).await?.with_answer_timeout(self.answer_timeout);
+            Connection::open(&servers, &self.client, REMEDY).await?.with_answer_timeout(self.answer_timeout);
         let topology = connection.call(&metadata_request(&self.name)).await?;
         let answered = self.servers.iter().position(|server| server == connection.server());
         self.first.store(answered.unwrap_or_default(), Ordering::Relaxed);
@@ -281,7 +283,7 @@ impl Lane {
     }
 
     async fn open(&self) -> Result<Connection, BrokerFailure> {
-        let opened = Connection::open(&self.servers, &self.topic.tls, REMEDY).await;
+        let opened = Connection::open(&self.servers, &self.topic.client, REMEDY).await;
         if opened.is_err() {
             // Records that arrive during the pause fail together, and the broker is not flooded with connections.
             sleep(RETRY_DELAY).await;

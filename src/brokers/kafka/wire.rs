@@ -12,7 +12,7 @@ use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -22,8 +22,10 @@ use super::error::{CredentialError, request_name};
 use super::reader::{Malformed, Reader};
 use crate::api::Reason;
 use crate::brokers::BrokerFailure;
+use crate::domain::address_policy::AddressPolicy;
 use crate::domain::defect;
 use crate::domain::secret::SecretText;
+use crate::network;
 
 /// How long connecting and the TLS handshake may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,11 +45,29 @@ pub struct Connection {
     on_request: Option<OnRequest>,
 }
 
-/// The TLS configuration of a client, from PEM texts.
-///
-/// # Errors
-/// The text that cannot be used.
-pub fn tls(chain_pem: &str, key: &SecretText, ca_pem: &str) -> Result<Arc<ClientConfig>, CredentialError> {
+/// How a client connects: its TLS configuration, and to which addresses.
+#[derive(Clone)]
+pub struct Client {
+    tls: Arc<ClientConfig>,
+    addresses: AddressPolicy,
+}
+
+impl Client {
+    /// A client with a credential, from PEM texts.
+    ///
+    /// # Errors
+    /// The text that cannot be used.
+    pub fn new(
+        chain_pem: &str,
+        key: &SecretText,
+        ca_pem: &str,
+        addresses: &AddressPolicy,
+    ) -> Result<Self, CredentialError> {
+        Ok(Self { tls: tls(chain_pem, key, ca_pem)?, addresses: addresses.clone() })
+    }
+}
+
+fn tls(chain_pem: &str, key: &SecretText, ca_pem: &str) -> Result<Arc<ClientConfig>, CredentialError> {
     let read = |pem: &str, entry: &'static str| -> Result<Vec<CertificateDer<'static>>, CredentialError> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
         match found {
@@ -78,13 +98,13 @@ impl Connection {
     ///
     /// # Errors
     /// The failure of the last server.
-    pub async fn open(servers: &[String], config: &Arc<ClientConfig>, remedy: &str) -> Result<Self, BrokerFailure> {
+    pub async fn open(servers: &[String], client: &Client, remedy: &str) -> Result<Self, BrokerFailure> {
         let mut last = BrokerFailure {
             reason: Reason::BrokerUnreachable,
             message: "bootstrapServers is empty; name at least one server".to_owned(),
         };
         for server in servers {
-            match Self::open_one(server, config).await {
+            match Self::open_one(server, client).await {
                 Ok(connection) => return Ok(connection),
                 Err(failure) if failure.reason == Reason::LoginRefused => {
                     last = BrokerFailure { message: format!("{}; {remedy}", failure.message), ..failure };
@@ -95,19 +115,14 @@ impl Connection {
         Err(last)
     }
 
-    async fn open_one(server: &str, config: &Arc<ClientConfig>) -> Result<Self, BrokerFailure> {
+    async fn open_one(server: &str, client: &Client) -> Result<Self, BrokerFailure> {
         let host = server.rsplit_once(':').map_or(server, |(host, _)| host).trim_matches(['[', ']']);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| unreachable(server, "the host is neither a DNS name nor an IP address"))?;
         let handshake = async {
-            let addresses =
-                lookup_host(server).await.map_err(|_| unreachable(server, "its name cannot be resolved"))?;
-            let addresses: Vec<_> = addresses.collect();
-            let failed = |error: std::io::Error| unreachable(server, defect::of_connection(&error));
-            let socket = TcpStream::connect(addresses.as_slice()).await.map_err(failed)?;
-            // Requests are small and each waits for its answer: collecting data for a full packet only adds delay.
-            socket.set_nodelay(true).map_err(failed)?;
-            TlsConnector::from(config.clone()).connect(name, socket).await.map_err(|error| refused(server, &error))
+            let socket =
+                network::connect(server, &client.addresses).await.map_err(|error| not_connected(server, &error))?;
+            TlsConnector::from(client.tls.clone()).connect(name, socket).await.map_err(|error| refused(server, &error))
         };
         let stream = timeout(CONNECT_TIMEOUT, handshake)
             .await
@@ -240,6 +255,19 @@ fn unreachable(server: &str, cause: &str) -> BrokerFailure {
     BrokerFailure {
         reason: Reason::BrokerUnreachable,
         message: format!("Kafka at {server} cannot be reached: {cause}; retrying"),
+    }
+}
+
+fn not_connected(server: &str, error: &std::io::Error) -> BrokerFailure {
+    match network::refusal(error) {
+        Some(why) => BrokerFailure {
+            reason: Reason::AddressRefused,
+            message: format!(
+                "the address of Kafka at {server} is refused: {why}; name a server with another address in \
+                 bootstrapServers and in advertised.listeners of the brokers"
+            ),
+        },
+        None => unreachable(server, defect::of_connection(error)),
     }
 }
 

@@ -76,7 +76,14 @@ async fn configure(
     let (metrics, broker) = (controller.metrics.clone(), connection.metadata.name.clone().unwrap_or_default());
     let on_request = Arc::new(move |request: &str, answered| metrics.broker_requested(&broker, request, answered));
     let (chain, key, ca) = (text("tls.crt"), text("tls.key"), text("ca.crt"));
-    let config = KafkaConfig::new(&kafka.bootstrap_servers, &chain, &key, &ca, on_request);
+    let config = KafkaConfig::new(
+        &kafka.bootstrap_servers,
+        &chain,
+        &key,
+        &ca,
+        &controller.settings.broker_addresses,
+        on_request,
+    );
     let invalid = |why| Refusal::new(Reason::AdminSecretInvalid, format!("the Secret {name}: {why}"));
     Ok(config.map_err(invalid))
 }

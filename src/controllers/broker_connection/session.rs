@@ -55,7 +55,9 @@ pub async fn session(
     follow(controller.signals.clone(), name, &session);
     let logins = Arc::new(Semaphore::new(LOGINS));
     let (source, reported) = (config.digest().to_owned(), ReportedDrift::default());
-    let broker = controller.brokers.set(name, Broker { access, session, mode, source, logins, reported });
+    let addresses = settings.broker_addresses.clone();
+    let broker = Broker { access, addresses, session, mode, source, logins, reported };
+    let broker = controller.brokers.set(name, broker);
     controller.signals.emit(Signal::BrokerChanged(name.into()));
     Ok(broker)
 }

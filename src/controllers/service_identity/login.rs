@@ -93,7 +93,7 @@ impl Logins {
         tokio::spawn(async move {
             // Handshakes cost a broker much, so only some take place at once.
             let permit = broker.logins.acquire().await;
-            let login = kafka::login(&broker.access, &credential.chain_pem, &credential.key);
+            let login = kafka::login(&broker.access, &credential.chain_pem, &credential.key, &broker.addresses);
             // Nobody would wait for a login that panicked again.
             let answer = AssertUnwindSafe(login).catch_unwind().await;
             let answer =

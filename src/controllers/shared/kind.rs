@@ -28,6 +28,8 @@ pub enum IndexKey {
     OperatorSecret(Arc<str>),
     /// It refers to this Secret in its own namespace.
     Secret(Name),
+    /// It delivers to this Service in its own namespace.
+    Service(Name),
     /// It is in this namespace, or depends on what this namespace may do.
     Namespace(Arc<str>),
     /// It has this UID.

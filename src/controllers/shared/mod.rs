@@ -12,6 +12,7 @@ pub mod origin;
 pub mod parts;
 pub mod replicas;
 pub mod rotation_policies;
+pub mod services;
 pub mod signal;
 pub mod sweep;
 pub mod timing;

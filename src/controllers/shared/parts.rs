@@ -15,6 +15,7 @@ use super::material::{BundleFacts, WebhookFacts};
 use super::name_records::NameRecords;
 use super::namespaces::Namespaces;
 use super::replicas::Replicas;
+use super::services::Services;
 use super::signal::Signals;
 use super::sweep::SweepSignal;
 use crate::brokers::registry::Brokers;
@@ -57,6 +58,7 @@ pub struct Parts {
     pub bundles: Bundles,
     pub webhook_secrets: WebhookSecrets,
     pub replicas: Arc<Replicas>,
+    pub services: Arc<Services>,
     pub sweep: SweepSignal,
     pub authorities: Arc<Authorities>,
     pub brokers: Arc<Brokers>,
@@ -86,6 +88,7 @@ impl Parts {
             bundles: Arc::new(Owned::new(client.clone())),
             webhook_secrets: Arc::new(Owned::new(client.clone())),
             replicas: Arc::default(),
+            services: Arc::default(),
             sweep: SweepSignal::default(),
             authorities: Arc::default(),
             brokers: Arc::default(),

@@ -45,6 +45,8 @@ pub enum Signal {
     OperatorSecretChanged(Arc<str>),
     /// A Secret that its owner labelled for webhooks was created, changed or deleted.
     KeySecretChanged(Name),
+    /// A Service was created or deleted, or is reached in another way.
+    ServiceChanged(Name),
     /// Another object may hold a name now that this one claims.
     ClaimsChanged(ObjectRef),
     /// A Secret or ConfigMap that was written for this object was changed or deleted.

@@ -1,8 +1,8 @@
 //! What the two kinds of webhooks have in common, and where they differ.
 
 use crate::api::{
-    KafkaTarget, Kind, ReplayStore, RotationTargetKind, Verification, WebhookDestination, WebhookEndpoint,
-    WebhookKeyAlgorithm, WebhookKeys, WebhookSource, WebhookStatus, WebhookTarget,
+    KafkaTarget, Kind, ReplayStore, RotationTargetKind, ServiceTarget, Verification, WebhookDestination,
+    WebhookEndpoint, WebhookKeyAlgorithm, WebhookKeys, WebhookSource, WebhookStatus, WebhookTarget,
 };
 use crate::contract::route::Spec;
 
@@ -95,9 +95,14 @@ pub trait Webhook: Kind<Status = WebhookStatus> {
         self.target()?.kafka.as_ref()
     }
 
+    /// The Service that it delivers to, if it does.
+    fn service(&self) -> Option<&ServiceTarget> {
+        self.target()?.service.as_ref()
+    }
+
     /// The Secret with the keys that its target shares with the edge.
     fn assertion_secret(&self) -> Option<&str> {
-        Some(&self.target()?.service.as_ref()?.assertion.as_ref()?.hs256.secret_ref.name)
+        Some(&self.service()?.assertion.as_ref()?.hs256.secret_ref.name)
     }
 }
 

@@ -7,6 +7,7 @@ use super::describe::{describe_keys, describe_replicas, protection};
 use super::observe::Observed;
 use super::plan::Plan;
 use super::program::{self, Programmed};
+use super::service::notice;
 use super::settle::{self, Keys};
 use crate::api::{ConditionType, Conditions, Reason, WebhookStatus};
 use crate::controllers::shared::handle::Conclusion;
@@ -38,12 +39,12 @@ pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W
             Keys::default()
         }
         Plan::Generated(decision) => {
-            conditions.met(ConditionType::Accepted, Reason::Valid, accepted(webhook));
+            conditions.met(ConditionType::Accepted, Reason::Valid, accepted(observed));
             status.key_secret = Some(key_secret(webhook));
             settle::generated(controller, observed, decision).await?
         }
         Plan::External(secret) => {
-            conditions.met(ConditionType::Accepted, Reason::Valid, accepted(webhook));
+            conditions.met(ConditionType::Accepted, Reason::Valid, accepted(observed));
             status.key_secret = Some(secret.clone());
             settle::external(controller, observed, &secret).await?
         }
@@ -76,9 +77,10 @@ pub async fn apply<W: Webhook>(controller: &Controller<W>, observed: &Observed<W
 }
 
 /// What `Accepted` says when it is met.
-fn accepted<W: Webhook>(webhook: &W) -> String {
-    let parts: Vec<&str> = std::iter::once(ACCEPTED).chain(webhook.remarks()).collect();
-    parts.join("; ")
+fn accepted<W: Webhook>(observed: &Observed<W>) -> String {
+    let notice = notice(&*observed.webhook, observed.service.as_ref());
+    let remarks = observed.webhook.remarks().into_iter().map(str::to_owned).chain(notice);
+    std::iter::once(ACCEPTED.to_owned()).chain(remarks).collect::<Vec<_>>().join("; ")
 }
 
 /// Withdraws the route from the edge, and then lets the webhook go.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::api::ServiceIdentity;
 use crate::brokers::registry::Brokers;
 use crate::controllers::settings::Settings;
@@ -11,6 +13,7 @@ use crate::controllers::shared::namespaces::Namespaces;
 use crate::controllers::shared::parts::{Certificates, Parts, WebhookSecrets};
 use crate::controllers::shared::replicas::Replicas;
 use crate::controllers::shared::rotation_policies::RotationPolicies;
+use crate::controllers::shared::services::Services;
 use crate::controllers::shared::sweep::SweepSignal;
 use crate::controllers::shared::webhook::Webhook;
 
@@ -28,6 +31,8 @@ pub struct Controller<W: Webhook> {
     pub certificates: Certificates,
     pub secrets: WebhookSecrets,
     pub replicas: Arc<Replicas>,
+    pub services: Arc<Services>,
+    pub records_since: Timestamp,
     pub sweep: SweepSignal,
     pub settings: Arc<Settings>,
 }
@@ -45,6 +50,8 @@ impl<W: Webhook> Controller<W> {
             certificates: parts.certificates.clone(),
             secrets: parts.webhook_secrets.clone(),
             replicas: parts.replicas.clone(),
+            services: parts.services.clone(),
+            records_since: parts.records_since,
             sweep: parts.sweep.clone(),
             settings: parts.settings.clone(),
         }

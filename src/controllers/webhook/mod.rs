@@ -10,6 +10,7 @@ mod keys;
 mod observe;
 mod plan;
 mod program;
+mod service;
 mod settle;
 mod stored_key;
 pub(super) mod sweep;
@@ -45,9 +46,10 @@ impl<W: Webhook> ManagedKind for W {
             .flatten()
             .map(|name| IndexKey::Secret(own(name)));
         let identity = self.kafka().map(|it| IndexKey::object::<ServiceIdentity>(own(&it.service_identity)));
+        let service = self.service().map(|it| IndexKey::Service(own(&it.name)));
         let broker = self.kafka().map(|it| IndexKey::cluster::<BrokerConnection>(&it.broker));
         let uid = self.meta().uid.as_deref().map(|uid| IndexKey::Uid(uid.into()));
-        secrets.chain(identity).chain(broker).chain(uid).collect()
+        secrets.chain(service).chain(identity).chain(broker).chain(uid).collect()
     }
 
     fn claims(&self) -> Vec<NameClaim> {

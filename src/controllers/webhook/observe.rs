@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::account::{self, Account};
 use super::controller::Controller;
+use super::service::{self, Reached};
 use crate::api::{Kind, WebhookStatus};
 use crate::contract::report::ServedRoute;
 use crate::controllers::shared::claims::{NameClaim, Scope};
@@ -40,6 +41,8 @@ pub struct Observed<W> {
     pub keys_lost: bool,
     /// The broker account that it needs, or why there is none.
     pub account: Option<Result<Account, Refusal>>,
+    /// How the Service that it delivers to is reached, if it delivers to one.
+    pub service: Option<Reached>,
     /// Digest of the route as it was written.
     pub route: Option<String>,
     /// How every replica of the edge serves it.
@@ -93,6 +96,7 @@ pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Obser
         ),
         generated: generated.map(|record| record.facts.clone().map(|facts| facts.keys)),
         account: account::find(controller, &*webhook),
+        service: service::find(controller, &*webhook, route.is_some()),
         // A route that somebody else has changed is written again.
         route: route.and_then(|record| record.facts.clone().ok()).map(|facts| facts.digest),
         served: controller.replicas.serving(&uid(&*webhook)),

@@ -1,6 +1,7 @@
 //! Decides whether a webhook can be served, and how its keys are rotated. No client here.
 
 use super::observe::Observed;
+use super::service::Reached;
 use crate::api::{Kind, Reason};
 use crate::contract::report::ServedRoute;
 use crate::controllers::shared::webhook::{KeySource, Webhook};
@@ -44,6 +45,11 @@ fn refuse<W: Webhook>(observed: &Observed<W>) -> Option<Refusal> {
     if !observed.has_edge {
         let message = "there is no edge in this cluster; install the chart with edge.enabled";
         return Some(Refusal::new(Reason::EdgeNotInstalled, message));
+    }
+    match &observed.service {
+        Some(Reached::Refused(refusal)) => return Some(refusal.clone()),
+        Some(Reached::Missing(refusal)) if observed.route.is_none() => return Some(refusal.clone()),
+        _ => {}
     }
     match &observed.account {
         // A credential that is being renewed, or a session that starts anew, withdraws no route that is served already.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -13,20 +12,21 @@ use super::account::{self, Account};
 use super::controller::Controller;
 use super::keys;
 use super::observe::{Observed, route_secret};
+use super::service::Reached;
 use super::settle::Keys;
 use super::stored_key::{StoredKey, document as key_document};
 use crate::api::{ConditionType, Conditions, Reason};
 use crate::contract::component::{COMPONENT, Component, FOR, MANAGED_BY};
-use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, Spec, WebhookReference};
+use crate::contract::route::{FORMAT, ROUTE_ENTRY, RouteDocument, ServiceAddress, Spec, WebhookReference};
 use crate::controllers::shared::material::WebhookFacts;
 use crate::controllers::shared::webhook::Webhook;
+use crate::domain::address_policy::AddressPolicy;
 use crate::domain::identity::digest;
 use crate::domain::key_set::{self, KeyRecord};
 use crate::domain::refusal::Refusal;
-use crate::edge::webhook::address_policy::AddressPolicy;
 use crate::edge::webhook::invalid::InvalidRoute;
 use crate::edge::webhook::route::{KeyUse, Route};
-use crate::edge::webhook::routing::RoutingConfig;
+use crate::edge::webhook::routing::{AllowedDestinations, RoutingConfig};
 use crate::kubernetes::error::Error;
 use crate::kubernetes::uid;
 
@@ -54,6 +54,9 @@ pub async fn program<W: Webhook>(
         conditions.unmet(ConditionType::Accepted, *reason, message.clone());
         return Ok(Programmed { route: observed.route.clone(), ..programmed });
     }
+    if let Some(Reached::Missing(Refusal { reason, message })) = &observed.service {
+        conditions.unmet(ConditionType::Accepted, *reason, message.clone());
+    }
     let source = (webhook.source_secret(), KeyUse::CallerTokens);
     let source_keys = of_others(controller, observed, source, &mut programmed, conditions).await?;
     let assertion = (webhook.assertion_secret(), KeyUse::Assertions);
@@ -72,7 +75,8 @@ pub async fn program<W: Webhook>(
         ("assertion", records(&assertion_keys)),
     ];
     let account_digest = account.map(Account::digest);
-    let wanted = digest_of(&reference, &spec, account_digest.as_deref(), recorded)?;
+    let service = observed.service.as_ref().and_then(Reached::address);
+    let wanted = digest_of(&reference, &spec, account_digest.as_deref(), service, recorded)?;
     if observed.route.as_ref() == Some(&wanted) {
         return Ok(Programmed { route: Some(wanted), ..programmed });
     }
@@ -93,14 +97,17 @@ pub async fn program<W: Webhook>(
         spec,
         keys: material.into_iter().map(key_document::<W>).collect(),
         account,
+        service,
         source_keys: source_keys.into_iter().map(key_document::<W>).collect(),
         assertion_keys: assertion_keys.into_iter().map(key_document::<W>).collect(),
     };
     // Where destinations may be is decided by the edge, when it connects.
     let routing = RoutingConfig {
         cluster_domain: controller.settings.cluster_domain.clone(),
-        service_address: None,
-        destinations: AddressPolicy::Public(Arc::from([])),
+        service_address: controller.settings.service_address,
+        own_ports: vec![controller.settings.own_port],
+        destinations: AllowedDestinations::default(),
+        brokers: AddressPolicy::trusted(None),
     };
     match Route::compile(&document, &routing) {
         Ok(_) => {}
@@ -114,7 +121,7 @@ pub async fn program<W: Webhook>(
                 keys.clear();
             }
             let none = [("key", Vec::new()), ("source", Vec::new()), ("assertion", Vec::new())];
-            document.digest = digest_of(&document.webhook, &document.spec, account_digest.as_deref(), none)?;
+            document.digest = digest_of(&document.webhook, &document.spec, account_digest.as_deref(), service, none)?;
         }
     }
     if observed.route.as_ref() != Some(&document.digest) {
@@ -163,11 +170,13 @@ fn digest_of(
     webhook: &WebhookReference,
     spec: &Spec,
     account: Option<&str>,
+    service: Option<ServiceAddress>,
     keys: [(&str, Vec<&KeyRecord>); 3],
 ) -> Result<String, Error> {
     let spec = serde_json::to_string(spec).map_err(|error| Error::Bug(error.to_string()))?;
     let account = optional(account.map(|account| format!("\"{account}\"")));
     let mut parts = vec![FORMAT.to_owned(), webhook.generation.to_string(), spec, format!("account {account}")];
+    parts.extend(service.map(|service| format!("service {service}")));
     for (what, records) in keys {
         let text = |key: &KeyRecord| {
             let (begin, end) = (optional(key.not_before), optional(key.not_after));
@@ -251,7 +260,7 @@ mod tests {
                 format!("key k1 f1 {:?} {:?}", key.not_before, key.not_after),
             ];
             let keys = [("key", vec![&key]), ("source", Vec::new()), ("assertion", Vec::new())];
-            let made = digest_of(&webhook, &spec, account.as_deref(), keys).unwrap();
+            let made = digest_of(&webhook, &spec, account.as_deref(), None, keys).unwrap();
             assert_eq!(made, digest(stored.iter().map(String::as_str)));
         }
     }

@@ -7,8 +7,8 @@ use http::HeaderMap;
 use jiff::Timestamp;
 
 use super::caller::Caller;
+use crate::domain::network::Network;
 use crate::edge::front::{Authorities, ClientCertificate};
-use crate::edge::network::Network;
 
 /// Which callers are allowed. Every condition that is set must hold; without any, everybody is allowed.
 #[derive(Default)]

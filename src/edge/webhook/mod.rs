@@ -7,7 +7,6 @@
 //!                                                          └─▶ outbound: sign ─▶ deliver ─▶ dead letter ─┘
 //! ```
 
-pub mod address_policy;
 mod assertion;
 pub mod audit;
 pub mod caller_token;

@@ -21,6 +21,7 @@ use super::routing::RoutingConfig;
 use super::tidy::tidy_forever;
 pub use super::watch::CertificateSecrets;
 use super::{report, watch as routes};
+use crate::domain::address_policy::AddressPolicy;
 use crate::edge::front::{AuditLog, AuditOptions, DRAIN_TIMEOUT, FLUSH_TIMEOUT, Workers};
 use crate::edge::http::Http;
 use crate::kubernetes::health::{Health, Stage};
@@ -47,6 +48,8 @@ pub struct Options {
     pub listen_metrics: SocketAddr,
     /// URL of the Redis with the delivery history.
     pub redis_url: Option<String>,
+    /// Which addresses it may have.
+    pub redis_addresses: AddressPolicy,
     /// Where audit lines go.
     pub audit: AuditOptions,
     /// How many threads serve connections.
@@ -106,7 +109,7 @@ pub async fn run(
     let client = kube::Client::try_from(config.clone()).map_err(client_error)?;
     let objects = Objects::new(config, client.clone(), namespace).map_err(client_error)?;
     let audit = AuditLog::open(options.audit.clone()).map_err(RunError::AuditLog)?;
-    let redis = options.redis_url.as_deref().map(Redis::new).transpose()?;
+    let redis = options.redis_url.as_deref().map(|url| Redis::new(url, &options.redis_addresses)).transpose()?;
     let metrics = Metrics::default();
     let workers = Workers::start(options.threads, &metrics.front).map_err(RunError::Threads)?;
     let gateway = Arc::new(Gateway::new(metrics, workers, options.routing.clone(), audit, redis, objects));

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::api::{ClientCertificatePin, WebhookSource};
 use crate::domain::invalid_field::InvalidField;
+use crate::domain::network::Network;
 use crate::edge::front::Authorities;
 use crate::edge::http::source::{CertificatePolicy, SourcePolicy};
-use crate::edge::network::Network;
 
 /// Maximum number of certificates in `source.clientCertificate.caBundle`.
 const MAX_AUTHORITIES: usize = 64;

@@ -168,8 +168,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::address_policy::AddressPolicy;
     use crate::domain::secret::SecretText;
-    use crate::edge::webhook::address_policy::AddressPolicy;
+    use crate::edge::webhook::routing::AllowedDestinations;
 
     fn document(name: &str, path: &str) -> RouteDocument {
         serde_json::from_value(json!({
@@ -186,8 +187,13 @@ mod tests {
     }
 
     fn routes() -> Routes {
-        let destinations = AddressPolicy::Public(Arc::from([]));
-        Routes::new(RoutingConfig { cluster_domain: "cluster.local".into(), service_address: None, destinations })
+        Routes::new(RoutingConfig {
+            cluster_domain: "cluster.local".into(),
+            service_address: None,
+            own_ports: Vec::new(),
+            destinations: AllowedDestinations::default(),
+            brokers: AddressPolicy::trusted(None),
+        })
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower::Service;
 
-use crate::edge::webhook::address_policy::PolicyConnector;
+use crate::network::http::PolicyConnector;
 
 /// How much a target may send between two writes, in bytes: its head, interim responses before it, and the beginning of a body,
 /// which nobody reads. The handshake of TLS is less.

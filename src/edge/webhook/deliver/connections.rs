@@ -18,8 +18,9 @@ use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
 use super::bounded::Bounded;
+use crate::domain::address_policy::AddressPolicy;
 use crate::domain::text::foreign;
-use crate::edge::webhook::address_policy::{AddressPolicy, PolicyResolver, connector};
+use crate::network::http::{PolicyResolver, connector};
 
 /// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,7 +39,7 @@ pub struct Connections {
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { connector: connector(AddressPolicy::Services), idle: Arc::default() }
+        Self { connector: connector(AddressPolicy::trusted(None)), idle: Arc::default() }
     }
 }
 

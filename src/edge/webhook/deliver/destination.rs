@@ -27,12 +27,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::bounded::BoundedConnector;
 use super::retry::{Answer, LogThrottle, RetryPolicy};
 use crate::api::DestinationTarget;
+use crate::domain::address_policy::AddressPolicy;
 use crate::domain::defect;
 use crate::domain::invalid_field::InvalidField;
 use crate::domain::schedule::duration;
 use crate::domain::text::foreign;
-use crate::edge::webhook::address_policy::{AddressPolicy, PolicyConnector};
 use crate::edge::webhook::outcome::Reason;
+use crate::network::http::PolicyConnector;
 
 /// Maximum number of deliveries on the way to one destination: a destination that hangs must not use up what others need.
 const MAX_CONCURRENT: usize = 64;

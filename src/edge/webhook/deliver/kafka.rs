@@ -12,6 +12,7 @@ use crate::api::{self, KafkaTarget};
 use crate::brokers::BrokerFailure;
 use crate::brokers::kafka::{ClientAccess, ProduceError, Producer, error_name, record};
 use crate::contract::route::{AccountDocument, WebhookReference};
+use crate::domain::address_policy::AddressPolicy;
 use crate::domain::invalid_field::InvalidField;
 use crate::edge::webhook::outcome::Reason;
 
@@ -37,6 +38,7 @@ impl Kafka {
         endpoint: &WebhookReference,
         target: &KafkaTarget,
         account: Option<&AccountDocument>,
+        brokers: &AddressPolicy,
     ) -> Result<Self, InvalidField> {
         let KafkaTarget { broker, service_identity, topic, attempts } = target;
         let retry = RetryPolicy::compile("kafka", attempts)?;
@@ -49,7 +51,7 @@ impl Kafka {
         })?;
         let AccountDocument { bootstrap_servers, principal, chain, key, ca } = account;
         let access = ClientAccess { bootstrap_servers: bootstrap_servers.clone(), ca_pem: ca.clone() };
-        let producer = Producer::new(&access, chain, key, topic, retry.timeout).map_err(|why| {
+        let producer = Producer::new(&access, chain, key, topic, brokers, retry.timeout).map_err(|why| {
             let message = format!(
                 "the Secret {service_identity}.{broker} cannot be used: {why}; delete it, and it is made \
                  anew"
@@ -165,6 +167,9 @@ fn answer(error: &ProduceError) -> Answer {
         ProduceError::Failed(failure) if failure.reason == api::Reason::LoginRefused => {
             Answer::permanent(Reason::TargetForbidden, None)
         }
+        ProduceError::Failed(failure) if failure.reason == api::Reason::AddressRefused => {
+            Answer::permanent(Reason::AddressRefused, None)
+        }
         ProduceError::Failed(_) => Answer::retryable(Reason::TargetUnreachable),
         ProduceError::Full => Answer::retryable(Reason::TargetBusy),
         ProduceError::Refused(error) => match error {
@@ -205,6 +210,7 @@ mod tests {
         }
         for (reason, why, is_retryable) in [
             (api::Reason::LoginRefused, Reason::TargetForbidden, false),
+            (api::Reason::AddressRefused, Reason::AddressRefused, false),
             (api::Reason::BrokerUnreachable, Reason::TargetUnreachable, true),
             (api::Reason::BrokerRefused, Reason::TargetUnreachable, true),
         ] {
@@ -251,7 +257,8 @@ mod tests {
             WebhookReference { namespace: "shop".into(), name: "payments".into(), uid: "1".into(), generation: 1 };
         let target = json!({"broker": "kafka", "serviceIdentity": "hooks", "topic": "payments"});
         let target: KafkaTarget = serde_json::from_value(target).unwrap();
-        let refused = |account| Kafka::compile(&endpoint, &target, account).err().unwrap().to_string();
+        let brokers = AddressPolicy::trusted(None);
+        let refused = |account| Kafka::compile(&endpoint, &target, account, &brokers).err().unwrap().to_string();
         let why = refused(None);
         assert!(why.contains("ServiceIdentity hooks") && why.contains("broker kafka") && why.contains("spec.brokers"));
         let account = AccountDocument {

@@ -32,16 +32,17 @@ impl Target {
         target: &WebhookTarget,
         routing: &RoutingConfig,
     ) -> Result<Self, InvalidField> {
-        let RouteDocument { webhook: endpoint, account, .. } = document;
+        let RouteDocument { webhook: endpoint, account, service: address, .. } = document;
         let compiled = match target {
             WebhookTarget { service: Some(service), .. } => {
-                Service::compile(endpoint, service, routing).map(|service| Self::Service(Box::new(service)))
+                Service::compile(endpoint, service, *address, routing).map(|service| Self::Service(Box::new(service)))
             }
             WebhookTarget { object: Some(object), .. } => {
                 Object::compile(endpoint, object).map(|object| Self::Object(Box::new(object)))
             }
             WebhookTarget { kafka: Some(kafka), .. } => {
-                Kafka::compile(endpoint, kafka, account.as_ref()).map(|kafka| Self::Kafka(Box::new(kafka)))
+                Kafka::compile(endpoint, kafka, account.as_ref(), &routing.brokers)
+                    .map(|kafka| Self::Kafka(Box::new(kafka)))
             }
             _ => return Err(InvalidField::new(field, "set exactly one of service, object and kafka")),
         };

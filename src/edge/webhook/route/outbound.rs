@@ -49,7 +49,7 @@ impl OutboundRoute {
         let shared_keys = target.map(|target| SharedKeys::compile(target, &document.assertion_keys)).transpose()?;
         Ok(Self {
             keys: document.keys.iter().map(SigningKey::parse).collect::<Result<_, _>>()?,
-            destination: Destination::compile(&spec.target, &routing.destinations)?,
+            destination: Destination::compile(&spec.target, &routing.destinations.of(&document.webhook.namespace))?,
             dead_letter: dead_letter.transpose()?,
             shared_keys: shared_keys.flatten(),
         })

@@ -40,6 +40,12 @@ impl FromStr for Network {
 }
 
 impl Network {
+    /// Its first address.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        IpAddr::V6(self.0.network()).to_canonical()
+    }
+
     /// Whether an address is in it.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
