@@ -92,7 +92,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use parking_lot::Mutex;
-    use tokio::sync::mpsc;
+    use tokio::sync::{Barrier, mpsc};
 
     use super::*;
 
@@ -102,9 +102,12 @@ mod tests {
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
         let own = Arc::new(workers.each(|| Mutex::new(0)));
         let (done, mut all) = mpsc::channel::<()>(1);
+        // None of them ends before all have come: the place of one that has ended would be given away again.
+        let all_here = Arc::new(Barrier::new(12));
         for connection in 0..12 {
-            let (own, seen, done) = (own.clone(), seen.clone(), done.clone());
+            let (own, seen, done, all_here) = (own.clone(), seen.clone(), done.clone(), all_here.clone());
             workers.spawn(async move {
+                all_here.wait().await;
                 for _ in 0..10 {
                     *own.get().lock() += 1;
                     seen.lock().entry(connection).or_insert_with(Vec::new).push(thread::current().id());
