@@ -325,17 +325,19 @@ async fn an_entry_that_is_no_key_takes_no_route_down() {
     bed.apply(secret(json!({"live": key, "README": "how to rotate", "old": key, "old.notAfter": "soon"})))
         .await
         .unwrap();
-    let ready = bed.ready("WebhookEndpoint", Some(&namespace), "hook").await;
+    let (kind, own) = ("WebhookEndpoint", Some(namespace.as_str()));
+    bed.condition(kind, own, "hook", "KeysReady", ("False", "KeysNotUsed")).await;
+    let served = bed.condition(kind, own, "hook", "Programmed", ("True", "Programmed")).await;
     let path = format!("/{namespace}/hook");
     let headers = sign(&bed, "standard-webhooks", key, "msg_1", now(), "{}");
     assert_eq!(send(&bed, &path, &headers, "{}"), 200);
-    let conditions = ready.data["status"]["conditions"].to_string();
+    let conditions = served.data["status"]["conditions"].to_string();
     assert!(conditions.contains("README") && conditions.contains("old.notAfter"), "{conditions}");
     assert!(!conditions.contains("how to rotate") && !conditions.contains("soon"), "{conditions}");
 
     bed.delete("Secret", Some(&namespace), "mine").await;
     bed.apply(secret(json!({"README": "how to rotate"}))).await.unwrap();
-    bed.condition("WebhookEndpoint", Some(&namespace), "hook", "KeysReady", ("False", "KeysInvalid")).await;
+    bed.condition(kind, own, "hook", "KeysReady", ("False", "KeysInvalid")).await;
     let headers = sign(&bed, "standard-webhooks", key, "msg_2", now(), "{}");
     until("the edge to answer that it has no key", || async {
         match send(&bed, &path, &headers, "{}") {

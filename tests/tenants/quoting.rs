@@ -156,7 +156,7 @@ fn of_the_tenant(namespace: &str, marker: &Marker) -> Vec<Pair> {
         spec["path"] = json!(format!("/{namespace}/{name}"));
         pairs.push((secret(namespace, name, labels.clone(), data), manifest(kind, Some(namespace), name, spec)));
     };
-    let jwt = json!({"issuer": "https://issuer.example", "audience": "shop"});
+    let jwt = json!({"issuer": "https://issuer.example", "audience": "shop", "subject": "app"});
     let signatures = json!({"httpMessageSignatures": {"algorithm": "EcdsaP256Sha256", "components": []}});
     for (scheme, verification, forms) in [
         ("standard", json!({"standardWebhooks": {}}), marker.broken_keys()),
@@ -167,7 +167,7 @@ fn of_the_tenant(namespace: &str, marker: &Marker) -> Vec<Pair> {
         for (number, form) in forms.iter().enumerate() {
             let name = format!("{scheme}-{number}");
             let spec = json!({"verification": verification, "keys": keys(&name), "target": target,
-                "source": {"cidrs": ["127.0.0.0/8"]}});
+                "externalURL": "https://hooks.example/", "source": {"cidrs": ["127.0.0.0/8"]}});
             add("WebhookEndpoint", &name, json!({"key": STANDARD.encode(form)}), spec);
         }
     }
