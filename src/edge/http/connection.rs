@@ -50,7 +50,8 @@ impl<S: Service> Protocol for Http<S> {
             service_fn(move |request| {
                 let (service, caller, busy) = (service.clone(), caller.clone(), lifetime.begin_request());
                 async move {
-                    let answer = service.call(caller, request).await;
+                    // An idle connection has no room for a request in it.
+                    let answer = Box::pin(service.call(caller, request)).await;
                     drop(busy);
                     Ok::<_, Infallible>(answer)
                 }
