@@ -53,10 +53,11 @@ impl Workers {
     pub fn spawn(&self, serving: impl Future<Output = ()> + Send + 'static) {
         let Some(worker) = self.0.iter().min_by_key(|worker| Arc::strong_count(&worker.connections)) else { return };
         let connection = worker.connections.clone();
-        worker.runtime.spawn(measured(async move {
+        let serving = measured(serving);
+        worker.runtime.spawn(async move {
             serving.await;
             drop(connection);
-        }));
+        });
     }
 }
 
