@@ -36,7 +36,7 @@ async fn a_redis_that_hangs_makes_no_replay_of_what_was_not_delivered() {
             let (mut delivered, mut replayed, mut refused) = (HashSet::new(), Vec::new(), 0);
             while began.elapsed() < Duration::from_secs(6) {
                 let id = format!("msg_{worker}_{}", delivered.len() + replayed.len());
-                // A sender that tries again while it is told to, and stops at a 409.
+                // A sender that retries on 5xx, and stops at a 409.
                 loop {
                     match sender.send(&path, &key, &id, "{}").await.unwrap() {
                         StatusCode::OK => {

@@ -10,7 +10,7 @@ use crate::bed::{Bed, openssl, run, unique, until};
 use crate::hooks::{Target, endpoint, now, signing_key};
 use crate::webhook::sign;
 
-/// The Secrets that the edge of the bed is told to show, as `test-values.yaml` says. Only this test makes them.
+/// The serving certificates of the edge, as named in `test-values.yaml`. Only this test creates them.
 const SECRETS: [&str; 2] = ["serving-ecdsa", "serving-rsa"];
 const EDGE: &str = "credence-edge";
 

@@ -1,4 +1,4 @@
-//! A Kafka broker that a test plays: it answers as a broker does, until it is told to answer a request with other bytes.
+//! A Kafka broker that a test plays: it answers as a broker does, except for requests whose answer the test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
