@@ -1,8 +1,9 @@
 //! Decides what becomes of the rights of policies that do not exist any more: their finalizer was removed, or the store of the
 //! API server was restored from a time before them. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::MAX_LISTED;
 use super::records::{Record, Records};
@@ -31,8 +32,34 @@ pub struct Decision {
     pub held_back: Option<HeldBack>,
 }
 
+/// The policies with a record that do not exist, by UID, and since when that is known.
+#[derive(Debug, Default)]
+pub struct Absence(HashMap<String, Instant>);
+
+impl Absence {
+    /// Decides about the policies that do not exist now, by UID and name. Rights are revoked after a policy was absent for
+    /// `absent_for`; `word` is that of the platform.
+    pub fn decide(
+        &mut self,
+        records: &Records,
+        exists: impl Fn(&str, &str) -> bool,
+        (absent_for, word): (Duration, AbsentPolicies),
+        now: Instant,
+    ) -> Decision {
+        let is_absent = |(policy, record): &(&str, &Record)| !exists(policy, &record.policy);
+        let absent: HashMap<&str, &Record> = records.iter().filter(is_absent).collect();
+        self.0.retain(|policy, _| absent.contains_key(policy.as_str()));
+        for policy in absent.keys() {
+            self.0.entry((*policy).to_owned()).or_insert(now);
+        }
+        let is_ripe = |policy: &str| self.0.get(policy).is_some_and(|since| now.duration_since(*since) >= absent_for);
+        let ripe = absent.iter().filter(|(policy, _)| is_ripe(policy)).map(|(policy, record)| (*policy, *record));
+        decide(ripe.collect(), records, absent.len(), word)
+    }
+}
+
 /// Decides about policies that have been absent for long enough. `absent` is how many policies with a record are absent at all.
-pub fn decide(ripe: Vec<(&str, &Record)>, records: &Records, absent: usize, word: AbsentPolicies) -> Decision {
+fn decide(ripe: Vec<(&str, &Record)>, records: &Records, absent: usize, word: AbsentPolicies) -> Decision {
     let rights: BTreeSet<&Arc<AppliedBinding>> = ripe.iter().flat_map(|(_, record)| &record.created).collect();
     let limit = BY_ITSELF.0.max(records.count() * BY_ITSELF.1 / 100);
     let somebody_is_left = absent < records.iter().count();
@@ -96,5 +123,20 @@ mod tests {
         assert_eq!(decided(20, 20, RevokeAll), (20, 0));
         assert_eq!(decided(20, 1, Keep), (0, 1));
         assert_eq!(decided(20, 0, Keep), (0, 0));
+    }
+
+    #[test]
+    fn only_an_absence_that_lasts_without_a_break_counts() {
+        let (records, start) = (records(20), Instant::now());
+        let (mut absence, lasts) = (Absence::default(), (Duration::from_secs(60), AbsentPolicies::RevokeFew));
+        let mut revoked = |is_there: bool, after: u64| {
+            let exists = |policy: &str, name: &str| is_there || (policy, name) != ("3", "shop/policy-3");
+            let decision = absence.decide(&records, exists, lasts, start + Duration::from_secs(after));
+            decision.revoke.into_iter().map(|(policy, _)| policy).collect::<Vec<_>>()
+        };
+        assert!(revoked(false, 0).is_empty() && revoked(false, 59).is_empty());
+        assert!(revoked(true, 60).is_empty(), "it was there in between");
+        assert!(revoked(false, 61).is_empty() && revoked(false, 120).is_empty());
+        assert_eq!(revoked(false, 121), ["3"]);
     }
 }
