@@ -66,14 +66,28 @@ impl Drop for Replica {
     }
 }
 
-/// Creates an endpoint with its delivery history in Redis, waits until it is served, and returns its path.
-pub async fn served(bed: &Bed, namespace: &str, target: &Target) -> String {
-    let mut object = endpoint(namespace, "payments", target, json!({"standardWebhooks": {}}));
-    object["spec"]["replay"] = json!({"store": "Redis"});
-    object["spec"]["limits"] = json!({"perSecond": 100_000});
-    bed.apply(object).await.unwrap();
-    bed.ready("WebhookEndpoint", Some(namespace), "payments").await;
-    format!("/{namespace}/payments")
+/// An endpoint `payments` that is served, with its delivery history in Redis.
+pub struct Served {
+    pub namespace: String,
+    pub target: Target,
+    pub path: String,
+    pub key: String,
+    /// Sends to the edge of the bed.
+    pub sender: Sender,
+}
+
+impl Served {
+    pub async fn new(bed: &Bed, test: &str) -> Self {
+        let (namespace, target) = (bed.namespace(test).await, Target::start().await);
+        let mut object = endpoint(&namespace, "payments", &target, json!({"standardWebhooks": {}}));
+        object["spec"]["replay"] = json!({"store": "Redis"});
+        object["spec"]["limits"] = json!({"perSecond": 100_000});
+        bed.apply(object).await.unwrap();
+        bed.ready("WebhookEndpoint", Some(&namespace), "payments").await;
+        let key = signing_key(bed, &namespace, "payments").await;
+        let (path, sender) = (format!("/{namespace}/payments"), Sender::new(bed, bed.env("EDGE_URL")));
+        Self { namespace, target, path, key, sender }
+    }
 }
 
 /// How many times a target received each delivery.
@@ -90,14 +104,11 @@ async fn two_replicas_accept_the_same_delivery_once() {
     // Another test stops Redis.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    let namespace = bed.namespace("race").await;
-    let target = Target::start().await;
     let other = Replica::start(&bed, "race-edge").await;
-    let path = served(&bed, &namespace, &target).await;
+    let Served { namespace, target, path, key, sender: one } = Served::new(&bed, "race").await;
     let found = bed.get("WebhookEndpoint", Some(&namespace), "payments").await.unwrap();
     assert!(found.data["status"]["replicas"].get(&other.name).is_some(), "{}", found.data["status"]);
-    let key = signing_key(&bed, &namespace, "payments").await;
-    let (one, two) = (Sender::new(&bed, bed.env("EDGE_URL")), Sender::new(&bed, &other.url));
+    let two = Sender::new(&bed, &other.url);
     for number in 0..1000 {
         let id = format!("msg_{number}");
         let answers = tokio::join!(one.send(&path, &key, &id, "{}"), two.send(&path, &key, &id, "{}"));
@@ -120,11 +131,7 @@ async fn a_redis_outage_loses_and_repeats_no_delivery() {
     // Another test stops Redis.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    let namespace = bed.namespace("redis").await;
-    let target = Target::start().await;
-    let path = served(&bed, &namespace, &target).await;
-    let key = signing_key(&bed, &namespace, "payments").await;
-    let sender = Sender::new(&bed, bed.env("EDGE_URL"));
+    let Served { target, path, key, sender, .. } = Served::new(&bed, "redis").await;
     let mut senders = JoinSet::new();
     let began = Instant::now();
     for worker in 0..4 {
@@ -167,11 +174,7 @@ async fn key_rotation_under_load_refuses_no_valid_delivery() {
     // Another test stops Redis.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    let namespace = bed.namespace("load").await;
-    let target = Target::start().await;
-    let path = served(&bed, &namespace, &target).await;
-    let first = signing_key(&bed, &namespace, "payments").await;
-    let sender = Sender::new(&bed, bed.env("EDGE_URL"));
+    let Served { namespace, target, path, key: first, sender } = Served::new(&bed, "load").await;
     let (announce, known) = tokio::sync::watch::channel(first.clone());
     let mut senders = JoinSet::new();
     for worker in 0..4_u64 {
@@ -228,10 +231,7 @@ async fn key_rotation_under_load_refuses_no_valid_delivery() {
 async fn a_route_is_withdrawn_after_an_unobserved_deletion() {
     let bed = Bed::open().await;
     let mut operator = Operator::start(&bed, &[], &[]).await;
-    let namespace = bed.namespace("unguarded").await;
-    let target = Target::start().await;
-    let path = served(&bed, &namespace, &target).await;
-    let sender = Sender::new(&bed, bed.env("EDGE_URL"));
+    let Served { namespace, path, sender, target: _target, .. } = Served::new(&bed, "unguarded").await;
     operator.kill();
     let unguarded = json!({"metadata": {"finalizers": null}});
     let api = bed.api("WebhookEndpoint", Some(&namespace));
@@ -267,10 +267,7 @@ fn presented_serial(bed: &Bed) -> String {
 async fn renewing_the_edge_certificate_breaks_no_connection() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    let namespace = bed.namespace("renewed").await;
-    let target = Target::start().await;
-    let path = served(&bed, &namespace, &target).await;
-    let key = signing_key(&bed, &namespace, "payments").await;
+    let Served { target, path, key, .. } = Served::new(&bed, "renewed").await;
     // One connection that stays open during the renewal.
     let port = bed.env("EDGE_URL").rsplit_once(':').unwrap().1.parse().unwrap();
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

@@ -8,8 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::bed::{Bed, OPERATOR, run};
-use crate::edge::{deliveries, served};
-use crate::hooks::{Sender, Target, signing_key};
+use crate::edge::{Served, deliveries};
 
 /// Pauses the Redis of the bed, or lets it go on.
 fn redis(bed: &Bed, signal: &str) {
@@ -23,11 +22,7 @@ async fn a_redis_that_hangs_makes_no_replay_of_what_was_not_delivered() {
     // Other tests stop Redis.
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    let namespace = bed.namespace("paused").await;
-    let target = Target::start().await;
-    let path = served(&bed, &namespace, &target).await;
-    let key = signing_key(&bed, &namespace, "payments").await;
-    let sender = Sender::new(&bed, bed.env("EDGE_URL"));
+    let Served { target, path, key, sender, .. } = Served::new(&bed, "paused").await;
     let mut senders = JoinSet::new();
     let began = Instant::now();
     for worker in 0..8 {
@@ -78,11 +73,7 @@ async fn a_redis_that_hangs_makes_no_replay_of_what_was_not_delivered() {
 async fn a_delivery_that_is_under_way_is_no_replay_yet() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    let namespace = bed.namespace("twice").await;
-    let target = Target::start().await;
-    let path = served(&bed, &namespace, &target).await;
-    let key = signing_key(&bed, &namespace, "payments").await;
-    let sender = Sender::new(&bed, bed.env("EDGE_URL"));
+    let Served { target, path, key, sender, .. } = Served::new(&bed, "twice").await;
     for round in 0..50 {
         let id = format!("msg_{round}");
         let both = tokio::join!(sender.send(&path, &key, &id, "{}"), sender.send(&path, &key, &id, "{}"));

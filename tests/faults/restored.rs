@@ -8,20 +8,12 @@ use kube::api::ListParams;
 use serde_json::Value;
 use standardwebhooks::Webhook;
 
-use crate::bed::{Bed, run};
+use crate::bed::{Bed, KINDS, run};
 
 /// The kinds of which every object is looked at.
-const KINDS: [&str; 9] = [
-    "TrustDomain",
-    "ServiceIdentity",
-    "RotationPolicy",
-    "BrokerConnection",
-    "TopicPolicy",
-    "WebhookEndpoint",
-    "WebhookDestination",
-    "Secret",
-    "ConfigMap",
-];
+fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.into_iter().chain(["Secret", "ConfigMap"])
+}
 
 pub struct Restored {
     pub bed: Bed,
@@ -145,7 +137,7 @@ impl Restored {
     /// Every object that the upgrade is about, by kind, namespace and name.
     pub async fn objects(&self) -> BTreeMap<String, Seen> {
         let mut objects = BTreeMap::new();
-        for kind in KINDS {
+        for kind in kinds() {
             for object in self.bed.api(kind, None).list(&ListParams::default()).await.unwrap().items {
                 let metadata = object.metadata;
                 let namespace = metadata.namespace.unwrap_or_default();
@@ -176,7 +168,7 @@ impl Restored {
             let part = |name: &str| line["objectRef"][name].as_str().unwrap_or_default().to_owned();
             let (resource, namespace) = (part("resource"), part("namespace"));
             if resource != "leases" {
-                let kind = KINDS.into_iter().find(|kind| plural(kind) == resource).unwrap_or(&resource);
+                let kind = kinds().find(|kind| plural(kind) == resource).unwrap_or(&resource);
                 *writes.entry(format!("{kind} {namespace}/{}", part("name"))).or_insert(0) += 1;
             }
         }

@@ -5,15 +5,14 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::bed::{Bed, OPERATOR, run, until};
-use crate::edge::{deliveries, served};
-use crate::hooks::{Sender, Target, endpoint, signing_key};
+use crate::edge::{Served, deliveries};
+use crate::hooks::endpoint;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_that_was_deleted_is_written_again() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    let namespace = bed.namespace("reported").await;
-    served(&bed, &namespace, &Target::start().await).await;
+    let Served { namespace, .. } = Served::new(&bed, "reported").await;
     let uid = || async {
         let report = bed.get("ConfigMap", Some("credence-edge"), "bed-edge").await;
         report.and_then(|report| report.metadata.uid)
@@ -44,12 +43,8 @@ fn with_stopped_etcd(bed: &Bed, script: &str) {
 async fn after_a_restore_of_etcd_the_edge_serves_what_exists() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    let namespace = bed.namespace("backup").await;
-    let target = Target::start().await;
-    let path = served(&bed, &namespace, &target).await;
-    let key = signing_key(&bed, &namespace, "payments").await;
+    let Served { namespace, target, path, key, sender } = Served::new(&bed, "backup").await;
     with_stopped_etcd(&bed, "cp -a etcd etcd.backup");
-    let sender = Sender::new(&bed, bed.env("EDGE_URL"));
     let later = format!("/{namespace}/later");
     let answer = async |path: &str| sender.send(path, &key, "msg_1", "{}").await.unwrap();
     until("the API server to take the deletion", || async {

@@ -17,6 +17,17 @@ use serde_json::{Value, json};
 /// How long [`until`] waits.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The kinds of Credence.
+pub const KINDS: [&str; 7] = [
+    "TrustDomain",
+    "ServiceIdentity",
+    "RotationPolicy",
+    "BrokerConnection",
+    "TopicPolicy",
+    "WebhookEndpoint",
+    "WebhookDestination",
+];
+
 /// Held by a test that stops the operator or needs it undisturbed: one test at a time.
 pub static OPERATOR: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 

@@ -6,6 +6,7 @@ mod argocd;
 mod assertion;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod authority;
+#[allow(dead_code, reason = "shared with the other tests")]
 mod bed;
 mod beds;
 mod flooding_targets;

@@ -16,7 +16,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, watcher};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, identity, manifest, policy, run, self_signed, unique, until, with};
+use crate::bed::{Bed, KINDS, identity, manifest, policy, run, self_signed, unique, until, with};
 use crate::refusing_broker::RefusingBroker;
 use crate::tenant::{Tenant, Victim, patch_as, publish};
 
@@ -109,15 +109,7 @@ type Writes = Arc<Mutex<BTreeMap<Place, Vec<(Instant, String)>>>>;
 /// Records every write of a status from now on.
 fn follow(bed: &Bed) -> Writes {
     let writes = Writes::default();
-    for kind in [
-        "TrustDomain",
-        "ServiceIdentity",
-        "RotationPolicy",
-        "BrokerConnection",
-        "TopicPolicy",
-        "WebhookEndpoint",
-        "WebhookDestination",
-    ] {
+    for kind in KINDS {
         let (api, noted) = (bed.api(kind, None), writes.clone());
         tokio::spawn(async move {
             let mut events = Box::pin(watcher(api, watcher::Config::default()));
