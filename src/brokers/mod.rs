@@ -8,6 +8,7 @@ mod ledger;
 pub mod records;
 pub mod registry;
 pub mod session;
+pub mod state;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 use super::kafka::ClientAccess;
-use super::session::{Session, SessionMode};
+use super::session::Session;
+use super::state::SessionMode;
 use crate::domain::address_policy::AddressPolicy;
 
 /// A broker with a session.

@@ -18,7 +18,7 @@ use super::absent::{Absence, HeldBack};
 use super::decide::{Demand, Outcome, decide};
 use super::ledger::{BrokerState, DriftTracker, Ledger};
 use super::records::{RecordStore, Records};
-use super::session::{ConnectionState, Exists, SessionMode, State};
+use super::state::{ConnectionState, Exists, SessionMode, State};
 use super::{Admin, BrokerFailure, ClusterFacts, Failures};
 use crate::api::{AppliedBinding, Reason};
 use crate::domain::fence::Fence;

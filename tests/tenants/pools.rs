@@ -12,7 +12,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::bed::{run, unique, until};
 use crate::customer::{Customer, stalls};
@@ -264,6 +264,10 @@ async fn a_redis_that_evicts_is_not_used() {
     let refused = async {
         answers(503).await;
         tenant.bed.condition(kind, own, "hook", "Programmed", ("False", "ReplayStoreEvicts")).await;
+        for _ in 0..20 {
+            assert_eq!(sender.send(&path, &key, &unique("msg"), "{}").await.unwrap(), 503);
+            sleep(Duration::from_millis(50)).await;
+        }
     };
     customer.notices_nothing_of(refused).await;
     set("maxmemory-policy", "noeviction").await;

@@ -11,7 +11,7 @@ use super::session::session;
 use crate::api::Reason;
 use crate::brokers::BrokerFailure;
 use crate::brokers::registry::Drift;
-use crate::brokers::session::State;
+use crate::brokers::state::State;
 use crate::controllers::shared::handle::Conclusion;
 use crate::controllers::shared::signal::Signal;
 use crate::controllers::shared::timing::wait;

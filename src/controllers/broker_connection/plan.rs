@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::observe::Observed;
 use crate::api::{BindingList, BrokerConnectionStatus, ConditionType, Conditions, HeldBackRights, Mode, Reason};
 use crate::brokers::kafka::KafkaConfig;
-use crate::brokers::session::{ConnectionState, State};
+use crate::brokers::state::{ConnectionState, State};
 use crate::domain::refusal::Refusal;
 use crate::domain::text::{counted, listed};
 

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::credential::Credential;
 use crate::api::Reason;
 use crate::brokers::registry::Broker;
-use crate::brokers::session::ConnectionState;
+use crate::brokers::state::ConnectionState;
 use crate::brokers::{BrokerFailure, kafka};
 use crate::controllers::shared::signal::{Signal, Signals};
 use crate::domain::name::Name;
