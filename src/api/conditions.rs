@@ -203,6 +203,8 @@ reasons! {
     EdgeNotInstalled,
     /// The spec contradicts itself in a way that the API server cannot see.
     InvalidSpec,
+    /// It is more than one object or one namespace may have.
+    LimitExceeded,
     /// The keys of a webhook are stored.
     KeysStored,
     /// The keys of a webhook cannot be used.

@@ -96,6 +96,10 @@ pub struct Decision {
     pub until: Timestamp,
 }
 
+/// How many keys a webhook has at most. So many are only there when keys are rotated much more often than their overlap ends: the next
+/// one waits until a former key has ended. One that was asked for does not wait: the former key that would end first ends at once.
+const MAX_KEYS: usize = 8;
+
 /// Decides about generated keys. A new key is accepted first. When every edge replica accepts it (`programmed`), senders are
 /// asked to sign with it, and the former key gets an end. Where the edge signs, it signs with all keys during that overlap, so
 /// that receivers have time to install the new one.
@@ -127,13 +131,20 @@ pub fn decide(
             let made = keys[signing].not_before.unwrap_or(now);
             let since = keys[signing].signs_since.unwrap_or(now);
             let requested = rotation.issued_before.iter().copied().filter(|before| made < *before);
-            let due = (!rotation.suspend).then(|| add(since, rotation.every));
+            let waits = rotation.suspend || keys.len() >= MAX_KEYS;
+            let due = (!waits).then(|| add(since, rotation.every));
             rotate_at = requested.chain(due).min();
             if keys[signing].algorithm() != algorithm {
                 rotate_at = Some(now);
             }
             make = rotate_at.is_some_and(|at| at <= now);
         }
+    }
+    while make
+        && keys.len() >= MAX_KEYS
+        && let Some(first) = keys.iter().filter_map(|key| key.not_after).min()
+    {
+        keys.retain(|key| key.not_after != Some(first));
     }
     let ends = keys.iter().filter_map(|key| key.not_after);
     let until = ends.chain(rotate_at).min().unwrap_or(Timestamp::MAX);
@@ -246,6 +257,36 @@ mod tests {
         let suspended = KeyRotation { suspend: true, ..rotation };
         assert!(decide(&suspended, HmacSha256, &first, true, at(10)).make.is_some(), "a request is no schedule");
         assert!(decide(&suspended, HmacSha256, &both[1..], true, at(5000)).make.is_none());
+    }
+
+    /// The keys after 100 minutes under these rules.
+    fn after_100_minutes(rules: impl Fn(Timestamp) -> KeyRotation) -> Vec<KeyRecord> {
+        let mut keys: Vec<KeyRecord> = Vec::new();
+        for minute in 0..100 {
+            let now = at(0) + SignedDuration::from_mins(minute);
+            for _ in 0..2 {
+                let decision = decide(&rules(now), HmacSha256, &keys, true, now);
+                keys = decision.keys;
+                if decision.make.is_some() {
+                    let signs_since = (minute == 0).then_some(now);
+                    let id = format!("k{minute}");
+                    keys.push(KeyRecord { id, not_before: Some(now), signs_since, ..KeyRecord::default() });
+                }
+            }
+            assert!(keys.len() <= MAX_KEYS && signing(&keys).is_some(), "{keys:?}");
+        }
+        keys
+    }
+
+    #[test]
+    fn keys_do_not_accumulate() {
+        let often = KeyRotation { every: SignedDuration::from_mins(1), ..KeyRotation::default() };
+        let keys = after_100_minutes(|_| often.clone());
+        let ids: Vec<&str> = keys.iter().map(|key| key.id.as_str()).collect();
+        assert_eq!(ids, ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"], "each has its overlap");
+        // Keys that were asked for are made, and those that end first end.
+        let keys = after_100_minutes(|now| KeyRotation { issued_before: vec![now], ..KeyRotation::default() });
+        assert_eq!((keys.len(), signing(&keys).unwrap().id.as_str()), (MAX_KEYS, "k99"));
     }
 
     #[test]

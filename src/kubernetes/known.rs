@@ -28,6 +28,11 @@ pub trait Facts: Clone + Send + Sync + 'static {
 
     /// The entries of `data` that an object of this component has.
     fn entries(component: Component) -> &'static [&'static str];
+
+    /// How many bytes it takes of the share of the namespace that it was written for; `None` if that has no limit.
+    fn size(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The cached metadata of one managed object.
@@ -48,6 +53,14 @@ pub struct Record<F> {
     pub facts: Result<F, AlteredBy>,
 }
 
+impl<F: Facts> Record<F> {
+    /// The namespace whose share it is of, and how many bytes it takes.
+    fn share(&self) -> Option<(Arc<str>, usize)> {
+        let bytes = self.facts.as_ref().ok()?.size()?;
+        Some((self.written_for.as_ref()?.name.namespace.clone(), bytes))
+    }
+}
+
 /// How long the deletion of an object is remembered. The object that it was written for is reconciled at once.
 const DELETION_MEMORY: Duration = Duration::from_secs(600);
 
@@ -66,6 +79,8 @@ pub(super) struct Repaired {
 pub(super) struct Known<F> {
     /// Ordered by namespace and name, so that the objects of an identity are found without a scan.
     records: BTreeMap<Name, Arc<Record<F>>>,
+    /// How many bytes were written for the objects of each namespace, as far as they are limited.
+    shares: HashMap<Arc<str>, usize>,
     /// The objects that were repaired a short while ago.
     repaired: HashMap<Name, Repaired>,
     /// The objects that another writer deleted, when, and to whom they belonged (UID).
@@ -80,6 +95,7 @@ impl<F> Default for Known<F> {
     fn default() -> Self {
         Self {
             records: BTreeMap::new(),
+            shares: HashMap::new(),
             repaired: HashMap::new(),
             deleted: HashMap::new(),
             deleted_uids: HashMap::new(),
@@ -91,6 +107,31 @@ impl<F> Default for Known<F> {
 impl<F: Facts> Known<F> {
     pub(super) fn get(&self, name: &Name) -> Option<Arc<Record<F>>> {
         self.records.get(name).cloned()
+    }
+
+    pub(super) fn share(&self, namespace: &str) -> usize {
+        self.shares.get(namespace).copied().unwrap_or_default()
+    }
+
+    fn insert(&mut self, name: Name, record: Record<F>) {
+        self.take(&name);
+        if let Some((namespace, bytes)) = record.share() {
+            *self.shares.entry(namespace).or_default() += bytes;
+        }
+        self.records.insert(name, Arc::new(record));
+    }
+
+    fn take(&mut self, name: &Name) -> Option<Arc<Record<F>>> {
+        let record = self.records.remove(name)?;
+        if let Some((namespace, bytes)) = record.share()
+            && let Some(share) = self.shares.get_mut(&namespace)
+        {
+            *share -= bytes;
+            if *share == 0 {
+                self.shares.remove(&namespace);
+            }
+        }
+        Some(record)
     }
 
     pub(super) fn was_deleted(&self, name: &Name, owner: &str) -> bool {
@@ -139,7 +180,7 @@ impl<F: Facts> Known<F> {
         let gone: Vec<Name> = self.records.keys().filter(|name| is_gone(name)).cloned().collect();
         gone.into_iter()
             .filter_map(|name| {
-                let record = self.records.remove(&name)?;
+                let record = self.take(&name)?;
                 self.deleted.insert(name, (now, record.owner.clone()));
                 record.written_for.clone()
             })
@@ -160,7 +201,7 @@ impl<F: Facts> Known<F> {
 
     /// Removes an object that we deleted.
     pub(super) fn remove(&mut self, name: &Name) {
-        self.records.remove(name);
+        self.take(name);
     }
 
     /// Applies the current metadata of an object, and returns the object that it was written for. `None` if the cache is as
@@ -172,7 +213,7 @@ impl<F: Facts> Known<F> {
             return None;
         }
         let written_for = fresh.written_for.clone();
-        self.records.insert(name, Arc::new(fresh));
+        self.insert(name, fresh);
         written_for
     }
 
@@ -196,7 +237,7 @@ impl<F: Facts> Known<F> {
         self.deleted_uids.retain(|_, at| now.duration_since(*at) < DELETION_MEMORY);
         self.deleted.retain(|_, (at, _)| now.duration_since(*at) < DELETION_MEMORY);
         if self.records.get(&name).is_some_and(|known| known.uid == uid) {
-            self.records.remove(&name);
+            self.take(&name);
             self.deleted.insert(name, (now, owner_uid(metadata)));
         }
         self.deleted_uids.insert(uid, now);
@@ -230,6 +271,14 @@ fn written_for(metadata: &ObjectMeta) -> Option<ObjectRef> {
     Some(ObjectRef { kind, name: Name::new(namespace, &owner.name) })
 }
 
+/// How long the annotations may be that facts are read from, in bytes. Tenants can write them, and facts stay in memory.
+const MAX_ANNOTATIONS: usize = 16 << 10;
+
+fn is_bounded(annotations: &BTreeMap<String, String>) -> bool {
+    let ours = annotations.iter().filter(|(name, _)| name.starts_with("credence.dev/"));
+    ours.map(|(name, value)| name.len() + value.len()).sum::<usize>() <= MAX_ANNOTATIONS
+}
+
 /// The record of an object, from its metadata.
 pub(super) fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
     let nothing = BTreeMap::new();
@@ -238,7 +287,7 @@ pub(super) fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
     let component = label.and_then(|label| Component::parse(label));
     let managers = metadata.managed_fields.as_deref().unwrap_or_default();
     let entries = component.map(F::entries).unwrap_or_default();
-    let facts = || F::read(annotations).ok_or(AlteredBy::Annotations);
+    let facts = || F::read(annotations).filter(|_| is_bounded(annotations)).ok_or(AlteredBy::Annotations);
     let written = annotations.keys().filter(|name| name.starts_with("credence.dev/")).map(String::as_str);
     Record {
         version: version(metadata),
@@ -253,10 +302,58 @@ pub(super) fn record<F: Facts>(metadata: &ObjectMeta) -> Record<F> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[derive(Clone)]
     struct Nothing;
+
+    #[derive(Clone)]
+    struct Sized(usize);
+
+    impl Facts for Sized {
+        const COMPONENTS: &'static [Component] = &[];
+
+        fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
+            annotations.get("credence.dev/size")?.parse().ok().map(Self)
+        }
+
+        fn entries(_: Component) -> &'static [&'static str] {
+            &[]
+        }
+
+        fn size(&self) -> Option<usize> {
+            Some(self.0)
+        }
+    }
+
+    #[test]
+    fn a_share_follows_what_is_written_and_deleted() {
+        let (mut known, now) = (Known::<Sized>::default(), Instant::now());
+        let ours = |name: &str, version: &str, size: usize| {
+            let mut metadata = ObjectMeta { name: Some(name.into()), ..metadata(name, version) };
+            let annotations = metadata.annotations.as_mut().unwrap();
+            annotations.insert("credence.dev/size".into(), size.to_string());
+            let fields = json!({"f:metadata": {"f:annotations": {"f:credence.dev/for": {}, "f:credence.dev/owner": {},
+                "f:credence.dev/size": {}}}});
+            let entry = json!({"manager": "credence", "operation": "Apply", "fieldsV1": fields});
+            metadata.managed_fields = Some(vec![serde_json::from_value(entry).unwrap()]);
+            metadata
+        };
+        for (name, version, size, bytes) in
+            [("a", "1", 10, 10), ("b", "2", 5, 15), ("a", "3", 100, 105), ("a", "2", 7, 105)]
+        {
+            known.note(&ours(name, version, size));
+            assert_eq!(known.share("shop"), bytes, "{name} {version}");
+        }
+        known.forget(&ours("a", "4", 100), now);
+        known.remove(&Name::new(Some("shop"), "absent"));
+        assert_eq!(known.share("shop"), 5);
+        known.begin_list();
+        known.conclude_list(&HashSet::new(), now);
+        assert_eq!((known.share("shop"), known.shares.len()), (0, 0));
+    }
 
     impl Facts for Nothing {
         const COMPONENTS: &'static [Component] = &[];

@@ -176,6 +176,11 @@ where
         self.read_known().with_prefix(&Name::new(Some(namespace), prefix), owner)
     }
 
+    /// How many bytes were written for the objects of a namespace.
+    pub fn share(&self, namespace: &str) -> usize {
+        self.read_known().share(namespace)
+    }
+
     /// Creates or updates an object. An object of another owner is not changed.
     ///
     /// # Errors

@@ -116,12 +116,17 @@ impl BundleFacts {
 
 const WEBHOOK_KEYS: &str = "credence.dev/keys";
 const ROUTE_DIGEST: &str = "credence.dev/route-digest";
+const ROUTE_SIZE: &str = "credence.dev/route-size";
+/// What a route counts as that was written before its size was noted, in bytes.
+const USUAL_SIZE: usize = 4 << 10;
 
 /// Facts about a Secret of a webhook: the digest of a route, or the keys of a key set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebhookFacts {
     /// Digest of the route; empty for keys.
     pub digest: String,
+    /// Length of the document of a route, in bytes; none for keys.
+    pub size: Option<usize>,
     /// The keys, without their material; none for a route.
     pub keys: Vec<KeyRecord>,
 }
@@ -132,11 +137,16 @@ impl Facts for WebhookFacts {
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
         let digest = annotations.get(ROUTE_DIGEST)?.clone();
         let keys = serde_json::from_str(annotations.get(WEBHOOK_KEYS)?).ok()?;
-        Some(Self { digest, keys })
+        let size = || annotations.get(ROUTE_SIZE).and_then(|size| size.parse().ok()).unwrap_or(USUAL_SIZE);
+        Some(Self { size: (!digest.is_empty()).then(size), digest, keys })
     }
 
     fn entries(component: Component) -> &'static [&'static str] {
         component.entries().unwrap_or_default()
+    }
+
+    fn size(&self) -> Option<usize> {
+        self.size
     }
 }
 
@@ -147,7 +157,9 @@ impl WebhookFacts {
     /// Never: they are plain data.
     pub fn annotations(&self) -> Result<BTreeMap<String, String>, Error> {
         let keys = serde_json::to_string(&self.keys).map_err(|error| Error::Bug(error.to_string()))?;
-        Ok(BTreeMap::from([(ROUTE_DIGEST.to_owned(), self.digest.clone()), (WEBHOOK_KEYS.to_owned(), keys)]))
+        let size = self.size.map(|size| (ROUTE_SIZE.to_owned(), size.to_string()));
+        let facts = [(ROUTE_DIGEST.to_owned(), self.digest.clone()), (WEBHOOK_KEYS.to_owned(), keys)];
+        Ok(facts.into_iter().chain(size).collect())
     }
 }
 

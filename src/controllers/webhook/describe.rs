@@ -8,7 +8,7 @@ use crate::api::{ConditionType, Conditions, Reason, WebhookKeyState, WebhookKeyS
 use crate::contract::report::{RefusalCause, ServedRoute};
 use crate::controllers::shared::webhook::Webhook;
 use crate::domain::key_set::{self, KeyRecord};
-use crate::domain::text::counted;
+use crate::domain::text::{counted, listed};
 
 /// What the verification protects against, in words, as the webhook is served now.
 pub fn protection<W: Webhook>(observed: &Observed<W>) -> String {
@@ -79,7 +79,7 @@ pub fn describe_replicas<W: Webhook>(
         let message = format!("served by {replicas} at this generation");
         conditions.met(ConditionType::Programmed, Reason::Programmed, message);
     } else {
-        let message = format!("some edge replicas do not serve this generation yet: {}", behind.join(", "));
+        let message = format!("some edge replicas do not serve this generation yet: {}", listed(&behind));
         conditions.unmet(ConditionType::Programmed, Reason::NotProgrammed, message);
     }
 }

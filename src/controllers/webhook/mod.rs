@@ -12,6 +12,7 @@ mod plan;
 mod program;
 mod service;
 mod settle;
+mod share;
 mod stored_key;
 pub(super) mod sweep;
 

@@ -45,6 +45,10 @@ pub struct Observed<W> {
     pub service: Option<Reached>,
     /// Digest of the route as it was written.
     pub route: Option<String>,
+    /// Length of this route, in bytes.
+    pub route_size: usize,
+    /// How many bytes the routes of the namespace have together.
+    pub share: usize,
     /// How every replica of the edge serves it.
     pub served: BTreeMap<String, Option<ServedRoute>>,
     pub rotation: KeyRotation,
@@ -98,7 +102,9 @@ pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Obser
         account: account::find(controller, &*webhook),
         service: service::find(controller, &*webhook, route.is_some()),
         // A route that somebody else has changed is written again.
+        route_size: route.as_ref().and_then(|record| record.facts.as_ref().ok()?.size).unwrap_or_default(),
         route: route.and_then(|record| record.facts.clone().ok()).map(|facts| facts.digest),
+        share: controller.secrets.share(&namespace),
         served: controller.replicas.serving(&uid(&*webhook)),
         rotation: in_effect(&policies, W::ROTATION, metadata, KeyRotation::new).rules,
         now: Timestamp::now(),

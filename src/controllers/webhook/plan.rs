@@ -2,6 +2,7 @@
 
 use super::observe::Observed;
 use super::service::Reached;
+use super::share;
 use crate::api::{Kind, Reason};
 use crate::contract::report::ServedRoute;
 use crate::controllers::shared::webhook::{KeySource, Webhook};
@@ -50,6 +51,12 @@ fn refuse<W: Webhook>(observed: &Observed<W>) -> Option<Refusal> {
         Some(Reached::Refused(refusal)) => return Some(refusal.clone()),
         Some(Reached::Missing(refusal)) if observed.route.is_none() => return Some(refusal.clone()),
         _ => {}
+    }
+    // Before keys are generated for it: they are Secrets as well.
+    if observed.route.is_none()
+        && let Some(refusal) = share::refuse(observed.share, namespace, (0, 1))
+    {
+        return Some(refusal);
     }
     match &observed.account {
         // A credential that is being renewed, or a session that starts anew, withdraws no route that is served already.

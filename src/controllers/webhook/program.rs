@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use zeroize::Zeroizing;
 
 use super::account::{self, Account};
 use super::controller::Controller;
@@ -14,6 +15,7 @@ use super::keys;
 use super::observe::{Observed, route_secret};
 use super::service::Reached;
 use super::settle::Keys;
+use super::share;
 use super::stored_key::{StoredKey, document as key_document};
 use crate::api::{ConditionType, Conditions, Reason};
 use crate::contract::component::{COMPONENT, Component, FOR, MANAGED_BY};
@@ -124,9 +126,19 @@ pub async fn program<W: Webhook>(
             document.digest = digest_of(&document.webhook, &document.spec, account_digest.as_deref(), service, none)?;
         }
     }
-    if observed.route.as_ref() != Some(&document.digest) {
-        controller.secrets.put(&secret(webhook, edge, &document)?).await?;
+    if observed.route.as_ref() == Some(&document.digest) {
+        return Ok(Programmed { route: Some(document.digest), ..programmed });
     }
+    let text = Zeroizing::new(serde_json::to_vec(&document).map_err(|error| Error::Bug(error.to_string()))?);
+    // As it is now: other routes of the namespace were written meanwhile.
+    let taken = controller.secrets.share(observed.namespace());
+    if let Some(Refusal { reason, message }) =
+        share::refuse(taken, observed.namespace(), (observed.route_size, text.len()))
+    {
+        conditions.unmet(ConditionType::Accepted, reason, message);
+        return Ok(Programmed { route: observed.route.clone(), ..programmed });
+    }
+    controller.secrets.put(&secret(webhook, edge, &document.digest, &text)?).await?;
     Ok(Programmed { route: Some(document.digest), ..programmed })
 }
 
@@ -191,9 +203,8 @@ fn optional<T: fmt::Display>(value: Option<T>) -> String {
     value.map_or_else(|| "None".to_owned(), |value| format!("Some({value})"))
 }
 
-fn secret<W: Webhook>(webhook: &W, edge: &str, document: &RouteDocument) -> Result<Secret, Error> {
-    let text = serde_json::to_vec(document).map_err(|error| Error::Bug(error.to_string()))?;
-    let facts = WebhookFacts { digest: document.digest.clone(), keys: Vec::new() };
+fn secret<W: Webhook>(webhook: &W, edge: &str, digest: &str, document: &[u8]) -> Result<Secret, Error> {
+    let facts = WebhookFacts { digest: digest.to_owned(), size: Some(document.len()), keys: Vec::new() };
     let mut annotations = facts.annotations()?;
     annotations.insert(
         FOR.to_owned(),
@@ -215,7 +226,7 @@ fn secret<W: Webhook>(webhook: &W, edge: &str, document: &RouteDocument) -> Resu
             annotations: Some(annotations),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([(ROUTE_ENTRY.to_owned(), ByteString(text))])),
+        data: Some(BTreeMap::from([(ROUTE_ENTRY.to_owned(), ByteString(document.to_vec()))])),
         ..Secret::default()
     })
 }
