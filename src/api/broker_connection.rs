@@ -57,6 +57,12 @@ pub struct BrokerConnectionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent_policies: Option<AbsentPolicies>,
 
+    /// How many ACLs the policies of one namespace may have on the broker, counted once for each policy. Grants beyond that are
+    /// refused; those that are applied already go on. Default: 10,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_bindings_per_namespace: Option<u32>,
+
     /// The broker is gone for ever: its policies and this object can be deleted without revoking anything, and the records of
     /// what was applied are dropped. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]

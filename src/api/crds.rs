@@ -26,7 +26,31 @@ fn manifest(crd: &CustomResourceDefinition) -> Result<Value, serde_json::Error> 
         "helm.sh/resource-policy": "keep",
     });
     tidy(&mut value);
+    if crd.spec.scope == "Namespaced" {
+        bound_selectors(&mut value);
+    }
     Ok(value)
+}
+
+/// Sets limits for the label selectors of kinds that tenants write. Their schema is that of Kubernetes, and has none.
+fn bound_selectors(value: &mut Value) {
+    if let Some(selector) = value.get_mut("properties").filter(|it| it.get("matchExpressions").is_some()) {
+        let labels = &mut selector["matchLabels"];
+        labels["maxProperties"] = 32.into();
+        labels["additionalProperties"]["maxLength"] = 63.into();
+        let expressions = &mut selector["matchExpressions"];
+        expressions["maxItems"] = 16.into();
+        let fields = &mut expressions["items"]["properties"];
+        fields["key"]["maxLength"] = 317.into();
+        fields["operator"]["maxLength"] = 16.into();
+        fields["values"]["maxItems"] = 64.into();
+        fields["values"]["items"]["maxLength"] = 63.into();
+    }
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(bound_selectors),
+        Value::Array(items) => items.iter_mut().for_each(bound_selectors),
+        _ => {}
+    }
 }
 
 /// Removes what the generator adds and Kubernetes has no use for: unsigned formats (unknown to the API server, which

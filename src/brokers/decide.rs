@@ -1,12 +1,12 @@
 //! Decides what becomes of the demands of policies: what is claimed, recorded, added and removed. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
 use super::Failures;
 use super::ledger::{BrokerState, Ledger, consumer};
-use super::records::{Record, Records};
+use super::records::{Record, Records, namespace};
 use crate::api::AppliedBinding;
 use crate::domain::grants::{Bindings, Difference};
 
@@ -49,8 +49,19 @@ pub struct Outcome {
     pub failures: Failures,
     /// The grants, by number, that read as a consumer group of another namespace, and this namespace.
     pub claimed: BTreeMap<usize, String>,
+    /// The grants, by number, with which the namespace of the policy would have more bindings than it may.
+    pub exceeding: BTreeSet<usize>,
     /// What is recorded for the policy now.
     pub recorded: Bindings,
+}
+
+/// Within which limits demands are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// False when the whole connection only observes.
+    pub enforce: bool,
+    /// How many bindings the policies of one namespace may have, counted once for each policy.
+    pub per_namespace: usize,
 }
 
 /// What was decided about one demand.
@@ -64,6 +75,7 @@ pub struct Decision {
     change: Difference,
     difference: Difference,
     claimed: BTreeMap<usize, String>,
+    exceeding: BTreeSet<usize>,
 }
 
 /// What was decided about a batch of demands, in their order.
@@ -79,22 +91,26 @@ pub struct Batch {
     pub changed: bool,
 }
 
-/// Decides about a batch, and notes its claims and the records that must be stored before the broker is asked. `enforce` is
-/// false when the whole connection only observes.
+/// Decides about a batch, and notes its claims and the records that must be stored before the broker is asked.
 pub fn decide(
     demands: &[Demand],
     ledger: &mut Ledger,
     records: &mut Records,
     broker: &BrokerState,
-    enforce: bool,
+    Limits { enforce, per_namespace }: Limits,
 ) -> Batch {
     let mut batch = Batch::default();
+    let mut added: HashMap<&str, usize> = HashMap::new();
     // All claims are updated before any removal is considered: two policies that stop claiming a binding in one batch must not
     // keep it for each other.
     for demand in demands {
         import(demand, ledger, records, broker);
-        let (wanted, claimed) = arbitrate(demand, ledger);
         let recorded = recorded(records, &demand.policy);
+        let namespace = namespace(&demand.name);
+        let added = added.entry(namespace).or_default();
+        let room = per_namespace.saturating_sub(records.held(namespace) + *added);
+        let Arbitration { wanted, claimed, exceeding } = arbitrate(demand, ledger, &recorded, room);
+        *added += wanted.difference(&recorded).count();
         let claim = match &demand.mode {
             _ if !enforce => recorded,
             DemandMode::Enforce => wanted.clone(),
@@ -102,7 +118,7 @@ pub fn decide(
         };
         let asked = enforce && demand.mode == DemandMode::Enforce;
         batch.changed |= ledger.set(&demand.policy, &claim, asked);
-        batch.decisions.push(Decision { wanted, claim, claimed, ..Decision::default() });
+        batch.decisions.push(Decision { wanted, claim, claimed, exceeding, ..Decision::default() });
     }
     for (demand, decision) in demands.iter().zip(&mut batch.decisions) {
         let created = records.get(&demand.policy).map(|record| record.created.clone()).unwrap_or_default();
@@ -143,7 +159,8 @@ impl Batch {
                 records.set(&demand.policy, record, keep);
             }
             let recorded = recorded(records, &demand.policy);
-            Outcome { difference: decision.difference, failures, claimed: decision.claimed, recorded }
+            let Decision { difference, claimed, exceeding, .. } = decision;
+            Outcome { difference, failures, claimed, exceeding, recorded }
         });
         outcomes.collect()
     }
@@ -166,10 +183,19 @@ fn import(demand: &Demand, ledger: &mut Ledger, records: &mut Records, broker: &
     ledger.set(&demand.policy, &recorded(records, &demand.policy), false);
 }
 
-/// What a policy wants without the grants that read as a group of another namespace, and these.
-fn arbitrate(demand: &Demand, ledger: &Ledger) -> (Bindings, BTreeMap<usize, String>) {
+/// What a policy wants, and the grants that it cannot have.
+#[derive(Default)]
+struct Arbitration {
+    wanted: Bindings,
+    claimed: BTreeMap<usize, String>,
+    exceeding: BTreeSet<usize>,
+}
+
+/// Leaves out the grants that read as a group of another namespace, and those that need more new bindings than there is `room` for.
+/// Bindings that are recorded already need none.
+fn arbitrate(demand: &Demand, ledger: &Ledger, recorded: &Bindings, mut room: usize) -> Arbitration {
     let mut own: BTreeMap<&str, &str> = BTreeMap::new();
-    let (mut wanted, mut claimed) = (Bindings::new(), BTreeMap::new());
+    let Arbitration { mut wanted, mut claimed, mut exceeding } = Arbitration::default();
     for (number, grant) in demand.grants.iter().enumerate() {
         let group = grant.iter().find_map(consumer);
         // While a namespace has the group itself, no other one is in its way.
@@ -178,9 +204,12 @@ fn arbitrate(demand: &Demand, ledger: &Ledger) -> (Bindings, BTreeMap<usize, Str
             let holder = ledger.consumer(group).or_else(|| own.get(group).copied());
             holder.filter(|holder| *holder != namespace)
         });
+        let new = grant.iter().filter(|it| !recorded.contains(*it) && !wanted.contains(*it)).count();
         match other {
             Some(other) => _ = claimed.insert(number, other.to_owned()),
+            None if new > room => _ = exceeding.insert(number),
             None => {
+                room -= new;
                 wanted.extend(grant.iter().cloned());
                 if let Some((group, namespace)) = group {
                     own.entry(group).or_insert(namespace);
@@ -188,7 +217,7 @@ fn arbitrate(demand: &Demand, ledger: &Ledger) -> (Bindings, BTreeMap<usize, Str
             }
         }
     }
-    (wanted, claimed)
+    Arbitration { wanted, claimed, exceeding }
 }
 
 /// Records what is about to be made, and what the broker has already: as made, when the operator made it for another policy,
@@ -254,12 +283,17 @@ mod tests {
         fn carry_out(&mut self, demands: &[Demand]) -> Vec<Outcome> {
             let listed = Holdings { bindings: self.broker.clone(), foreign: Vec::new() };
             let broker = BrokerState::new(listed, &self.ledger);
-            let batch = decide(demands, &mut self.ledger, &mut self.records, &broker, self.enforce);
+            let limits = self.limits();
+            let batch = decide(demands, &mut self.ledger, &mut self.records, &broker, limits);
             let recorded_ahead = batch.add.iter().all(|binding| self.records.is_created(binding));
             assert!(recorded_ahead, "recorded before the broker is asked");
             self.broker.extend(batch.add.iter().cloned());
             self.broker.retain(|binding| !batch.remove.contains(binding));
             batch.settle(demands, &Failures::new(), &mut self.records)
+        }
+
+        fn limits(&self) -> Limits {
+            Limits { enforce: self.enforce, per_namespace: 6 }
         }
 
         /// What a new process knows.
@@ -356,6 +390,30 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_gets_no_more_bindings_than_it_may_have() {
+        let mut world = World::new(&[]);
+        let of = |policy: &str, from: u32, to: u32| {
+            let topics: Vec<AppliedBinding> = (from..to).map(|number| topic(&number.to_string())).collect();
+            topics.into_iter().map(|topic| vec![topic]).fold(demand(policy, &[]), |mut demand, grant| {
+                demand.grants.push(grant.into_iter().collect());
+                demand
+            })
+        };
+        // In one batch and over several ones.
+        let outcomes = world.carry_out(&[of("a", 0, 4), of("b", 10, 14)]);
+        assert!(outcomes[0].exceeding.is_empty());
+        assert_eq!((&outcomes[1].exceeding, outcomes[1].recorded.len()), (&[2, 3].into(), 2));
+        assert_eq!(world.carry_out(&[of("c", 20, 21)])[0].exceeding, [0].into());
+        let other = Demand { name: "victim/d".into(), ..of("d", 30, 36) };
+        assert!(world.carry_out(&[other])[0].exceeding.is_empty(), "a namespace has a share of its own");
+        // What is recorded goes on, and what is let go makes room.
+        world.restart();
+        assert!(world.carry_out(&[of("a", 0, 4)])[0].exceeding.is_empty());
+        world.carry_out(&[of("a", 0, 2)]);
+        assert!(world.carry_out(&[of("b", 10, 14)])[0].exceeding.is_empty());
+    }
+
+    #[test]
     fn what_was_applied_before_there_were_records_is_imported_once() {
         let mut world = World::new(&[topic("ours"), topic("by-hand"), group("a", "g"), group("b", "g")]);
         world.records = Records::new(Stored { imports_until: Timestamp::UNIX_EPOCH, ..Stored::default() });
@@ -383,7 +441,8 @@ mod tests {
             let listed = Holdings { bindings: world.broker.clone(), foreign: Vec::new() };
             let broker = BrokerState::new(listed, &world.ledger);
             let demands = [demand];
-            let batch = decide(&demands, &mut world.ledger, &mut world.records, &broker, true);
+            let limits = world.limits();
+            let batch = decide(&demands, &mut world.ledger, &mut world.records, &broker, limits);
             batch.settle(&demands, &[(failed, "refused".to_owned())].into(), &mut world.records).remove(0)
         };
         let outcome = fail(&mut world, demand("a", &[&[topic("t"), topic("u")]]), topic("t"));

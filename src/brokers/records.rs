@@ -47,6 +47,11 @@ impl Record {
     }
 }
 
+/// The namespace in `namespace/name` of a policy.
+pub(super) fn namespace(policy: &str) -> &str {
+    policy.split_once('/').map_or(policy, |(namespace, _)| namespace)
+}
+
 /// A part of the records, which is stored as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -87,6 +92,8 @@ pub struct Records {
     sizes: BTreeMap<u32, usize>,
     /// For how many policies an ACL of this cluster was made.
     created: HashMap<Arc<AppliedBinding>, u32>,
+    /// How many bindings the policies of each namespace have, counted once for each policy.
+    held: HashMap<String, usize>,
     /// The shards that differ from what is stored.
     changed: BTreeSet<u32>,
 }
@@ -115,10 +122,12 @@ impl Records {
         self.places.clear();
         self.sizes.clear();
         self.created.clear();
+        self.held.clear();
         for (number, shard) in self.stored.shards.iter().filter(|(_, shard)| shard.cluster == self.cluster) {
             self.sizes.insert(*number, shard.policies.values().map(Record::size).sum());
             for (policy, record) in &shard.policies {
                 self.places.insert(policy.clone(), *number);
+                *self.held.entry(namespace(&record.policy).to_owned()).or_insert(0) += record.bindings().count();
                 for binding in &record.created {
                     *self.created.entry(binding.clone()).or_insert(0) += 1;
                 }
@@ -150,6 +159,12 @@ impl Records {
         self.created.contains_key(binding)
     }
 
+    /// How many bindings the policies of a namespace have, counted once for each policy.
+    #[must_use]
+    pub fn held(&self, namespace: &str) -> usize {
+        self.held.get(namespace).copied().unwrap_or_default()
+    }
+
     /// How many ACLs the operator made.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -168,15 +183,14 @@ impl Records {
             return;
         }
         let number = self.place(policy, &record);
-        if let Some(before) = self.take(policy) {
-            before.created.iter().for_each(|binding| self.discount(binding));
-        }
+        self.take(policy);
         if record.is_empty() && !keep {
             return;
         }
         for binding in &record.created {
             *self.created.entry(binding.clone()).or_insert(0) += 1;
         }
+        *self.held.entry(namespace(&record.policy).to_owned()).or_insert(0) += record.bindings().count();
         *self.sizes.entry(number).or_insert(0) += record.size();
         self.places.insert(policy.to_owned(), number);
         let cluster = &self.cluster;
@@ -236,14 +250,23 @@ impl Records {
         self.changed.clear();
     }
 
-    fn take(&mut self, policy: &str) -> Option<Record> {
-        let number = self.places.remove(policy)?;
-        let record = self.stored.shards.get_mut(&number)?.policies.remove(policy)?;
+    /// Removes the record of a policy, and what is counted of it.
+    fn take(&mut self, policy: &str) {
+        let Some(number) = self.places.remove(policy) else { return };
+        let shard = self.stored.shards.get_mut(&number);
+        let Some(record) = shard.and_then(|shard| shard.policies.remove(policy)) else { return };
+        record.created.iter().for_each(|binding| self.discount(binding));
+        let namespace = namespace(&record.policy);
+        if let Some(held) = self.held.get_mut(namespace) {
+            *held = held.saturating_sub(record.bindings().count());
+            if *held == 0 {
+                self.held.remove(namespace);
+            }
+        }
         if let Some(size) = self.sizes.get_mut(&number) {
             *size = size.saturating_sub(record.size());
         }
         self.changed.insert(number);
-        Some(record)
     }
 
     fn discount(&mut self, binding: &AppliedBinding) {
@@ -308,11 +331,13 @@ mod tests {
         let mut again = Records::new(stored(&mut records));
         assert_eq!(again.get("a"), Some(&record(&["t", "u"])));
         assert!(again.is_created(&binding("t")) && again.count() == 2);
+        assert_eq!((again.held("shop"), again.held("billing")), (3, 0));
         again.set("a", Record::default(), false);
+        assert_eq!(again.held("shop"), 1);
         assert!(again.is_created(&binding("t")), "the other policy has it still");
         assert_eq!(again.changed().count(), 1);
         again.forget("b");
-        assert_eq!((again.count(), again.iter().count()), (0, 0));
+        assert_eq!((again.count(), again.iter().count(), again.held("shop")), (0, 0, 0));
     }
 
     #[test]

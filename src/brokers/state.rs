@@ -18,6 +18,8 @@ pub struct SessionMode {
     pub resync: Duration,
     /// For how long a policy has to be absent until its rights are revoked.
     pub absent_for: Duration,
+    /// How many bindings the policies of one namespace may have.
+    pub per_namespace: usize,
 }
 
 /// Whether a policy, by its UID and its name (`namespace/name`), exists. One that cannot be read exists.

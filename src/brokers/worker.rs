@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use super::absent::{Absence, HeldBack};
-use super::decide::{Demand, Outcome, decide};
+use super::decide::{Demand, Limits, Outcome, decide};
 use super::ledger::{BrokerState, DriftTracker, Ledger};
 use super::records::{RecordStore, Records};
 use super::state::{ConnectionState, Exists, SessionMode, State};
@@ -203,9 +203,10 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
                 }
             }
         }
+        let limits = Limits { enforce: self.mode.enforce, per_namespace: self.mode.per_namespace };
         let batch = {
             let mut records = self.records.write();
-            decide(&demands, &mut self.ledger, &mut records, &self.state, self.mode.enforce)
+            decide(&demands, &mut self.ledger, &mut records, &self.state, limits)
         };
         changed |= batch.changed;
         let result = self.change(admin, &batch.add, &batch.remove).await;
@@ -457,6 +458,7 @@ mod tests {
             absent: AbsentPolicies::default(),
             resync: Duration::from_secs(60),
             absent_for: Duration::from_secs(60),
+            per_namespace: 100,
         };
         let (left, records) = (Arc::new(AtomicU32::new(2)), (Records::new(Stored::default()), Nothing));
         let exists: Exists = Arc::new(|_, _| true);

@@ -22,6 +22,8 @@ use crate::kubernetes::scope::NamespaceScope;
 
 /// For how long changes of a session are collected before they are reported.
 const DEBOUNCE: Duration = Duration::from_millis(200);
+/// How many ACLs the policies of one namespace may have, unless the connection says otherwise.
+const MAX_BINDINGS: usize = 10_000;
 /// How many credentials of clients are tried on a broker at once.
 const LOGINS: usize = 16;
 
@@ -40,6 +42,7 @@ pub async fn session(
         absent: spec.absent_policies.unwrap_or_default(),
         resync: settings.broker_resync,
         absent_for: settings.absent_policies_after,
+        per_namespace: spec.max_bindings_per_namespace.map_or(MAX_BINDINGS, |max| max as usize),
     };
     let is_same = |broker: &Arc<Broker>| broker.source == config.digest() && broker.mode == mode;
     if let Some(broker) = controller.brokers.get(name).filter(is_same) {

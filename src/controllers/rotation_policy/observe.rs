@@ -30,6 +30,8 @@ pub struct Observed {
     pub policy: Arc<RotationPolicy>,
     /// Its status as it was written last.
     pub status: RotationPolicyStatus,
+    /// Whether it is one too many of its namespace.
+    pub exceeds: bool,
     /// What it says, or what is wrong with it.
     pub rules: Result<Rules, InvalidField>,
     pub targets: Targets,
@@ -42,10 +44,13 @@ pub struct Observed {
 pub fn observe(controller: &Controller, policy: Arc<RotationPolicy>) -> Observed {
     let now = Timestamp::now();
     let rules = Rules::new(&policy.spec);
+    let exceeds = controller.policies.exceeds(&Name::of(&*policy));
     // Targets of a policy without effect need not be counted.
-    let targets = rules.as_ref().map(|rules| count(controller, &policy, rules, now)).unwrap_or_default();
+    let effective = rules.as_ref().ok().filter(|_| !exceeds);
+    let targets = effective.map(|rules| count(controller, &policy, rules, now)).unwrap_or_default();
     Observed {
         status: controller.handle.status(&policy),
+        exceeds,
         rules,
         targets,
         in_progress: controller.gate.in_progress(&PolicyInEffect(Some(Name::of(&*policy)))),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::observe::{Observed, Targets};
 use crate::api::{ConditionType, Conditions, Reason, RotationPolicyStatus};
+use crate::controllers::shared::rotation_policies::MAX_POLICIES;
 use crate::controllers::shared::timing::wait;
 use crate::domain::rotation::Rules;
 use crate::domain::text::counted;
@@ -11,6 +12,8 @@ use crate::kubernetes::run::Next;
 
 /// How often a policy with outstanding targets counts again.
 const RECOUNT: Duration = Duration::from_secs(5);
+/// When a policy that is one too many looks again whether others are gone.
+const RETRY: Duration = Duration::from_secs(300);
 /// How many identities are named in status.
 const NAMED: usize = 10;
 
@@ -27,6 +30,13 @@ pub fn plan(observed: &Observed) -> Plan {
     let mut status = RotationPolicyStatus::default();
     let mut next = None;
     match &observed.rules {
+        _ if observed.exceeds => {
+            let message = format!(
+                "the namespace has more than {MAX_POLICIES} RotationPolicies, and only the first by name have an effect; delete others"
+            );
+            conditions.unmet(ConditionType::Accepted, Reason::LimitExceeded, message);
+            next = Some(RETRY);
+        }
         Err(invalid) => {
             conditions.unmet(ConditionType::Accepted, Reason::InvalidPolicy, format!("{invalid}; it has no effect"));
         }
@@ -83,6 +93,7 @@ mod tests {
         Observed {
             policy: Arc::new(serde_json::from_value(policy).unwrap()),
             status: RotationPolicyStatus::default(),
+            exceeds: false,
             rules: Ok(Rules::default()),
             targets: Targets { all: 3, outstanding },
             in_progress: in_progress.iter().map(|name| Name::new(Some("shop"), name)).collect(),
@@ -99,6 +110,13 @@ mod tests {
         let done = plan(&observed(0, &[]));
         assert_eq!(done.next, None);
         assert!(!done.conditions.is_unmet());
+    }
+
+    #[test]
+    fn a_policy_that_is_one_too_many_has_no_effect_and_says_so() {
+        let planned = plan(&Observed { exceeds: true, ..observed(0, &[]) });
+        assert!(planned.conditions.is_unmet());
+        assert_eq!((planned.status.targets, planned.next), (0, Some(RETRY)));
     }
 
     #[test]

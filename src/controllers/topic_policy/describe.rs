@@ -31,7 +31,8 @@ pub fn describe(
     };
     let mut conditions = Conditions::new();
     let claimed = outcome.iter().flatten().find_map(|outcome| refuse_claimed(policy, outcome, &mut status));
-    match plan.refusal().or(claimed.as_ref()) {
+    let exceeding = outcome.iter().flatten().find_map(|outcome| refuse_exceeding(policy, outcome, &mut status));
+    match plan.refusal().or(claimed.as_ref()).or(exceeding.as_ref()) {
         Some(Refusal { reason, message }) => conditions.unmet(ConditionType::Accepted, *reason, message.clone()),
         None => {
             let valid = "the spec and everything it references are valid".to_owned();
@@ -64,6 +65,26 @@ fn refuse_claimed(policy: &TopicPolicy, outcome: &Outcome, status: &mut TopicPol
         first.get_or_insert_with(|| Refusal::new(Reason::ConsumerGroupClaimed, message));
     }
     first
+}
+
+/// Marks the grants with which the namespace would have too many ACLs, and returns their refusal.
+fn refuse_exceeding(policy: &TopicPolicy, outcome: &Outcome, status: &mut TopicPolicyStatus) -> Option<Refusal> {
+    if outcome.exceeding.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "the policies of the namespace {} have as many ACLs on the broker {} as they may; remove other grants, or ask for a higher \
+         maxBindingsPerNamespace of the BrokerConnection",
+        policy.metadata.namespace.as_deref().unwrap_or_default(),
+        policy.spec.broker
+    );
+    for number in &outcome.exceeding {
+        if let Some(grant) = status.grants.get_mut(*number) {
+            grant.state = GrantState::Refused;
+            grant.message = Some(message.clone());
+        }
+    }
+    Some(Refusal::new(Reason::LimitExceeded, message))
 }
 
 fn describe_observed(plan: &Plan, outcome: &Outcome, status: &mut TopicPolicyStatus, conditions: &mut Conditions) {
