@@ -19,7 +19,8 @@
 //! - `kubernetes`: machinery for controllers that knows no kind.
 //! - `edge`: the data plane, with the webhook gateway.
 //! - `controllers`: one folder per kind: observe, plan, apply.
-//! - `metrics`, `server`, `output`: metrics, health over HTTP, and the threads that write the log and the audit log.
+//! - `metrics`, `stalls`, `server`, `output`: metrics, steps of work that hold a thread, health over HTTP, and the threads that
+//!   write the log and the audit log.
 
 pub mod api;
 pub(crate) mod brokers;
@@ -33,6 +34,7 @@ pub mod metrics;
 pub(crate) mod network;
 pub mod output;
 pub mod server;
+mod stalls;
 
 #[cfg(fuzzing)]
 pub use brokers::kafka::fuzzing as kafka_answers;

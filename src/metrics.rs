@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::output::lost_log_lines;
+use crate::stalls;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReconcileLabels {
@@ -103,6 +104,7 @@ pub struct Metrics {
     registry: Registry,
     reconciles: Family<ReconcileLabels, Counter>,
     durations: Family<ControllerLabels, Histogram, fn() -> Histogram>,
+    stalls: Family<ControllerLabels, Histogram, fn() -> Histogram>,
     queue_depth: Family<ControllerLabels, Gauge>,
     queue_oldest: Family<ControllerLabels, Seconds>,
     objects: Family<ObjectLabels, Gauge>,
@@ -179,9 +181,14 @@ impl Default for Metrics {
         let help = "How long a reconcile takes";
         registry.register_with_unit("reconcile_duration", help, Unit::Seconds, durations.clone());
         registry.register("log_lines_lost", "Lines of the log that nobody took", lost_log_lines());
+        let stalls: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(stalls::histogram as fn() -> Histogram);
+        let help = "Steps of work that held a thread for a millisecond or longer";
+        registry.register_with_unit("operator_stall", help, Unit::Seconds, stalls.clone());
         let leading = gauge(registry, "leading", "Whether this process holds the lease and leads");
         Self {
             durations,
+            stalls,
             leading,
             cpu,
             memory,
@@ -239,6 +246,11 @@ impl Metrics {
     pub fn reconciled(&self, controller: &'static str, outcome: &'static str, reason: &'static str, took: Duration) {
         self.reconciles.get_or_create(&ReconcileLabels { controller, outcome, reason }).inc();
         self.durations.get_or_create(&ControllerLabels { controller }).observe(took.as_secs_f64());
+    }
+
+    /// Notes for how long a step of a controller held its thread.
+    pub fn held(&self, controller: &'static str, held: Duration) {
+        self.stalls.get_or_create(&ControllerLabels { controller }).observe(held.as_secs_f64());
     }
 
     /// Sets the figures of a queue.

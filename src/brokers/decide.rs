@@ -108,15 +108,18 @@ pub fn decide(
         let recorded = recorded(records, &demand.policy);
         let namespace = namespace(&demand.name);
         let added = added.entry(namespace).or_default();
-        let room = per_namespace.saturating_sub(records.held(namespace) + *added);
+        let held_by_others = records.held(namespace).saturating_sub(recorded.len()) + *added;
+        let room = per_namespace.saturating_sub(held_by_others);
         let Arbitration { wanted, claimed, exceeding } = arbitrate(demand, ledger, &recorded, room);
-        *added += wanted.difference(&recorded).count();
+        let asked = enforce && demand.mode == DemandMode::Enforce;
+        if asked {
+            *added += wanted.difference(&recorded).count();
+        }
         let claim = match &demand.mode {
             _ if !enforce => recorded,
             DemandMode::Enforce => wanted.clone(),
             DemandMode::Observe { keep } => recorded.into_iter().filter(|binding| keep.contains(binding)).collect(),
         };
-        let asked = enforce && demand.mode == DemandMode::Enforce;
         batch.changed |= ledger.set(&demand.policy, &claim, asked);
         batch.decisions.push(Decision { wanted, claim, claimed, exceeding, ..Decision::default() });
     }
@@ -191,10 +194,12 @@ struct Arbitration {
     exceeding: BTreeSet<usize>,
 }
 
-/// Leaves out the grants that read as a group of another namespace, and those that need more new bindings than there is `room` for.
-/// Bindings that are recorded already need none.
-fn arbitrate(demand: &Demand, ledger: &Ledger, recorded: &Bindings, mut room: usize) -> Arbitration {
+/// Leaves out the grants that read as a group of another namespace, and those with which the policy would have more bindings than
+/// there is `room` for. What is recorded already and still asked for has its room first.
+fn arbitrate(demand: &Demand, ledger: &Ledger, recorded: &Bindings, room: usize) -> Arbitration {
     let mut own: BTreeMap<&str, &str> = BTreeMap::new();
+    let kept: BTreeSet<&AppliedBinding> = demand.grants.iter().flatten().filter(|it| recorded.contains(*it)).collect();
+    let mut room = room.saturating_sub(kept.len());
     let Arbitration { mut wanted, mut claimed, mut exceeding } = Arbitration::default();
     for (number, grant) in demand.grants.iter().enumerate() {
         let group = grant.iter().find_map(consumer);
@@ -409,7 +414,9 @@ mod tests {
         // What is recorded goes on, and what is let go makes room.
         world.restart();
         assert!(world.carry_out(&[of("a", 0, 4)])[0].exceeding.is_empty());
-        world.carry_out(&[of("a", 0, 2)]);
+        assert!(world.carry_out(&[of("a", 50, 54)])[0].exceeding.is_empty(), "others in the place of its own");
+        assert_eq!(world.carry_out(&[of("a", 50, 55)])[0].exceeding, [4].into());
+        world.carry_out(&[of("a", 50, 52)]);
         assert!(world.carry_out(&[of("b", 10, 14)])[0].exceeding.is_empty());
     }
 

@@ -16,7 +16,7 @@ use super::shared::kind::{Controller, ManagedKind};
 use super::shared::parts::Parts;
 use super::shared::signal::{Signal, Signals};
 use super::wakes::Table;
-use crate::api::{Kind, KindName};
+use crate::api::{Kind, KindName, Reason};
 use crate::domain::name::ObjectRef;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::guard::Guarded;
@@ -25,6 +25,7 @@ use crate::kubernetes::run::{Done, Reconciler, run};
 use crate::kubernetes::store::Change;
 use crate::kubernetes::watch::Interruptions;
 use crate::metrics::Metrics;
+use crate::stalls::measured;
 
 /// Turns true when the operator is to stop.
 pub type StopSignal = tokio::sync::watch::Receiver<bool>;
@@ -104,17 +105,19 @@ impl<C: Controller> Entry<C> {
 struct Reporting<C: Controller> {
     controller: Arc<C>,
     handle: Handle<C::Kind>,
+    metrics: Arc<Metrics>,
 }
 
 impl<C: Controller> Clone for Reporting<C> {
     fn clone(&self) -> Self {
-        Self { controller: self.controller.clone(), handle: self.handle.clone() }
+        Self { controller: self.controller.clone(), handle: self.handle.clone(), metrics: self.metrics.clone() }
     }
 }
 
 impl<C: Controller> Reconciler<C::Kind> for Reporting<C> {
     async fn reconcile(&self, object: Arc<C::Kind>) -> Result<Done, Error> {
-        self.controller.reconcile(object).await
+        let (controller, metrics) = (C::Kind::KIND.controller(), &self.metrics);
+        measured(self.controller.reconcile(object), |held| metrics.held(controller, held)).await
     }
 
     async fn report_failure(&self, object: &C::Kind, error: &Error) -> Result<(), Error> {
@@ -138,8 +141,9 @@ impl<C: Controller> Registered for Entry<C> {
         let events = interruptions.retry_forever(C::Kind::KIND.controller(), move || {
             scope.filter(watcher(api.clone(), config.clone()), |object| object.meta().namespace.as_deref())
         });
-        let store = handle.store().clone();
-        Box::pin(store.follow(events, move |change| Self::changed(&controller, &handle, &parts, &change)))
+        let (store, metrics) = (handle.store().clone(), parts.metrics.clone());
+        let following = store.follow(events, move |change| Self::changed(&controller, &handle, &parts, &change));
+        Box::pin(measured(following, move |held| metrics.held(C::Kind::KIND.controller(), held)))
     }
 
     fn listed(&self) -> Work {
@@ -158,8 +162,10 @@ impl<C: Controller> Registered for Entry<C> {
 
     fn run(&self, stop: StopSignal) -> Work {
         let (store, trigger) = (self.handle.store().clone(), self.handle.trigger().clone());
-        let reconciler = Reporting { controller: self.controller.clone(), handle: self.handle.clone() };
-        Box::pin(run(C::Kind::KIND.controller(), store, trigger, self.parts.metrics.clone(), stop, reconciler))
+        let metrics = self.parts.metrics.clone();
+        let reconciler =
+            Reporting { controller: self.controller.clone(), handle: self.handle.clone(), metrics: metrics.clone() };
+        Box::pin(run(C::Kind::KIND.controller(), store, trigger, metrics, stop, reconciler))
     }
 
     fn measure(&self, metrics: &Metrics) {
@@ -174,12 +180,20 @@ impl<C: Controller> Registered for Entry<C> {
             let (ready, reason) = match ready {
                 Err(_) => ("Unknown", "Schema"),
                 Ok(None) => ("Unknown", ""),
-                Ok(Some(ready)) => (ready.status.as_str(), ready.reason.as_str()),
+                Ok(Some(ready)) if !["True", "False"].contains(&ready.status.as_str()) => {
+                    ("Unknown", known(&ready.reason))
+                }
+                Ok(Some(ready)) => (ready.status.as_str(), known(&ready.reason)),
             };
             *counts.entry((C::Kind::KIND.as_str(), ready.to_owned(), reason.to_owned())).or_default() += 1;
         }
         self.controller.count(metrics, now);
     }
+}
+
+/// A reason of the operator; `Other` for one that somebody else wrote into a status, since every label value is a series.
+fn known(reason: &str) -> &'static str {
+    Reason::ALL.iter().map(|known| known.as_str()).find(|known| *known == reason).unwrap_or("Other")
 }
 
 /// All registered kinds.

@@ -34,6 +34,11 @@ pub async fn follow(replicas: &Replicas, signals: &Signals, events: impl Stream<
     }
 }
 
+/// How many replicas may report. A status names them all.
+const MAX_REPLICAS: usize = 64;
+/// How long a report may be, in bytes: about what the routes of 4,000 webhooks take.
+const MAX_REPORT: usize = 768 << 10;
+
 /// The last report of every replica.
 #[derive(Default)]
 pub struct Replicas(Mutex<BTreeMap<String, Report>>);
@@ -41,9 +46,18 @@ pub struct Replicas(Mutex<BTreeMap<String, Report>>);
 impl Replicas {
     /// Takes over the report of a replica, `None` when it is gone. Returns which webhooks have to know of it.
     pub fn set(&self, replica: &str, report: Option<&ConfigMap>) -> Signal {
-        let text = report.and_then(|report| report.data.as_ref()?.get(REPORT_ENTRY));
-        let fresh = text.and_then(|text| serde_json::from_str::<Report>(text).ok());
         let mut reports = self.0.lock();
+        let is_one_too_many = reports.len() >= MAX_REPLICAS && !reports.contains_key(replica);
+        let fresh = report.and_then(|report| {
+            let text = report.data.as_ref().and_then(|data| data.get(REPORT_ENTRY));
+            let read = text.filter(|text| text.len() <= MAX_REPORT && !is_one_too_many);
+            let read = read.and_then(|text| serde_json::from_str::<Report>(text).ok());
+            if read.is_none() {
+                let length = text.map_or(0, String::len);
+                tracing::warn!(replica, length, is_one_too_many, "invalid report of an edge replica; ignoring it");
+            }
+            read
+        });
         let before = match fresh.clone() {
             Some(fresh) => reports.insert(replica.to_owned(), fresh),
             None => reports.remove(replica),
@@ -79,6 +93,25 @@ mod tests {
         });
         let text = serde_json::to_string(&Report { endpoints: endpoints.collect() }).unwrap();
         ConfigMap { data: Some(BTreeMap::from([(REPORT_ENTRY.to_owned(), text)])), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn reports_that_are_too_many_too_long_or_broken_are_ignored() {
+        let replicas = Replicas::default();
+        let with = |text: String| ConfigMap {
+            data: Some(BTreeMap::from([(REPORT_ENTRY.to_owned(), text)])),
+            ..ConfigMap::default()
+        };
+        for broken in [with("{".into()), with(format!("{{\"endpoints\":{{}}}}{}", " ".repeat(MAX_REPORT)))] {
+            replicas.set("one", Some(&broken));
+        }
+        assert!(replicas.names().is_empty());
+        for number in 0..=MAX_REPLICAS {
+            replicas.set(&number.to_string(), Some(&report(&[])));
+        }
+        assert_eq!(replicas.names().len(), MAX_REPLICAS);
+        assert!(!replicas.names().contains(&MAX_REPLICAS.to_string()), "the last one");
+        assert_eq!(replicas.set("0", Some(&report(&[("a", "1")]))), Signal::RoutesServed(["a".to_owned()].into()));
     }
 
     #[test]

@@ -45,7 +45,9 @@ pub async fn apply(
                 }
                 outcome => outcome,
             };
-            let failed = outcome.as_ref().map_or(true, |outcome| !outcome.failures.is_empty());
+            // Others of the namespace may have made room in the meantime.
+            let incomplete = |outcome: &Outcome| !outcome.failures.is_empty() || !outcome.exceeding.is_empty();
+            let failed = outcome.as_ref().map_or(true, incomplete);
             next = failed.then(|| retry_in(&status.conditions, ConditionType::Applied, current.now, RETRY));
             Some(outcome)
         }

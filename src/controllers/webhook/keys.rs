@@ -63,7 +63,7 @@ pub async fn write<W: Webhook>(
     let entries = [listed.as_str(), material, signs, verifies, "webhook-keys"];
     let data =
         WEBHOOK_KEYS.iter().zip(entries).map(|(name, text)| ((*name).to_owned(), ByteString(text.into()))).collect();
-    let facts = WebhookFacts { digest: String::new(), keys: all.clone() };
+    let facts = WebhookFacts { keys: all.clone(), ..WebhookFacts::default() };
     let secret = Secret {
         metadata: owned_metadata(
             webhook,

@@ -9,8 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::stalls;
 use crate::output::lost_log_lines;
+use crate::stalls::histogram;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RoomLabels {
@@ -38,7 +38,7 @@ pub struct FrontMetrics {
 impl Default for FrontMetrics {
     fn default() -> Self {
         Self {
-            stalls: stalls::histogram(),
+            stalls: histogram(),
             handshakes_failed: Counter::default(),
             turned_away: Counter::default(),
             audit_lines_lost: Counter::default(),
