@@ -28,4 +28,5 @@ mod refusing_broker;
 mod rights;
 mod rotation;
 mod secrets;
+mod shares;
 mod tenant;
