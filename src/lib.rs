@@ -38,3 +38,5 @@ mod stalls;
 
 #[cfg(fuzzing)]
 pub use brokers::kafka::fuzzing as kafka_answers;
+#[cfg(fuzzing)]
+pub use issuers::pem as certificates;

@@ -117,6 +117,7 @@ impl BundleFacts {
 const WEBHOOK_KEYS: &str = "credence.dev/keys";
 const ROUTE_DIGEST: &str = "credence.dev/route-digest";
 const ROUTE_SIZE: &str = "credence.dev/route-size";
+const ROUTE_BY_NAME: &str = "credence.dev/route-by-name";
 /// What a route counts as that was written before its size was noted, in bytes.
 const USUAL_SIZE: usize = 4 << 10;
 
@@ -127,6 +128,8 @@ pub struct WebhookFacts {
     pub digest: String,
     /// Length of the document of a route, in bytes; none for keys.
     pub size: Option<usize>,
+    /// Whether a route reaches its Service by name, as all did that were written before their sizes were noted.
+    pub by_name: bool,
     /// The keys, without their material; none for a route.
     pub keys: Vec<KeyRecord>,
 }
@@ -137,8 +140,12 @@ impl Facts for WebhookFacts {
     fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
         let digest = annotations.get(ROUTE_DIGEST)?.clone();
         let keys = serde_json::from_str(annotations.get(WEBHOOK_KEYS)?).ok()?;
-        let size = || annotations.get(ROUTE_SIZE).and_then(|size| size.parse().ok()).unwrap_or(USUAL_SIZE);
-        Some(Self { size: (!digest.is_empty()).then(size), digest, keys })
+        if digest.is_empty() {
+            return Some(Self { keys, ..Self::default() });
+        }
+        let size = annotations.get(ROUTE_SIZE).and_then(|size| size.parse().ok());
+        let by_name = size.is_none() || annotations.contains_key(ROUTE_BY_NAME);
+        Some(Self { size: size.or(Some(USUAL_SIZE)), by_name, digest, keys })
     }
 
     fn entries(component: Component) -> &'static [&'static str] {
@@ -159,7 +166,8 @@ impl WebhookFacts {
         let keys = serde_json::to_string(&self.keys).map_err(|error| Error::Bug(error.to_string()))?;
         let size = self.size.map(|size| (ROUTE_SIZE.to_owned(), size.to_string()));
         let facts = [(ROUTE_DIGEST.to_owned(), self.digest.clone()), (WEBHOOK_KEYS.to_owned(), keys)];
-        Ok(facts.into_iter().chain(size).collect())
+        let by_name = self.by_name.then(|| (ROUTE_BY_NAME.to_owned(), "true".to_owned()));
+        Ok(facts.into_iter().chain(size).chain(by_name).collect())
     }
 }
 
@@ -194,5 +202,16 @@ mod tests {
         assert_eq!(Material::read(&stored), Some(material));
         stored.remove(FINGERPRINT);
         assert_eq!(Material::read(&stored), None);
+    }
+
+    #[test]
+    fn a_route_reaches_its_service_by_name_as_long_as_it_always_did() {
+        let read = |facts: &WebhookFacts| WebhookFacts::read(&facts.annotations().unwrap()).unwrap();
+        let route = WebhookFacts { digest: "d".into(), size: Some(7), ..WebhookFacts::default() };
+        for route in [WebhookFacts { by_name: true, ..route.clone() }, route.clone(), WebhookFacts::default()] {
+            assert_eq!(read(&route), route);
+        }
+        let before = read(&WebhookFacts { size: None, ..route });
+        assert_eq!((before.size, before.by_name), (Some(USUAL_SIZE), true), "as 0.2.0 wrote it");
     }
 }

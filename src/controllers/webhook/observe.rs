@@ -88,6 +88,9 @@ pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Obser
     let (others, holds_one) = controller.claims.held_below(Scope::Path, &format!("/{namespace}/"), &object);
     let full_with = (!holds_one && others >= MAX_WEBHOOKS).then_some(others);
     let taken = controller.claims.take(&object, &claims, |_| owns_path && full_with.is_none());
+    // A route that somebody else has changed is written again.
+    let route = route.and_then(|record| record.facts.clone().ok());
+    let was_by_name = route.as_ref().is_some_and(|route| route.by_name);
     Observed {
         status: controller.handle.status(&webhook),
         path_holder: taken.conflicts.into_iter().next().map(|(_, holder)| holder),
@@ -100,10 +103,9 @@ pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Obser
         ),
         generated: generated.map(|record| record.facts.clone().map(|facts| facts.keys)),
         account: account::find(controller, &*webhook),
-        service: service::find(controller, &*webhook, route.is_some()),
-        // A route that somebody else has changed is written again.
-        route_size: route.as_ref().and_then(|record| record.facts.as_ref().ok()?.size).unwrap_or_default(),
-        route: route.and_then(|record| record.facts.clone().ok()).map(|facts| facts.digest),
+        service: service::find(controller, &*webhook, was_by_name),
+        route_size: route.as_ref().and_then(|route| route.size).unwrap_or_default(),
+        route: route.map(|route| route.digest),
         share: controller.secrets.share(&namespace),
         served: controller.replicas.serving(&uid(&*webhook)),
         rotation: in_effect(&policies, W::ROTATION, metadata, KeyRotation::new).rules,

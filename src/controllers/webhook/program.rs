@@ -138,7 +138,13 @@ pub async fn program<W: Webhook>(
         conditions.unmet(ConditionType::Accepted, reason, message);
         return Ok(Programmed { route: observed.route.clone(), ..programmed });
     }
-    controller.secrets.put(&secret(webhook, edge, &document.digest, &text)?).await?;
+    let facts = WebhookFacts {
+        digest: document.digest.clone(),
+        size: Some(text.len()),
+        by_name: observed.service == Some(Reached::ByName),
+        keys: Vec::new(),
+    };
+    controller.secrets.put(&secret(webhook, edge, &facts, &text)?).await?;
     Ok(Programmed { route: Some(document.digest), ..programmed })
 }
 
@@ -203,8 +209,7 @@ fn optional<T: fmt::Display>(value: Option<T>) -> String {
     value.map_or_else(|| "None".to_owned(), |value| format!("Some({value})"))
 }
 
-fn secret<W: Webhook>(webhook: &W, edge: &str, digest: &str, document: &[u8]) -> Result<Secret, Error> {
-    let facts = WebhookFacts { digest: digest.to_owned(), size: Some(document.len()), keys: Vec::new() };
+fn secret<W: Webhook>(webhook: &W, edge: &str, facts: &WebhookFacts, document: &[u8]) -> Result<Secret, Error> {
     let mut annotations = facts.annotations()?;
     annotations.insert(
         FOR.to_owned(),

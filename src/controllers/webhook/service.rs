@@ -16,7 +16,7 @@ use crate::domain::refusal::Refusal;
 pub enum Reached {
     /// At its cluster IP.
     At(IpAddr),
-    /// By its name: it is headless, and its route was in force before a cluster IP was needed.
+    /// By its name: it has no cluster IP, and its route was in force before one was needed.
     ByName,
     /// Not at all now. A route that exists stays, and its callers are told to try again.
     Missing(Refusal),
@@ -35,8 +35,9 @@ impl Reached {
     }
 }
 
-/// How the Service is reached; `None` for a webhook that delivers to none, or when every Service has one address.
-pub fn find<W: Webhook>(controller: &Controller<W>, webhook: &W, is_served: bool) -> Option<Reached> {
+/// How the Service is reached; `None` for a webhook that delivers to none, or when every Service has one address. `was_by_name` says
+/// that the route which is in force reaches it by its name.
+pub fn find<W: Webhook>(controller: &Controller<W>, webhook: &W, was_by_name: bool) -> Option<Reached> {
     let name = &webhook.service()?.name;
     if controller.settings.service_address.is_some() {
         return None;
@@ -44,7 +45,7 @@ pub fn find<W: Webhook>(controller: &Controller<W>, webhook: &W, is_served: bool
     let since = controller.records_since;
     let is_older = webhook.meta().creation_timestamp.as_ref().is_some_and(|created| created.0 < since);
     let service = controller.services.get(webhook.meta().namespace.as_deref().unwrap_or_default(), name);
-    let was_in_force = is_served && is_older && service.is_some_and(|service| service.created < since);
+    let was_in_force = was_by_name && is_older && service.is_some_and(|service| service.created < since);
     Some(reached(name, service, was_in_force))
 }
 
@@ -56,7 +57,7 @@ fn reached(name: &str, service: Option<KnownService>, was_in_force: bool) -> Rea
     match service.map(|service| service.kind) {
         None => missing("does not exist; create it, or name another one"),
         Some(ServiceKind::Pending) => missing("has no cluster IP yet; wait, or see why the API server assigns none"),
-        Some(ServiceKind::Headless) if was_in_force => Reached::ByName,
+        Some(ServiceKind::Headless | ServiceKind::ExternalName) if was_in_force => Reached::ByName,
         Some(ServiceKind::Headless) => refused("is headless; name one that has a cluster IP"),
         Some(ServiceKind::ExternalName) => refused(
             "has the type ExternalName, which leads anywhere; name one that has a cluster IP, or send to other hosts with a \
@@ -73,7 +74,8 @@ fn reached(name: &str, service: Option<KnownService>, was_in_force: bool) -> Rea
 pub fn notice<W: Webhook>(webhook: &W, reached: Option<&Reached>) -> Option<String> {
     let service = webhook.service().filter(|_| reached == Some(&Reached::ByName))?;
     Some(format!(
-        "the Service {} is headless, and is reached by its name until 0.4.0; name one that has a cluster IP",
+        "the Service {} has no cluster IP, and is reached by its name until 0.4.0; name one that has a cluster IP, or send to other \
+         hosts with a WebhookDestination",
         service.name
     ))
 }
@@ -92,7 +94,6 @@ mod tests {
         for was_in_force in [false, true] {
             assert_eq!(reached("pay", at("10.96.0.7"), was_in_force), Reached::At(address));
             for (service, reason, text) in [
-                (known(ServiceKind::ExternalName), Reason::ServiceNotAllowed, "ExternalName"),
                 (at("127.0.0.1"), Reason::ServiceNotAllowed, "127.0.0.1"),
                 (at("169.254.169.254"), Reason::ServiceNotAllowed, "169.254.169.254"),
             ] {
@@ -111,7 +112,11 @@ mod tests {
                 assert_eq!(reached.address(), Some(ServiceAddress::Missing));
             }
         }
-        assert!(matches!(reached("pay", known(ServiceKind::Headless), false), Reached::Refused(_)));
-        assert_eq!(reached("pay", known(ServiceKind::Headless), true), Reached::ByName);
+        for (kind, text) in [(ServiceKind::Headless, "headless"), (ServiceKind::ExternalName, "ExternalName")] {
+            let refused = reached("pay", known(kind.clone()), false);
+            assert!(matches!(&refused, Reached::Refused(it) if it.message.contains(text)), "{refused:?}");
+            assert_eq!(refused.address(), Some(ServiceAddress::Missing));
+            assert_eq!(reached("pay", known(kind), true), Reached::ByName);
+        }
     }
 }

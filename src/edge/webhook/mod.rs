@@ -34,3 +34,5 @@ pub mod verify;
 mod watch;
 
 pub use metrics::Metrics;
+#[cfg(fuzzing)]
+pub use replay::redis_replies;

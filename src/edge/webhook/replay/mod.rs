@@ -15,4 +15,6 @@ pub use history::DeliveryHistory;
 pub use idempotency_key::KeyPointer;
 pub use identity::{Identity, identity};
 pub use memory::max_deliveries;
+#[cfg(fuzzing)]
+pub use redis::replies as redis_replies;
 pub use redis::{InvalidRedisUrl, Redis};

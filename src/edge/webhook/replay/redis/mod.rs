@@ -5,7 +5,7 @@
 //! it finds the mark of the withdrawal and reserves nothing.
 
 mod connection;
-mod replies;
+pub mod replies;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The longest line and the longest string, in bytes. Errors are lines.
-const MAX: usize = 16 << 10;
+pub const MAX: usize = 16 << 10;
 
 /// A reply that is not asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
