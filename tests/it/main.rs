@@ -21,6 +21,7 @@ mod monitoring;
 mod operations;
 mod outbound;
 mod readme;
+mod redis_tls;
 mod restart;
 mod rotation;
 mod serving;
