@@ -134,6 +134,20 @@ async fn unsigned_posts_use_up_no_rate_of_signed_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn unsigned_posts_from_many_addresses_use_up_no_rate_of_signed_ones() {
+    let tenant = Tenant::new("networks").await;
+    let customer = Customer::new(&tenant.bed, "networks").await;
+    let url = format!("{}{}", tenant.bed.env("EDGE_URL"), customer.path());
+    let clients: Vec<HttpsClient> =
+        (1..=60).map(|last| https_from(&tenant.bed, Ipv4Addr::new(127, 0, 78, last))).collect();
+    let floods = join_all(clients.iter().map(|client| flood(client, &url)));
+    let answers = customer.notices_nothing_of(floods).await;
+    assert!(answers.iter().all(|of_one| of_one.keys().all(|status| [403, 429].contains(status))), "{answers:?}");
+    let tried: usize = answers.iter().flat_map(BTreeMap::values).sum();
+    println!("{tried} unsigned posts from {} addresses", answers.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_do_not_fill_the_audit_log() {
     let tenant = Tenant::new("unknown").await;
     let customer = Customer::new(&tenant.bed, "unknown").await;

@@ -11,11 +11,11 @@ use super::controller::Controller;
 use super::credential::Credential;
 use super::observe::Observed;
 use super::plan::Slot;
-use crate::api::{CertificateStatus, Kind, Reason};
+use crate::api::{CertificateStatus, ConditionType, Kind, Reason};
 use crate::contract::component::Component;
 use crate::controllers::shared::authorities::ActiveAuthority;
 use crate::controllers::shared::material;
-use crate::controllers::shared::timing::wait;
+use crate::controllers::shared::timing::{retry_in, wait};
 use crate::domain::name::Name;
 use crate::domain::refusal::Refusal;
 use crate::domain::rotation::{Cause, Decision, Material, renewal_point};
@@ -28,8 +28,8 @@ use crate::kubernetes::{owned_metadata, uid};
 
 /// How soon a renewal that waits for a permit looks again.
 const POLL: Duration = Duration::from_millis(500);
-/// How soon an identity is looked at again when no watch would report what heals it.
-const RECHECK: Duration = Duration::from_secs(15);
+/// How soon an identity is looked at again when no watch would report what heals it, at first and at most.
+const RECHECK: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(120));
 
 /// The result of carrying out the decision about one Secret.
 pub struct Issued {
@@ -88,7 +88,8 @@ async fn carry_out(controller: &Controller, observed: &Observed, slot: &Slot) ->
     };
     result.or_else(|error| {
         let refusal = error.into_refusal()?;
-        Ok(Issued::kept(stored.clone(), Some(refusal), Some(RECHECK)))
+        let next = retry_in(&observed.status.conditions, ConditionType::CredentialsIssued, observed.now, RECHECK);
+        Ok(Issued::kept(stored.clone(), Some(refusal), Some(next)))
     })
 }
 

@@ -10,7 +10,7 @@ use super::bundle::Publication;
 use super::observe::Observed;
 use super::plan::{Deletion, Plan};
 use crate::api::{AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TrustDomainStatus};
-use crate::controllers::shared::timing::wait;
+use crate::controllers::shared::timing::{retry_in, wait};
 use crate::domain::refusal::Refusal;
 use crate::domain::text::{counted, listed};
 use crate::issuers::self_signed::successor_due;
@@ -18,8 +18,8 @@ use crate::kubernetes::run::Next;
 
 /// How many namespaces are named in status.
 const NAMED: usize = 20;
-/// How soon a trust domain that is not Ready is looked at again: no watch reports everything that may heal it.
-const RECHECK: Duration = Duration::from_secs(15);
+/// How soon a trust domain that is not Ready is looked at again, at first and at most: no watch reports everything that may heal it.
+const RECHECK: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(120));
 
 /// What the plan came to: the authority with the bundle that it was published in, or why there is none.
 pub type Outcome = Result<(Provided, Publication), Refusal>;
@@ -107,10 +107,10 @@ fn additional_roots(observed: &Observed) -> String {
     }
 }
 
-/// When the authority is to be looked at next.
+/// When the authority is to be looked at next. `status` has the conditions as they were before.
 pub fn next_look(status: &TrustDomainStatus, conditions: &Conditions, now: Timestamp) -> Next {
     if conditions.is_unmet() {
-        return Some(RECHECK);
+        return Some(retry_in(&status.conditions, ConditionType::Ready, now, RECHECK));
     }
     let authority = status.authority.as_ref()?;
     let times = [authority.renew_at.as_ref(), authority.not_after.as_ref()];
