@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, identity, manifest, policy, unique, until, with};
+use crate::bed::{Bed, broker_connection, identity, policy, unique, until, with};
 use crate::operator::Operator;
 use crate::proxy::{Mode, Proxy};
 
@@ -27,16 +27,7 @@ pub async fn wait_until_deleted(bed: &Bed, kind: &str, namespace: Option<&str>, 
 
 /// A `BrokerConnection` to the Kafka of the bed through another address.
 pub fn connection(name: &str, address: &str, secret: &str) -> Value {
-    let spec = json!({
-        "environment": "development",
-        "kafka": {
-            "bootstrapServers": [address],
-            "adminSecretRef": {"name": secret},
-            "clientAuthentication": "MutualTLS",
-        },
-        "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
-    });
-    manifest("BrokerConnection", None, name, spec)
+    with(broker_connection(name, address), "/spec/kafka/adminSecretRef/name", json!(secret))
 }
 
 pub fn on(broker: &str, policy: Value) -> Value {

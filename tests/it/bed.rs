@@ -283,6 +283,20 @@ pub fn policy(namespace: &str, name: &str, topic: &str, grants: Value) -> Value 
     manifest("TopicPolicy", Some(namespace), name, spec)
 }
 
+/// A connection of the platform to the Kafka at an address, with topics below `sandbox.` for every namespace.
+pub fn broker_connection(name: &str, server: &str) -> Value {
+    let spec = json!({
+        "environment": "development",
+        "kafka": {
+            "bootstrapServers": [server],
+            "adminSecretRef": {"name": "kafka-admin"},
+            "clientAuthentication": "MutualTLS",
+        },
+        "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
+    });
+    manifest("BrokerConnection", None, name, spec)
+}
+
 pub fn self_signed(name: &str) -> Value {
     let spec = json!({
         "domain": format!("{name}.example"),

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::bed::{Bed, identity, label, manifest, openssl, run, self_signed, unique, until, with};
+use crate::bed::{Bed, broker_connection, identity, label, openssl, run, self_signed, unique, until, with};
 
 fn file(folder: &std::path::Path, name: &str) -> String {
     folder.join(name).to_str().unwrap().to_owned()
@@ -226,15 +226,8 @@ async fn an_identity_and_its_broker_must_share_an_environment() {
     let bed = Bed::open().await;
     let namespace = bed.namespace("env").await;
     let broker = unique("production");
-    let spec = json!({
-        "environment": "production",
-        "kafka": {
-            "bootstrapServers": [bed.env("KAFKA_BOOTSTRAP")],
-            "adminSecretRef": {"name": "kafka-admin"},
-            "clientAuthentication": "MutualTLS",
-        },
-    });
-    bed.apply(manifest("BrokerConnection", None, &broker, spec)).await.unwrap();
+    let connection = broker_connection(&broker, bed.env("KAFKA_BOOTSTRAP"));
+    bed.apply(with(connection, "/spec/environment", json!("production"))).await.unwrap();
     bed.apply(identity(&namespace, "orders", &[&broker])).await.unwrap();
     bed.condition("ServiceIdentity", Some(&namespace), "orders", "Ready", ("False", "EnvironmentMismatch")).await;
     assert!(bed.secret(&namespace, &format!("orders.{broker}")).await.is_none());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, identity, manifest, policy, unique, until, with};
+use crate::bed::{Bed, broker_connection, identity, policy, unique, until, with};
 
 fn publish(name: &str) -> Value {
     json!([{"identity": {"name": name}, "actions": ["Publish"]}])
@@ -143,17 +143,7 @@ async fn observe_mode_reports_a_plan_and_changes_nothing() {
 
 /// A connection to the Kafka of the bed, whose policies may leave their rights.
 fn connection(bed: &Bed, name: &str) -> Value {
-    let spec = json!({
-        "environment": "development",
-        "kafka": {
-            "bootstrapServers": [bed.env("KAFKA_BOOTSTRAP")],
-            "adminSecretRef": {"name": "kafka-admin"},
-            "clientAuthentication": "MutualTLS",
-        },
-        "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
-        "allowOrphan": true,
-    });
-    manifest("BrokerConnection", None, name, spec)
+    with(broker_connection(name, bed.env("KAFKA_BOOTSTRAP")), "/spec/allowOrphan", json!(true))
 }
 
 #[tokio::test]
@@ -264,15 +254,8 @@ async fn deletion_waits_for_an_absent_broker_unless_orphaned() {
 async fn a_broker_without_a_usable_credential_recovers() {
     let bed = Bed::open().await;
     let name = unique("cred");
-    let spec = json!({
-        "environment": "development",
-        "kafka": {
-            "bootstrapServers": [bed.env("KAFKA_BOOTSTRAP")],
-            "adminSecretRef": {"name": name},
-            "clientAuthentication": "MutualTLS",
-        },
-    });
-    bed.apply(manifest("BrokerConnection", None, &name, spec)).await.unwrap();
+    let connection = broker_connection(&name, bed.env("KAFKA_BOOTSTRAP"));
+    bed.apply(with(connection, "/spec/kafka/adminSecretRef/name", json!(name))).await.unwrap();
     bed.condition("BrokerConnection", None, &name, "Ready", ("False", "AdminSecretNotFound")).await;
     let secret = |data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "credence-system"}, "data": data});
     bed.apply(secret(json!({"tls.crt": "bm90aGluZw=="}))).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::api::{DeleteParams, PropagationPolicy};
 use serde_json::json;
 
-use crate::bed::{Bed, identity, manifest, policy, self_signed, unique, until, with};
+use crate::bed::{Bed, broker_connection, identity, manifest, policy, self_signed, unique, until, with};
 use crate::tenant::{Tenant, consume, principal, publish, stays_without_acls};
 
 async fn delete(bed: &Bed, kind: &str, namespace: Option<&str>, name: &str, policy: PropagationPolicy) {
@@ -79,16 +79,7 @@ async fn a_broker_connection_in_use_stays_however_it_is_deleted() {
     let bed = Bed::open().await;
     for deletion in [PropagationPolicy::Foreground, PropagationPolicy::Background, PropagationPolicy::Orphan] {
         let (namespace, broker) = (bed.namespace("connection").await, unique("connection"));
-        let spec = json!({
-            "environment": "development",
-            "kafka": {
-                "bootstrapServers": [bed.env("KAFKA_BOOTSTRAP")],
-                "adminSecretRef": {"name": "kafka-admin"},
-                "clientAuthentication": "MutualTLS",
-            },
-            "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
-        });
-        bed.apply(manifest("BrokerConnection", None, &broker, spec)).await.unwrap();
+        bed.apply(broker_connection(&broker, bed.env("KAFKA_BOOTSTRAP"))).await.unwrap();
         bed.apply(identity(&namespace, "app", &[&broker])).await.unwrap();
         let granted = policy(&namespace, "app", "sandbox.connection", publish("app"));
         bed.apply(with(granted, "/spec/broker", json!(broker))).await.unwrap();
@@ -109,19 +100,8 @@ async fn a_broker_connection_in_use_stays_however_it_is_deleted() {
 async fn a_broker_that_is_gone_for_ever_releases_its_policies() {
     let bed = Bed::open().await;
     let (namespace, broker) = (bed.namespace("gone").await, unique("gone"));
-    let spec = |server: &str, gone: bool| {
-        json!({
-            "environment": "development",
-            "kafka": {
-                "bootstrapServers": [server],
-                "adminSecretRef": {"name": "kafka-admin"},
-                "clientAuthentication": "MutualTLS",
-            },
-            "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
-            "decommissioned": gone,
-        })
-    };
-    let connection = |server: &str, gone: bool| manifest("BrokerConnection", None, &broker, spec(server, gone));
+    let connection =
+        |server: &str, gone: bool| with(broker_connection(&broker, server), "/spec/decommissioned", json!(gone));
     bed.apply(connection(bed.env("KAFKA_BOOTSTRAP"), false)).await.unwrap();
     bed.apply(identity(&namespace, "app", &[&broker])).await.unwrap();
     let granted = policy(&namespace, "app", "sandbox.gone", publish("app"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::bed::{identity, manifest, policy, unique, with};
+use crate::bed::{broker_connection, identity, policy, unique, with};
 use crate::tenant::{Tenant, Victim, consume, principal};
 
 #[tokio::test]
@@ -63,19 +63,11 @@ async fn groups_belong_to_the_namespaces_that_the_platform_gave_them() {
     let victim = Victim::new(&tenant.bed, "prefixes").await;
     let (bed, namespace, broker) = (&tenant.bed, Some(tenant.namespace.as_str()), unique("prefixes"));
     let of = |namespace: &str| json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
-    let spec = json!({
-        "environment": "development",
-        "kafka": {
-            "bootstrapServers": [bed.env("KAFKA_BOOTSTRAP")],
-            "adminSecretRef": {"name": "kafka-admin"},
-            "clientAuthentication": "MutualTLS",
-        },
-        "access": [
-            {"namespaceSelector": {}, "topicPrefixes": ["sandbox."]},
-            {"namespaceSelector": of(&victim.namespace), "topicPrefixes": ["x."], "consumerGroupPrefixes": ["hers-"]},
-        ],
-    });
-    bed.apply(manifest("BrokerConnection", None, &broker, spec)).await.unwrap();
+    let access = json!([
+        {"namespaceSelector": {}, "topicPrefixes": ["sandbox."]},
+        {"namespaceSelector": of(&victim.namespace), "topicPrefixes": ["x."], "consumerGroupPrefixes": ["hers-"]},
+    ]);
+    bed.apply(with(broker_connection(&broker, bed.env("KAFKA_BOOTSTRAP")), "/spec/access", access)).await.unwrap();
     let group = unique("hers");
     let on_broker = |policy| with(policy, "/spec/broker", json!(broker));
     for namespace in [&tenant.namespace, &victim.namespace] {

@@ -32,7 +32,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::bed::{Bed, manifest};
+use crate::bed::{Bed, broker_connection, with};
 
 /// The bytes after the correlation ID that are sent in place of a good answer.
 #[derive(Clone)]
@@ -110,16 +110,8 @@ impl Peer {
             "data": {"tls.crt": encode(&self.admin.0), "tls.key": encode(&self.admin.1), "ca.crt": encode(&self.ca)}}))
             .await
             .unwrap();
-        let spec = json!({
-            "environment": "development",
-            "kafka": {
-                "bootstrapServers": [address],
-                "adminSecretRef": {"name": name},
-                "clientAuthentication": "MutualTLS",
-            },
-            "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
-        });
-        bed.apply(manifest("BrokerConnection", None, name, spec)).await.unwrap();
+        let connection = broker_connection(name, address);
+        bed.apply(with(connection, "/spec/kafka/adminSecretRef/name", json!(name))).await.unwrap();
     }
 
     /// Answers a request in this way from now on, and every other one well.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::bed::{identity, label, manifest, policy, unique, until, with};
+use crate::bed::{broker_connection, identity, label, policy, unique, until, with};
 use crate::tenant::{Tenant, Victim, consume, is_revoked, patch_as, principal, publish};
 
 /// A right that the platform lends by a label of the namespace.
@@ -74,18 +74,7 @@ async fn a_removed_finalizer_keeps_no_right() {
     tenant.identity("app").await;
     // Rights on a broker that is away when the finalizer is removed.
     let broker = unique("stripped");
-    let spec = |server: &str| {
-        json!({
-            "environment": "development",
-            "kafka": {
-                "bootstrapServers": [server],
-                "adminSecretRef": {"name": "kafka-admin"},
-                "clientAuthentication": "MutualTLS",
-            },
-            "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
-        })
-    };
-    let connection = |server: &str| manifest("BrokerConnection", None, &broker, spec(server));
+    let connection = |server: &str| broker_connection(&broker, server);
     bed.apply(connection(bed.env("KAFKA_BOOTSTRAP"))).await.unwrap();
     tenant.own.apply(identity(&tenant.namespace, "app", &["kafka", &broker])).await.unwrap();
     for name in ["kept", "stripped"] {

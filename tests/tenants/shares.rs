@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, identity, manifest, policy, unique, until, with};
+use crate::bed::{Bed, broker_connection, identity, manifest, policy, unique, until, with};
 use crate::tenant::{Tenant, Victim, principal, publish};
 
 /// An endpoint with keys of the Secret `keys`, and a template of this length.
@@ -91,17 +91,8 @@ async fn a_namespace_has_a_share_of_the_acls_of_a_broker() {
     let tenant = Tenant::new("acls").await;
     let bed = &tenant.bed;
     let (namespace, broker, victim) = (tenant.namespace.as_str(), unique("acls"), bed.namespace("acls-victim").await);
-    let connection = json!({
-        "environment": "development",
-        "kafka": {
-            "bootstrapServers": [bed.env("KAFKA_BOOTSTRAP")],
-            "adminSecretRef": {"name": "kafka-admin"},
-            "clientAuthentication": "MutualTLS",
-        },
-        "access": [{"namespaceSelector": {}, "topicPrefixes": ["sandbox."]}],
-        "maxBindingsPerNamespace": 3,
-    });
-    bed.apply(manifest("BrokerConnection", None, &broker, connection)).await.unwrap();
+    let connection = broker_connection(&broker, bed.env("KAFKA_BOOTSTRAP"));
+    bed.apply(with(connection, "/spec/maxBindingsPerNamespace", json!(3))).await.unwrap();
     bed.ready("BrokerConnection", None, &broker).await;
     let on = |namespace: &str, name: &str| {
         let topic = format!("sandbox.{namespace}.{name}");

@@ -113,7 +113,7 @@ mod tests {
             }
         }
         for (kind, text) in [(ServiceKind::Headless, "headless"), (ServiceKind::ExternalName, "ExternalName")] {
-            let refused = reached("pay", known(kind.clone()), false);
+            let refused = reached("pay", known(kind), false);
             assert!(matches!(&refused, Reached::Refused(it) if it.message.contains(text)), "{refused:?}");
             assert_eq!(refused.address(), Some(ServiceAddress::Missing));
             assert_eq!(reached("pay", known(kind), true), Reached::ByName);
