@@ -5,6 +5,8 @@ mod crds;
 mod edge;
 mod process;
 
+use std::thread::available_parallelism;
+
 use clap::{Parser, Subcommand};
 use credence::output::Output;
 use thiserror::Error;
@@ -57,7 +59,10 @@ pub fn run() -> Result<(), CommandError> {
     match Cli::parse().command {
         Command::Controller(args) => {
             let log = process::log_to(Output::Stdout, args.log_format)?;
-            let ended = process::block_on(Builder::new_multi_thread(), controller::run(args));
+            let mut runtime = Builder::new_multi_thread();
+            // A long step of work, such as comparing very many ACLs, must not hold up the lease.
+            runtime.worker_threads(available_parallelism().map_or(2, |threads| threads.get().max(2)));
+            let ended = process::block_on(runtime, controller::run(args));
             log.flush();
             ended??;
         }
