@@ -28,10 +28,18 @@ pub enum Replies {
     /// Between two replies.
     #[default]
     Between,
-    /// In a line of so many bytes; of the line before a string also its length, as far as it was read.
-    Line { bytes: usize, string: Option<usize> },
+    /// In a line.
+    Line {
+        /// How many bytes of it were read.
+        bytes: usize,
+        /// In the line before a string, the length of that, as far as it was read.
+        string: Option<usize>,
+    },
     /// In the line before a string that is null.
-    Null { bytes: usize },
+    Null {
+        /// How many bytes of it were read.
+        bytes: usize,
+    },
     /// In a string, with so many bytes to come.
     String(usize),
 }
