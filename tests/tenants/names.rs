@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
+use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, OPERATOR, label, manifest, self_signed, unique, until, with};
@@ -140,4 +142,41 @@ async fn a_trust_domain_says_which_namespaces_join_it_and_for_how_long() {
     }
     bed.delete("TrustDomain", None, &domain).await;
     victim.is_well(bed).await;
+}
+
+#[tokio::test]
+async fn a_namespace_has_a_share_of_names() {
+    let tenant = Tenant::new("share").await;
+    let (bed, namespace, domain) = (&tenant.bed, tenant.namespace.as_str(), unique("share"));
+    let victim = bed.namespace("share-victim").await;
+    shared_names(bed, &domain).await;
+    label(bed, namespace, json!({"team": domain})).await;
+    label(bed, &victim, json!({"team": domain})).await;
+    // 32 names each: 78 of them have 2,496.
+    let applied = stream::iter(0..80).map(|number| {
+        let names: Vec<String> = (0..32).map(|name| format!("n{name}.i{number}.{domain}.example")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let identity = named(&domain, namespace, &format!("i{number}"), &names);
+        async { _ = tenant.own.apply(identity).await.unwrap() }
+    });
+    applied.buffer_unordered(8).collect::<Vec<()>>().await;
+    let refused = until("every identity to be judged", || async {
+        let found = bed.api("ServiceIdentity", Some(namespace)).list(&ListParams::default()).await.unwrap();
+        let reason = |it: &DynamicObject| {
+            let conditions = it.data["status"]["conditions"].as_array()?;
+            let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
+            ready["reason"].as_str().map(ToOwned::to_owned)
+        };
+        let reasons: Vec<String> = found.items.iter().filter_map(reason).collect();
+        let count = |wanted: &str| reasons.iter().filter(|reason| *reason == wanted).count();
+        if count("Ready") + count("LimitExceeded") == 80 {
+            Ok(count("LimitExceeded"))
+        } else {
+            Err(format!("{reasons:?}"))
+        }
+    })
+    .await;
+    assert_eq!(refused, 2);
+    bed.apply(named(&domain, &victim, "app", &[&format!("victim.{domain}.example")])).await.unwrap();
+    bed.ready("ServiceIdentity", Some(&victim), "app").await;
 }

@@ -1,5 +1,7 @@
 //! Carries out the plan of an identity, and writes its status.
 
+use std::time::Duration;
+
 use super::accounts::Accounts;
 use super::controller::Controller;
 use super::credentials::{Issued, certificate_status, settle};
@@ -7,6 +9,7 @@ use super::observe::Observed;
 use super::plan::{Plan, Slot};
 use crate::api::{ConditionType, Conditions, Reason, ServiceIdentityStatus};
 use crate::controllers::shared::handle::Conclusion;
+use crate::controllers::shared::name_records::MAX_NAMES;
 use crate::controllers::shared::signal::Signal;
 use crate::controllers::shared::timing::wait;
 use crate::domain::refusal::Refusal;
@@ -15,6 +18,8 @@ use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::uid;
 
+/// How soon an identity with too many names looks again.
+const RECHECK: Duration = Duration::from_secs(60);
 /// What `Accepted` says when it is met.
 const ACCEPTED: &str = "the spec and everything it references are valid";
 
@@ -32,10 +37,12 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
     let mut next = Vec::new();
     let mut renewals = Vec::new();
     let mut ready = String::new();
-    match plan {
+    match record_names(controller, observed, plan).await? {
         Plan::Refuse(Refusal { reason, message }) => {
             conditions.unmet(ConditionType::Accepted, reason, message);
             controller.gate.leave(&uid(identity));
+            // No watch reports that other identities of the namespace have let names go.
+            next.extend((reason == Reason::LimitExceeded).then_some(RECHECK));
         }
         Plan::Wait(Refusal { reason, message }) => {
             conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
@@ -49,9 +56,6 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
             status = ServiceIdentityStatus::default();
         }
         Plan::Certificates { spiffe_id, subject, slots, waiting, surplus } => {
-            // Before anything is issued for them.
-            let (namespace, shared) = (observed.namespace(), &observed.shared_names);
-            controller.claims.records.record(namespace, &uid(identity), shared).await?;
             conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
             ready = format!("{spiffe_id} is active");
             status.rotation_policy = Some(observed.rotation.policy.to_string());
@@ -78,6 +82,19 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
     let done = controller.handle.conclude(conclusion, &mut conditions).await?;
     report(controller, observed, &conditions, &renewals).await;
     Ok(done.unwrap_or_else(Done::gone))
+}
+
+/// Records the DNS names that other namespaces could claim as well, before anything is issued for them.
+async fn record_names(controller: &Controller, observed: &Observed, plan: Plan) -> Result<Plan, Error> {
+    let (namespace, names) = (observed.namespace(), &observed.shared_names);
+    let needs_names = matches!(plan, Plan::Certificates { .. });
+    if !needs_names || controller.claims.records.record(namespace, &uid(&*observed.identity), names).await? {
+        return Ok(plan);
+    }
+    let message = format!(
+        "the identities of the namespace {namespace} would have more than {MAX_NAMES} DNS names outside of the namespace; use fewer"
+    );
+    Ok(Plan::Refuse(Refusal::new(Reason::LimitExceeded, message)))
 }
 
 /// Tells the rotation policy how far it has come, and publishes an event about a renewal.

@@ -18,6 +18,8 @@ use crate::kubernetes::error::{Error, has_code};
 const ENTRY: &str = "names.json";
 /// Label with the namespace of the holders.
 const HOLDERS: &str = "credence.dev/holders";
+/// How many names of one namespace are recorded: with names of the greatest length, a ConfigMap takes so many.
+pub const MAX_NAMES: usize = 2_500;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Holder {
@@ -27,8 +29,11 @@ struct Holder {
 
 #[derive(Default)]
 struct State {
-    holders: BTreeMap<String, Holder>,
+    holders: HashMap<String, Holder>,
+    /// The names of each holder, by its UID.
     names: HashMap<String, BTreeSet<String>>,
+    /// The names of each namespace, with the UIDs of their holders.
+    of_namespaces: HashMap<String, BTreeMap<String, String>>,
     /// The namespaces whose ConfigMap differs from this.
     changed: BTreeSet<String>,
     /// Held while the ConfigMap of a namespace is written.
@@ -41,6 +46,7 @@ impl State {
         self.remove(name);
         self.changed.insert(holder.namespace.clone());
         self.names.entry(holder.uid.clone()).or_default().insert(name.to_owned());
+        self.of_namespaces.entry(holder.namespace.clone()).or_default().insert(name.to_owned(), holder.uid.clone());
         self.holders.insert(name.to_owned(), holder);
     }
 
@@ -52,7 +58,29 @@ impl State {
                 self.names.remove(&holder.uid);
             }
         }
+        if let Some(names) = self.of_namespaces.get_mut(&holder.namespace) {
+            names.remove(name);
+            if names.is_empty() {
+                self.of_namespaces.remove(&holder.namespace);
+            }
+        }
         self.changed.insert(holder.namespace);
+    }
+
+    /// Notes that an object holds exactly these names. Returns whether its namespace may have so many; names that are recorded
+    /// for it already, it may always have.
+    fn hold(&mut self, namespace: &str, uid: &str, names: &BTreeSet<String>) -> bool {
+        let known = self.names.get(uid).cloned().unwrap_or_default();
+        let all = self.of_namespaces.get(namespace).map(BTreeMap::len).unwrap_or_default();
+        let (dropped, added) = (known.difference(names).count(), names.difference(&known).count());
+        if added > 0 && all.saturating_sub(dropped) + added > MAX_NAMES {
+            return false;
+        }
+        known.difference(names).for_each(|name| self.remove(name));
+        for name in names.difference(&known) {
+            self.insert(name, Holder { uid: uid.to_owned(), namespace: namespace.to_owned() });
+        }
+        true
     }
 }
 
@@ -105,20 +133,17 @@ impl NameRecords {
         self.state.lock().holders.get(name).map(|holder| holder.uid.clone())
     }
 
-    /// Records that an object holds exactly these names, and returns once that is stored.
+    /// Records that an object holds exactly these names, and returns once that is stored. Returns false, and records nothing,
+    /// when its namespace would have more than [`MAX_NAMES`].
     ///
     /// # Errors
     /// What the API server answered.
-    pub async fn record(&self, namespace: &str, uid: &str, names: &BTreeSet<String>) -> Result<(), Error> {
-        {
-            let mut state = self.state.lock();
-            let known = state.names.get(uid).cloned().unwrap_or_default();
-            known.difference(names).for_each(|name| state.remove(name));
-            for name in names.difference(&known) {
-                state.insert(name, Holder { uid: uid.to_owned(), namespace: namespace.to_owned() });
-            }
+    pub async fn record(&self, namespace: &str, uid: &str, names: &BTreeSet<String>) -> Result<bool, Error> {
+        let has_room = self.state.lock().hold(namespace, uid, names);
+        if has_room {
+            self.save(namespace).await?;
         }
-        self.save(namespace).await
+        Ok(has_room)
     }
 
     /// Drops what is recorded for an object that does not exist any more. A record that cannot be stored at the moment is stored
@@ -153,8 +178,7 @@ impl NameRecords {
             if !state.changed.remove(namespace) {
                 return Ok(());
             }
-            let own = state.holders.iter().filter(|(_, holder)| holder.namespace == namespace);
-            own.map(|(name, holder)| (name.clone(), holder.uid.clone())).collect()
+            state.of_namespaces.get(namespace).cloned().unwrap_or_default()
         };
         let written = self.write(namespace, &names).await;
         if written.is_err() {
@@ -183,5 +207,30 @@ impl NameRecords {
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let written = self.api.patch_metadata(&name, &params, &Patch::Apply(&object)).await;
         written.map(|_| ()).map_err(Error::api(format!("write the ConfigMap {name}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_a_share_of_names_and_keeps_what_it_has() {
+        let mut state = State::default();
+        let names = |from: usize, to: usize| (from..to).map(|number| format!("demo/{number}.example")).collect();
+        assert!(state.hold("shop", "a", &names(0, MAX_NAMES - 1)));
+        assert!(!state.hold("shop", "b", &names(5_000, 5_002)));
+        assert!(!state.holders.contains_key("demo/5000.example"), "nothing of it is recorded");
+        assert!(state.hold("shop", "b", &names(5_000, 5_001)));
+        assert!(state.hold("billing", "c", &names(6_000, 6_064)), "a namespace has a share of its own");
+        // Others in the place of its own, and as many as before.
+        assert!(state.hold("shop", "a", &names(7_000, 7_000 + MAX_NAMES - 1)));
+        assert!(!state.hold("shop", "a", &names(7_000, 7_000 + MAX_NAMES)));
+        assert_eq!(state.of_namespaces["shop"].len(), MAX_NAMES);
+        // What is recorded is held, whatever the limit is.
+        state.insert("demo/before.example", Holder { uid: "d".into(), namespace: "shop".into() });
+        assert!(state.hold("shop", "d", &["demo/before.example".to_owned()].into()));
+        assert!(state.hold("shop", "a", &BTreeSet::new()) && state.hold("shop", "b", &BTreeSet::new()));
+        assert_eq!(state.of_namespaces["shop"].len(), 1);
     }
 }
