@@ -34,7 +34,7 @@ impl KeyRecord {
     /// Whether the key is valid at a time; at the moment of its end it already is not.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
-        self.not_before.is_none_or(|begin| begin <= now) && self.not_after.is_none_or(|end| now < end)
+        is_within(self.not_before, self.not_after, now)
     }
 
     /// The algorithm of the key.
@@ -83,6 +83,12 @@ impl KeyRotation {
             suspend: spec.suspend.unwrap_or(false),
         })
     }
+}
+
+/// Whether a time is one at which a key is valid that begins and ends at these times. At its end it is not valid any more.
+#[must_use]
+pub fn is_within(begin: Option<Timestamp>, end: Option<Timestamp>, now: Timestamp) -> bool {
+    begin.is_none_or(|begin| begin <= now) && end.is_none_or(|end| now < end)
 }
 
 /// The decision about the keys of a webhook.
@@ -161,7 +167,7 @@ pub fn signing(keys: &[KeyRecord]) -> Option<&KeyRecord> {
 #[must_use]
 pub fn describe(keys: &[KeyRecord], now: Timestamp) -> Vec<WebhookKeyStatus> {
     let begun = |key: &&KeyRecord| key.not_before.is_none_or(|begin| begin <= now);
-    let live = |key: &&KeyRecord| begun(key) && key.not_after.is_none_or(|end| now < end);
+    let live = |key: &&KeyRecord| key.is_live(now);
     let newest = keys.iter().filter(live).max_by_key(|key| (key.not_before, &key.id)).map(|key| &key.id);
     let state = |key: &KeyRecord| {
         if !begun(&key) {

@@ -14,6 +14,7 @@ use super::keys::InvalidKeys;
 use super::verify::InvalidKey;
 use crate::api::WebhookTarget;
 use crate::contract::route::KeyDocument;
+use crate::domain::key_set::is_within;
 use crate::edge::front::{CertificateError, LoadedCertificate};
 
 /// How long an assertion is valid, in seconds.
@@ -166,7 +167,7 @@ impl SharedKey {
     }
 
     fn is_live(&self, now: Timestamp) -> bool {
-        self.not_before.is_none_or(|begin| begin <= now) && self.not_after.is_none_or(|end| now < end)
+        is_within(self.not_before, self.not_after, now)
     }
 }
 

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::keys::InvalidKeys;
 use super::verify::InvalidKey;
 use crate::contract::route::KeyDocument;
+use crate::domain::key_set::is_within;
 use crate::domain::secret::SecretText;
 
 /// Prefixes of a private and of a public key.
@@ -59,7 +60,7 @@ impl SigningKey {
     /// Whether the key is valid now; at the moment of its end it already is not.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
-        self.not_before.is_none_or(|begin| begin <= now) && self.not_after.is_none_or(|end| now < end)
+        is_within(self.not_before, self.not_after, now)
     }
 
     fn sign(&self, parts: &[&[u8]]) -> Option<String> {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::error::VerifyError;
 use super::verifier::Verifier;
+use crate::domain::key_set::is_within;
 
 /// One key of a webhook. It cannot be printed.
 pub struct Key {
@@ -23,7 +24,7 @@ impl Key {
     /// Whether the key is valid now.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
-        self.not_before.is_none_or(|begin| begin <= now) && self.not_after.is_none_or(|end| now < end)
+        is_within(self.not_before, self.not_after, now)
     }
 }
 
