@@ -77,6 +77,7 @@ fn exported_by_edge() -> String {
 fn exported_by_operator() -> String {
     let metrics = Metrics::default();
     metrics.reconciled("topic_policy", "ok", "Ready", Duration::from_millis(1));
+    metrics.held("topic_policy", Duration::from_millis(1));
     metrics.queue("topic_policy", 1, Duration::from_secs(1));
     metrics.objects([(("TopicPolicy", "True".to_owned(), "Ready".to_owned()), 1)]);
     let figures = CertificateFigures {

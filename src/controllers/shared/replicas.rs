@@ -36,8 +36,8 @@ pub async fn follow(replicas: &Replicas, signals: &Signals, events: impl Stream<
 
 /// How many replicas may report. A status names them all.
 const MAX_REPLICAS: usize = 64;
-/// How long a report may be, in bytes: about what the routes of 4,000 webhooks take.
-const MAX_REPORT: usize = 768 << 10;
+/// How long a report may be, in bytes: what a ConfigMap takes.
+const MAX_REPORT: usize = 1 << 20;
 
 /// The last report of every replica.
 #[derive(Default)]
