@@ -8,6 +8,7 @@ use super::credentials::{Issued, certificate_status, settle};
 use super::observe::Observed;
 use super::plan::{Plan, Slot};
 use crate::api::{ConditionType, Conditions, Reason, ServiceIdentityStatus};
+use crate::controllers::shared::claims::is_accepted;
 use crate::controllers::shared::handle::Conclusion;
 use crate::controllers::shared::name_records::MAX_NAMES;
 use crate::controllers::shared::signal::Signal;
@@ -86,9 +87,13 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
 
 /// Records the DNS names that other namespaces could claim as well, before anything is issued for them.
 async fn record_names(controller: &Controller, observed: &Observed, plan: Plan) -> Result<Plan, Error> {
-    let (namespace, names) = (observed.namespace(), &observed.shared_names);
-    let needs_names = matches!(plan, Plan::Certificates { .. });
-    if !needs_names || controller.claims.records.record(namespace, &uid(&*observed.identity), names).await? {
+    if !matches!(plan, Plan::Certificates { .. }) {
+        return Ok(plan);
+    }
+    let (namespace, names, identity) = (observed.namespace(), &observed.shared_names, &*observed.identity);
+    let created = identity.metadata.creation_timestamp.as_ref();
+    let had_them = created.is_some_and(|created| created.0 < controller.records_since) && is_accepted(identity);
+    if controller.claims.records.record(namespace, &uid(identity), names, had_them).await? {
         return Ok(plan);
     }
     let message = format!(

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::login::Logins;
 use crate::api::{BrokerConnection, ServiceIdentity, TrustDomain};
 use crate::brokers::registry::Brokers;
@@ -25,6 +27,8 @@ pub struct Controller {
     pub rotation: RotationPolicies,
     pub namespaces: Namespaces,
     pub claims: Arc<NameClaims>,
+    /// Since when names are recorded.
+    pub records_since: Timestamp,
     pub certificates: Certificates,
     pub authorities: Arc<Authorities>,
     pub brokers: Arc<Brokers>,
@@ -46,6 +50,7 @@ impl Controller {
             rotation: RotationPolicies::new(parts),
             namespaces: parts.namespaces.clone(),
             claims: parts.claims.clone(),
+            records_since: parts.records_since,
             certificates: parts.certificates.clone(),
             authorities: parts.authorities.clone(),
             brokers: parts.brokers.clone(),

@@ -133,7 +133,7 @@ impl NameClaims {
 }
 
 /// Whether an object was accepted as it is now.
-fn is_accepted<K: Kind>(object: &K) -> bool {
+pub fn is_accepted<K: Kind>(object: &K) -> bool {
     object.conditions().iter().any(|condition| {
         condition.type_ == ConditionType::Accepted.as_str()
             && condition.status == "True"

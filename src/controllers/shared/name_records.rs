@@ -67,13 +67,13 @@ impl State {
         self.changed.insert(holder.namespace);
     }
 
-    /// Notes that an object holds exactly these names. Returns whether its namespace may have so many; names that are recorded
-    /// for it already, it may always have.
-    fn hold(&mut self, namespace: &str, uid: &str, names: &BTreeSet<String>) -> bool {
+    /// Notes that an object holds exactly these names. Returns whether it may: its namespace has room for them, or they are recorded
+    /// for it already, or it had them before names were recorded.
+    fn hold(&mut self, namespace: &str, uid: &str, names: &BTreeSet<String>, had_them: bool) -> bool {
         let known = self.names.get(uid).cloned().unwrap_or_default();
         let all = self.of_namespaces.get(namespace).map(BTreeMap::len).unwrap_or_default();
         let (dropped, added) = (known.difference(names).count(), names.difference(&known).count());
-        if added > 0 && all.saturating_sub(dropped) + added > MAX_NAMES {
+        if !had_them && added > 0 && all.saturating_sub(dropped) + added > MAX_NAMES {
             return false;
         }
         known.difference(names).for_each(|name| self.remove(name));
@@ -134,16 +134,22 @@ impl NameRecords {
     }
 
     /// Records that an object holds exactly these names, and returns once that is stored. Returns false, and records nothing,
-    /// when its namespace would have more than [`MAX_NAMES`].
+    /// when its namespace would have more than [`MAX_NAMES`] and the object had not got them before names were recorded.
     ///
     /// # Errors
     /// What the API server answered.
-    pub async fn record(&self, namespace: &str, uid: &str, names: &BTreeSet<String>) -> Result<bool, Error> {
-        let has_room = self.state.lock().hold(namespace, uid, names);
-        if has_room {
+    pub async fn record(
+        &self,
+        namespace: &str,
+        uid: &str,
+        names: &BTreeSet<String>,
+        had_them: bool,
+    ) -> Result<bool, Error> {
+        let is_held = self.state.lock().hold(namespace, uid, names, had_them);
+        if is_held {
             self.save(namespace).await?;
         }
-        Ok(has_room)
+        Ok(is_held)
     }
 
     /// Drops what is recorded for an object that does not exist any more. A record that cannot be stored at the moment is stored
@@ -217,20 +223,26 @@ mod tests {
     #[test]
     fn a_namespace_has_a_share_of_names_and_keeps_what_it_has() {
         let mut state = State::default();
+        let hold = |state: &mut State, namespace: &str, uid: &str, names: &BTreeSet<String>| {
+            state.hold(namespace, uid, names, false)
+        };
         let names = |from: usize, to: usize| (from..to).map(|number| format!("demo/{number}.example")).collect();
-        assert!(state.hold("shop", "a", &names(0, MAX_NAMES - 1)));
-        assert!(!state.hold("shop", "b", &names(5_000, 5_002)));
+        assert!(hold(&mut state, "shop", "a", &names(0, MAX_NAMES - 1)));
+        assert!(!hold(&mut state, "shop", "b", &names(5_000, 5_002)));
         assert!(!state.holders.contains_key("demo/5000.example"), "nothing of it is recorded");
-        assert!(state.hold("shop", "b", &names(5_000, 5_001)));
-        assert!(state.hold("billing", "c", &names(6_000, 6_064)), "a namespace has a share of its own");
+        assert!(hold(&mut state, "shop", "b", &names(5_000, 5_001)));
+        assert!(hold(&mut state, "billing", "c", &names(6_000, 6_064)), "a namespace has a share of its own");
         // Others in the place of its own, and as many as before.
-        assert!(state.hold("shop", "a", &names(7_000, 7_000 + MAX_NAMES - 1)));
-        assert!(!state.hold("shop", "a", &names(7_000, 7_000 + MAX_NAMES)));
+        assert!(hold(&mut state, "shop", "a", &names(7_000, 7_000 + MAX_NAMES - 1)));
+        assert!(!hold(&mut state, "shop", "a", &names(7_000, 7_000 + MAX_NAMES)));
         assert_eq!(state.of_namespaces["shop"].len(), MAX_NAMES);
+        assert!(state.hold("shop", "older", &names(9_000, 9_032), true), "it had them before there were records");
+        assert!(hold(&mut state, "shop", "older", &names(9_000, 9_032)), "and keeps them");
+        assert!(hold(&mut state, "shop", "older", &BTreeSet::new()));
         // What is recorded is held, whatever the limit is.
         state.insert("demo/before.example", Holder { uid: "d".into(), namespace: "shop".into() });
-        assert!(state.hold("shop", "d", &["demo/before.example".to_owned()].into()));
-        assert!(state.hold("shop", "a", &BTreeSet::new()) && state.hold("shop", "b", &BTreeSet::new()));
+        assert!(hold(&mut state, "shop", "d", &["demo/before.example".to_owned()].into()));
+        assert!(hold(&mut state, "shop", "a", &BTreeSet::new()) && hold(&mut state, "shop", "b", &BTreeSet::new()));
         assert_eq!(state.of_namespaces["shop"].len(), 1);
     }
 }

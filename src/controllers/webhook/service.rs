@@ -16,7 +16,7 @@ use crate::domain::refusal::Refusal;
 pub enum Reached {
     /// At its cluster IP.
     At(IpAddr),
-    /// By its name: it has no cluster IP, and its route was in force before one was needed.
+    /// By its name: it has no cluster IP, and its route was active before one was needed.
     ByName,
     /// Not at all now. A route that exists stays, and its callers are told to try again.
     Missing(Refusal),
@@ -36,7 +36,7 @@ impl Reached {
 }
 
 /// How the Service is reached; `None` for a webhook that delivers to none, or when every Service has one address. `was_by_name` says
-/// that the route which is in force reaches it by its name.
+/// that the present route reaches it by its name.
 pub fn find<W: Webhook>(controller: &Controller<W>, webhook: &W, was_by_name: bool) -> Option<Reached> {
     let name = &webhook.service()?.name;
     if controller.settings.service_address.is_some() {
