@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+/// How long lines are collected after others were written: to write and to wake for each would cost more than the line itself.
+const COLLECT: Duration = Duration::from_millis(2);
 /// How many bytes are written at once when lines have piled up.
 const BATCH: usize = 64 << 10;
 /// How long the thread waits after an error, and when a pipe that must not block is full.
@@ -157,11 +159,15 @@ impl Writer {
                 }
                 next = if self.batch.len() < BATCH { self.receiver.try_recv().ok() } else { None };
             }
+            let is_behind = self.batch.len() >= BATCH;
             self.reopen_if_due();
             self.write();
             self.queued.fetch_sub(memory, Ordering::Relaxed);
             for done in flushed {
                 let _ = done.send(());
+            }
+            if !is_behind {
+                thread::sleep(COLLECT);
             }
         }
     }
