@@ -79,7 +79,7 @@ pub(super) struct Repaired {
 pub(super) struct Known<F> {
     /// Ordered by namespace and name, so that the objects of an identity are found without a scan.
     records: BTreeMap<Name, Arc<Record<F>>>,
-    /// How many bytes were written for the objects of each namespace, as far as they are limited.
+    /// How many bytes were written for the objects of each namespace, or are being written, as far as they are limited.
     shares: HashMap<Arc<str>, usize>,
     /// The objects that were repaired a short while ago.
     repaired: HashMap<Name, Repaired>,
@@ -116,22 +116,31 @@ impl<F: Facts> Known<F> {
     fn insert(&mut self, name: Name, record: Record<F>) {
         self.take(&name);
         if let Some((namespace, bytes)) = record.share() {
-            *self.shares.entry(namespace).or_default() += bytes;
+            self.take_room(namespace, bytes);
         }
         self.records.insert(name, Arc::new(record));
     }
 
     fn take(&mut self, name: &Name) -> Option<Arc<Record<F>>> {
         let record = self.records.remove(name)?;
-        if let Some((namespace, bytes)) = record.share()
-            && let Some(share) = self.shares.get_mut(&namespace)
-        {
-            *share -= bytes;
-            if *share == 0 {
-                self.shares.remove(&namespace);
-            }
+        if let Some((namespace, bytes)) = record.share() {
+            self.give_back(&namespace, bytes);
         }
         Some(record)
+    }
+
+    /// Counts bytes that an object of a namespace has, or will have.
+    pub(super) fn take_room(&mut self, namespace: Arc<str>, bytes: usize) {
+        *self.shares.entry(namespace).or_default() += bytes;
+    }
+
+    /// Bytes that were counted are not there any more.
+    pub(super) fn give_back(&mut self, namespace: &str, bytes: usize) {
+        let Some(share) = self.shares.get_mut(namespace) else { return };
+        *share -= bytes;
+        if *share == 0 {
+            self.shares.remove(namespace);
+        }
     }
 
     pub(super) fn was_deleted(&self, name: &Name, owner: &str) -> bool {
@@ -224,7 +233,7 @@ impl<F: Facts> Known<F> {
         if !self.written.as_ref().is_some_and(|written| written.contains(&name)) {
             self.deleted_uids.remove(metadata.uid.as_deref().unwrap_or_default());
             if self.records.get(&name).is_some_and(|known| known.version > version(metadata)) {
-                self.records.remove(&name);
+                self.take(&name);
             }
         }
         self.note(metadata)
@@ -350,6 +359,9 @@ mod tests {
         known.forget(&ours("a", "4", 100), now);
         known.remove(&Name::new(Some("shop"), "absent"));
         assert_eq!(known.share("shop"), 5);
+        known.begin_list();
+        known.listed(&ours("b", "1", 4));
+        assert_eq!(known.share("shop"), 4, "after a restore of etcd");
         known.begin_list();
         known.conclude_list(&HashSet::new(), now);
         assert_eq!((known.share("shop"), known.shares.len()), (0, 0));

@@ -34,6 +34,20 @@ pub struct Contended {
     pub wait: Duration,
 }
 
+/// Room in the share of a namespace for an object that is being written. When it is dropped, the object counts by itself.
+#[must_use]
+pub struct Room<'a, F: Facts> {
+    known: &'a RwLock<Known<F>>,
+    namespace: Arc<str>,
+    bytes: usize,
+}
+
+impl<F: Facts> Drop for Room<'_, F> {
+    fn drop(&mut self) {
+        self.known.write().give_back(&self.namespace, self.bytes);
+    }
+}
+
 /// All managed objects of one kind.
 pub struct Owned<K, F> {
     client: Client,
@@ -176,9 +190,27 @@ where
         self.read_known().with_prefix(&Name::new(Some(namespace), prefix), owner)
     }
 
-    /// How many bytes were written for the objects of a namespace.
+    /// How many bytes the objects have that were written for a namespace, or are being written.
     pub fn share(&self, namespace: &str) -> usize {
         self.read_known().share(namespace)
+    }
+
+    /// Takes room for an object that is about to grow by this many bytes, unless `refuse` says why not, given what its namespace has.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn reserve<R>(
+        &self,
+        namespace: &str,
+        bytes: usize,
+        refuse: impl FnOnce(usize) -> Option<R>,
+    ) -> Result<Room<'_, F>, R> {
+        let (mut known, namespace) = (self.write_known(), Arc::<str>::from(namespace));
+        if let Some(refusal) = refuse(known.share(&namespace)) {
+            return Err(refusal);
+        }
+        known.take_room(namespace.clone(), bytes);
+        Ok(Room { known: &self.known, namespace, bytes })
     }
 
     /// Creates or updates an object. An object of another owner is not changed.

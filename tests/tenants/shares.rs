@@ -72,9 +72,8 @@ async fn the_namespace_of_the_edge_cannot_be_filled() {
         judged.iter().filter(|(_, reason)| reason == "LimitExceeded").map(|(it, _)| it).collect();
     let taken: usize = routes(bed, namespace).await.iter().sum();
     println!("{} of 160 are refused, the others take {} KiB", refused.len(), taken >> 10);
-    assert!(!refused.is_empty() && refused.len() < 30);
-    // Those that are written at the same time do not see each other.
-    assert!(taken < (8 << 20) + 32 * (59 << 10));
+    assert!((15..30).contains(&refused.len()));
+    assert!(taken <= 8 << 20);
     // The victim has its share, and what the tenant deletes makes room.
     bed.apply(keys(&victim.namespace)).await.unwrap();
     bed.apply(endpoint(&victim.namespace, "own", 10)).await.unwrap();

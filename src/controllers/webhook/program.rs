@@ -130,17 +130,19 @@ pub async fn program<W: Webhook>(
         return Ok(Programmed { route: Some(document.digest), ..programmed });
     }
     let text = Zeroizing::new(serde_json::to_vec(&document).map_err(|error| Error::Bug(error.to_string()))?);
-    // As it is now: other routes of the namespace were written meanwhile.
-    let taken = controller.secrets.share(observed.namespace());
-    if let Some(Refusal { reason, message }) =
-        share::refuse(taken, observed.namespace(), (observed.route_size, text.len()))
-    {
-        conditions.unmet(ConditionType::Accepted, reason, message);
-        return Ok(Programmed { route: observed.route.clone(), ..programmed });
-    }
+    let (namespace, size) = (observed.namespace(), text.len());
+    let refuse = |taken| share::refuse(taken, namespace, (observed.route_size, size));
+    // As it is now: other routes of the namespace were written meanwhile, or are being written.
+    let _room = match controller.secrets.reserve(namespace, size.saturating_sub(observed.route_size), refuse) {
+        Ok(room) => room,
+        Err(Refusal { reason, message }) => {
+            conditions.unmet(ConditionType::Accepted, reason, message);
+            return Ok(Programmed { route: observed.route.clone(), ..programmed });
+        }
+    };
     let facts = WebhookFacts {
         digest: document.digest.clone(),
-        size: Some(text.len()),
+        size: Some(size),
         by_name: observed.service == Some(Reached::ByName),
         keys: Vec::new(),
     };
