@@ -1,9 +1,17 @@
-//! How long a thread is held by one step of work: meanwhile nothing else on it goes on.
+//! How long a thread is held by one step of work: meanwhile nothing else on it goes on. What takes long is done elsewhere.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
+
+/// What is read up to this length, in bytes, is worked on at once: in less than a millisecond.
+const SMALL: usize = 64 << 10;
+/// How much that is longer is worked on at the same time: each takes some megabytes of memory.
+static PLACES: Semaphore = Semaphore::const_new(2);
 
 /// Shorter steps are not noted.
 const NOTICED: Duration = Duration::from_millis(1);
@@ -31,11 +39,52 @@ pub fn measured<F: Future>(work: F, note: impl Fn(Duration)) -> impl Future<Outp
     })
 }
 
+/// Does work on a thread of its own. If it panics, so does the caller.
+pub async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
+        Ok(result) => result,
+        Err(Ok(panic)) => resume_unwind(panic),
+        // The process ends, and so does whoever waits here.
+        Err(Err(_)) => pending().await,
+    }
+}
+
+/// Does work on something that was read and has this length, in bytes: at once, or elsewhere if it is long.
+pub async fn by_length<T: Send + 'static>(length: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if length <= SMALL {
+        return work();
+    }
+    // It is never closed.
+    let _place = PLACES.acquire().await;
+    elsewhere(work).await
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use futures::future::join_all;
 
     use super::*;
+
+    #[tokio::test]
+    async fn long_work_is_done_elsewhere_and_little_of_it_at_once() {
+        let here = std::thread::current().id();
+        assert_eq!(by_length(SMALL, || std::thread::current().id()).await, here);
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let counts: &'static (AtomicUsize, AtomicUsize) = Box::leak(Box::new((running, most)));
+        let work = || {
+            counts.1.fetch_max(counts.0.fetch_add(1, Relaxed) + 1, Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+            counts.0.fetch_sub(1, Relaxed);
+            std::thread::current().id()
+        };
+        let threads = join_all((0..6).map(|_| by_length(SMALL + 1, work))).await;
+        assert!(threads.iter().all(|thread| *thread != here));
+        assert_eq!(counts.1.load(Relaxed), 2);
+    }
 
     #[tokio::test]
     async fn work_is_noted_and_waiting_is_not() {

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -22,17 +23,13 @@ const PREFIX: &str = "credence.dev/";
 /// The longest value of an annotation that is kept, in bytes.
 const MAX_ANNOTATION: usize = 16 << 10;
 
-/// An object, or its metadata when it does not match its schema.
+/// An object as it was written, of which only the metadata is read yet.
 #[derive(Clone, Debug)]
-pub struct Guarded<K>(pub Result<K, Unreadable>);
-
-/// An object that does not match its schema.
-#[derive(Clone, Debug)]
-pub struct Unreadable {
-    /// What does not match.
-    pub error: SchemaError,
-    /// The metadata of the object.
-    pub metadata: ObjectMeta,
+pub struct Guarded<K> {
+    metadata: ObjectMeta,
+    /// All other fields.
+    fields: BTreeMap<String, Box<RawValue>>,
+    kind: PhantomData<fn() -> K>,
 }
 
 /// What in an object does not match its schema, in the words of the parser, which quotes values: for the log only. Clones share the
@@ -48,24 +45,37 @@ impl SchemaError {
     }
 }
 
-/// The fields of a JSON object as they were written, none of them read yet.
-type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+impl<K: DeserializeOwned> Guarded<K> {
+    /// How long its text is, in bytes.
+    pub(super) fn length(&self) -> usize {
+        self.fields.values().map(|value| value.get().len()).sum()
+    }
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The parser of the client skips a raw value of any depth.
-        let text = Box::<RawValue>::deserialize(deserializer)?;
-        let mut fields: Fields<'_> = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-        let metadata = metadata(&fields).map_err(D::Error::custom)?;
-        let kept = to_raw_value(&metadata).map_err(D::Error::custom)?;
-        fields.insert(Cow::Borrowed("metadata"), &kept);
-        let read: Result<K, serde_json::Error> = K::deserialize(MapDeserializer::new(fields.into_iter()));
-        Ok(Self(read.map_err(|error| Unreadable { error: SchemaError::new(&error), metadata })))
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What does not match its schema.
+    pub(super) fn read(self) -> Result<K, SchemaError> {
+        let metadata = to_raw_value(&self.metadata).map_err(|error| SchemaError::new(&error))?;
+        let fields =
+            self.fields.iter().map(|(name, value)| (name.as_str(), &**value)).chain([("metadata", &*metadata)]);
+        let read: Result<K, serde_json::Error> = K::deserialize(MapDeserializer::new(fields));
+        read.map_err(|error| SchemaError::new(&error))
     }
 }
 
-fn metadata(fields: &Fields<'_>) -> Result<ObjectMeta, serde_json::Error> {
-    let mut fields: Fields<'_> = serde_json::from_str(fields.get("metadata").map_or("{}", |text| text.get()))?;
+impl<'de, K> Deserialize<'de> for Guarded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The parser of the client skips a raw value of any depth.
+        let mut fields = BTreeMap::<String, Box<RawValue>>::deserialize(deserializer)?;
+        let metadata = fields.remove("metadata");
+        let metadata = metadata_of(metadata.as_ref().map_or("{}", |text| text.get())).map_err(D::Error::custom)?;
+        Ok(Self { metadata, fields, kind: PhantomData })
+    }
+}
+
+fn metadata_of(text: &str) -> Result<ObjectMeta, serde_json::Error> {
+    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text)?;
     // As large as the object may be, and as deep.
     fields.remove("managedFields");
     let read: Result<ObjectMeta, serde_json::Error> = ObjectMeta::deserialize(MapDeserializer::new(fields.into_iter()));
@@ -112,11 +122,11 @@ impl<K: Resource> Resource for Guarded<K> {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.0.as_ref().map_or_else(|unreadable| &unreadable.metadata, K::meta)
+        &self.metadata
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.as_mut().map_or_else(|unreadable| &mut unreadable.metadata, K::meta_mut)
+        &mut self.metadata
     }
 }
 
@@ -145,9 +155,10 @@ mod tests {
         let list: ObjectList<Guarded<ConfigMap>> = serde_json::from_str(&list).unwrap();
         let names: Vec<_> = list.items.iter().map(|it| it.meta().name.as_deref().unwrap()).collect();
         assert_eq!(names, ["wrong", "deep", "right"]);
-        assert!(list.items[0].0.is_err());
-        assert!(list.items[1].0.is_err(), "its data is not that of a ConfigMap");
-        assert_eq!(list.items[2].0.as_ref().unwrap().data.as_ref().unwrap()["a"], "b");
+        let [wrong, deep_one, right] = list.items.try_into().unwrap();
+        assert!(wrong.read().is_err());
+        assert!(deep_one.read().is_err(), "its data is not that of a ConfigMap");
+        assert_eq!(right.read().unwrap().data.unwrap()["a"], "b");
         let event = format!(r#"{{"type":"ADDED","object":{deep}}}"#);
         let event: WatchEvent<Guarded<ConfigMap>> = serde_json::from_str(&event).unwrap();
         assert!(matches!(event, WatchEvent::Added(it) if it.meta().name.as_deref() == Some("deep")));
@@ -166,8 +177,7 @@ mod tests {
         .to_string();
         let managed = format!(r#""managedFields":[{{"manager":"x","fieldsV1":{}}}]"#, nested(5000));
         let text = format!(r#"{{"metadata":{},{managed}}},"data":{{"a":"b"}}}}"#, &metadata[..metadata.len() - 1]);
-        let Guarded(read) = serde_json::from_str::<Guarded<ConfigMap>>(&text).unwrap();
-        let read = read.unwrap();
+        let read = serde_json::from_str::<Guarded<ConfigMap>>(&text).unwrap().read().unwrap();
         assert_eq!(read.data.unwrap()["a"], "b");
         assert_eq!(read.metadata.labels.as_ref().unwrap().len(), MAX_LABELS);
         assert_eq!(read.metadata.annotations.as_ref().unwrap().keys().collect::<Vec<_>>(), ["credence.dev/for"]);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, Request};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
@@ -24,6 +24,7 @@ use super::known::{Facts, Known, Record, Repaired, key, owner_uid, record};
 use crate::contract::component::selector;
 use crate::domain::altered::AlteredBy;
 use crate::domain::name::{Name, ObjectRef};
+use crate::stalls::by_length;
 
 /// An object that another writer changes or deletes again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,13 @@ pub struct Owned<K, F> {
 
 impl<K, F> Owned<K, F>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug + Send,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Send
+        + 'static,
     F: Facts,
 {
     /// The cache is empty until [`Self::follow`] has listed the objects.
@@ -280,7 +287,29 @@ where
     /// # Errors
     /// The error of the API server.
     pub async fn read(&self, namespace: &str, name: &str) -> Result<Option<K>, Error> {
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        api.get_opt(name).await.map_err(Error::api(format!("read {} {namespace}/{name}", K::kind(&()))))
+        self.read_as(namespace, name, |object| object).await
+    }
+
+    /// Reads an object with its data from the API server, and works on it. Its owner may have made it as large as the API server
+    /// takes it: then both are done on another thread.
+    ///
+    /// # Errors
+    /// The error of the API server.
+    pub async fn read_as<T: Send + 'static>(
+        &self,
+        namespace: &str,
+        name: &str,
+        work: impl FnOnce(K) -> T + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        let failed = |error| Error::api(format!("read {} {namespace}/{name}", K::kind(&())))(error);
+        let request = Request::new(K::url_path(&(), Some(namespace))).get(name, &GetParams::default());
+        let request = request.map_err(|error| failed(kube::Error::BuildRequest(error)))?;
+        let text = match self.client.request_text(request).await {
+            Ok(text) => text,
+            Err(error) if has_code(&error, 404) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let worked = by_length(text.len(), move || serde_json::from_str(&text).map(work)).await;
+        worked.map(Some).map_err(|error| failed(kube::Error::SerdeError(error)))
     }
 }

@@ -18,10 +18,12 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 
 use super::error::Error;
 use super::guard::{Guarded, SchemaError, trim};
 use crate::domain::name::Name;
+use crate::stalls::by_length;
 
 /// A change of one object. An object that does not match its schema counts as absent.
 #[derive(Debug)]
@@ -42,27 +44,41 @@ impl<K> Change<K> {
 }
 
 /// An object as a watch delivers it.
-pub trait Watched: Send {
+pub trait Watched: Resource<DynamicType = ()> + Send + 'static {
     /// The object, when it matches its schema.
-    type Object: Resource<DynamicType = ()> + Serialize + DeserializeOwned;
+    type Object: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + 'static;
 
-    /// The name of the object, and the object or what does not match its schema.
-    fn read(self) -> (Name, Result<Self::Object, SchemaError>);
+    /// How long the text is that is still to be read, in bytes.
+    fn length(&self) -> usize;
+
+    /// The object, or what does not match its schema.
+    fn read(self) -> Result<Self::Object, SchemaError>;
 }
 
-impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send> Watched for Guarded<K> {
+impl<K> Watched for Guarded<K>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + 'static,
+{
     type Object = K;
 
-    fn read(self) -> (Name, Result<K, SchemaError>) {
-        (Name::of(&self), self.0.map_err(|unreadable| unreadable.error))
+    fn length(&self) -> usize {
+        self.length()
+    }
+
+    fn read(self) -> Result<K, SchemaError> {
+        self.read()
     }
 }
 
-impl<K: Resource<DynamicType = ()> + Send> Watched for PartialObjectMeta<K> {
+impl<K: Resource<DynamicType = ()> + Send + 'static> Watched for PartialObjectMeta<K> {
     type Object = Self;
 
-    fn read(self) -> (Name, Result<Self, SchemaError>) {
-        (Name::of(&self), Ok(self))
+    fn length(&self) -> usize {
+        0
+    }
+
+    fn read(self) -> Result<Self, SchemaError> {
+        Ok(self)
     }
 }
 
@@ -122,7 +138,7 @@ impl<K> Default for Store<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
+impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + 'static> Store<K> {
     fn entries(&self) -> RwLockReadGuard<'_, Entries> {
         self.shared.entries.read()
     }
@@ -216,6 +232,16 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         serde_json::from_slice(&entry.json()?).map_err(|error| SchemaError::new(&error))
     }
 
+    /// Reads and packs an object, on another thread if it is long.
+    async fn take<W: Watched<Object = K>>(&self, object: W) -> (Name, Entry, Result<K, SchemaError>) {
+        let (store, name) = (self.clone(), Name::of(&object));
+        by_length(object.length(), move || {
+            let mut object = object.read();
+            (name, store.pack(&mut object), object)
+        })
+        .await
+    }
+
     /// Follows a watch, and calls `changed` for every object that was created, changed or deleted. It returns only when the
     /// stream ends, which a watch does not do by itself.
     pub async fn follow<W>(self, events: impl Stream<Item = Event<W>> + Send, mut changed: impl FnMut(Change<K>) + Send)
@@ -226,30 +252,34 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         pin_mut!(events);
         let mut listing = Entries::new();
         while let Some(event) = events.next().await {
+            // The next ones are here already, mostly, and nobody on this thread should wait for all of them.
+            yield_now().await;
             match event {
                 Event::Apply(object) => {
-                    let (name, mut object) = object.read();
-                    let entry = self.pack(&mut object);
+                    let (name, entry, object) = self.take(object).await;
                     let before = self.entries_mut().insert(name.clone(), entry);
                     changed(Change { name, before: readable(before), after: object.ok() });
                 }
                 Event::Delete(object) => {
-                    let (name, _) = object.read();
+                    let name = Name::of(&object);
                     let before = self.entries_mut().remove(&name);
                     changed(Change { name, before: readable(before), after: None });
                 }
                 Event::Init => listing.clear(),
                 Event::InitApply(object) => {
-                    let (name, mut object) = object.read();
-                    let entry = self.pack(&mut object);
+                    let (name, entry, _) = self.take(object).await;
                     listing.insert(name, entry);
                 }
                 Event::InitDone => {
                     let fresh = std::mem::take(&mut listing);
                     let mut before = std::mem::replace(&mut *self.entries_mut(), fresh);
-                    for name in self.differences(&before) {
+                    for name in self.names_of_both(&before) {
+                        yield_now().await;
                         let (before, after) = (before.remove(&name), self.entries().get(&name).cloned());
-                        changed(Change { name, before: readable(before), after: readable(after) });
+                        let is_same = before.as_ref().map(Entry::json) == after.as_ref().map(Entry::json);
+                        if !is_same {
+                            changed(Change { name, before: readable(before), after: readable(after) });
+                        }
                     }
                     // Only now: what follows from the objects, such as who holds a name, is known for all of them together.
                     self.shared.listed.send_replace(true);
@@ -258,13 +288,10 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Store<K> {
         }
     }
 
-    /// The names of all objects that differ from those before a list.
-    fn differences(&self, before: &Entries) -> Vec<Name> {
+    /// The names of the objects that are gone since before a list, and then of all others.
+    fn names_of_both(&self, before: &Entries) -> Vec<Name> {
         let entries = self.entries();
-        let gone = before.keys().filter(|name| !entries.contains_key(*name));
-        let is_same = |name: &Name, entry: &Entry| before.get(name).is_some_and(|before| before.json() == entry.json());
-        let changed = entries.iter().filter(|(name, entry)| !is_same(name, entry)).map(|(name, _)| name);
-        gone.chain(changed).cloned().collect()
+        before.keys().filter(|name| !entries.contains_key(*name)).chain(entries.keys()).cloned().collect()
     }
 }
 

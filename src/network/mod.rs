@@ -1,12 +1,14 @@
-//! Connections, to addresses that a policy admits and to no other.
+//! Connections, to addresses that a policy admits and to no other, and what arrives on connections.
 
 pub mod http;
+mod pieces;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::{TcpStream, lookup_host};
 
+pub use self::pieces::Pieces;
 use crate::domain::address_policy::{AddressPolicy, Refused};
 
 /// Connects to a server, `host:port`, over TCP.

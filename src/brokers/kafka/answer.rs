@@ -23,7 +23,7 @@ pub trait Question: Request {
     /// The largest answer that is read, in bytes.
     const MAX_ANSWER: usize;
     /// What is read of the answer.
-    type Answer;
+    type Answer: Send + 'static;
 
     /// Reads the answer, without its header.
     fn read(body: &mut Reader<'_>) -> Result<Self::Answer, Malformed>;

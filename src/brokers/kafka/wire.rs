@@ -25,7 +25,8 @@ use crate::brokers::BrokerFailure;
 use crate::domain::address_policy::AddressPolicy;
 use crate::domain::defect;
 use crate::domain::secret::SecretText;
-use crate::network;
+use crate::network::{self, Pieces};
+use crate::stalls::by_length;
 
 /// How long connecting and the TLS handshake may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -216,34 +217,34 @@ impl Connection {
                 Q::MAX_ANSWER
             ))
         })?;
-        // What is announced takes no memory before it arrives.
-        let mut answer = Vec::new();
-        (&mut self.stream).take(length).read_to_end(&mut answer).await.map_err(lost)?;
-        if (answer.len() as u64) < length {
+        let answer = Pieces::read((&mut self.stream).take(length)).await.map_err(lost)?;
+        if (answer.length() as u64) < length {
             return Err(lost(ErrorKind::UnexpectedEof.into()));
         }
-        self.read::<Q>(&answer, version)
+        let id = self.next_id;
+        by_length(answer.length(), move || read::<Q>(&answer.join(), id, version))
+            .await
             .map_err(|error| self.broken(&format!("cannot read the answer to {}: {error}", name::<Q>())))?
             .ok_or_else(|| self.broken("the answer belongs to another request"))
-    }
-
-    /// Reads an answer; `None` when it belongs to another request.
-    fn read<Q: Question>(&self, answer: &[u8], version: i16) -> Result<Option<Q::Answer>, Malformed> {
-        let mut reader = Reader::new(answer);
-        if reader.i32()? != self.next_id {
-            return Ok(None);
-        }
-        if Q::Response::header_version(version) > 0 {
-            reader.tags()?;
-        }
-        let answer = Q::read(&mut reader)?;
-        reader.end()?;
-        Ok(Some(answer))
     }
 
     fn broken(&self, cause: &str) -> BrokerFailure {
         BrokerFailure { reason: Reason::BrokerUnreachable, message: format!("Kafka at {}: {cause}", self.server) }
     }
+}
+
+/// Reads the answer to the request with this ID; `None` when it belongs to another one.
+fn read<Q: Question>(answer: &[u8], id: i32, version: i16) -> Result<Option<Q::Answer>, Malformed> {
+    let mut reader = Reader::new(answer);
+    if reader.i32()? != id {
+        return Ok(None);
+    }
+    if Q::Response::header_version(version) > 0 {
+        reader.tags()?;
+    }
+    let answer = Q::read(&mut reader)?;
+    reader.end()?;
+    Ok(Some(answer))
 }
 
 /// The name of a request.

@@ -154,27 +154,35 @@ pub async fn external<W: Webhook>(
     controller: &Controller<W>,
     webhook: &W,
     name: &str,
-    key_use: KeyUse<'_>,
+    key_use: KeyUse,
 ) -> Result<Result<ExternalKeys, Refusal>, KubernetesError> {
-    let invalid = |message: String| Refusal::new(Reason::KeysInvalid, message);
     let namespace = webhook.meta().namespace.as_deref().unwrap_or_default();
-    let Some(secret) = controller.secrets.read(namespace, name).await? else {
-        return Ok(Err(invalid(format!("the Secret {name} does not exist; create it, or name another one"))));
-    };
+    let secret = name.to_owned();
+    let choosing = move |found: Secret| choose::<W>(found, &secret, &key_use);
+    let chosen = controller.secrets.read_as(namespace, name, choosing).await?;
+    let missing = || invalid(format!("the Secret {name} does not exist; create it, or name another one"));
+    Ok(chosen.unwrap_or_else(|| Err(missing())))
+}
+
+fn choose<W: Webhook>(secret: Secret, name: &str, key_use: &KeyUse) -> Result<ExternalKeys, Refusal> {
     let is_labelled =
         secret.metadata.labels.iter().flatten().any(|(label, value)| label == EXTERNAL_LABEL && value == "true");
     if !is_labelled {
-        return Ok(Err(invalid(format!(
+        return Err(invalid(format!(
             "the Secret {name} is not meant for webhooks; if it is, label it {EXTERNAL_LABEL}=true"
-        ))));
+        )));
     }
     let check = |key: &StoredKey| key_use.check(&document::<W>(key.clone())).map_err(|error| error.to_string());
     let mut keys = ExternalKeys::choose(&secret.data.unwrap_or_default(), key_use.max(), Timestamp::now(), check);
     if let Some(problem) = keys.problem(name).filter(|_| keys.used.is_empty()) {
-        return Ok(Err(invalid(problem)));
+        return Err(invalid(problem));
     }
     for StoredKey { record, key } in keys.used.iter_mut().filter(|_| W::SIGNS) {
         record.public_key = signing::public_of(key.expose());
     }
-    Ok(Ok(keys))
+    Ok(keys)
+}
+
+fn invalid(message: String) -> Refusal {
+    Refusal::new(Reason::KeysInvalid, message)
 }

@@ -155,7 +155,7 @@ pub async fn program<W: Webhook>(
 async fn of_others<W: Webhook>(
     controller: &Controller<W>,
     observed: &Observed<W>,
-    (secret, key_use): (Option<&str>, KeyUse<'_>),
+    (secret, key_use): (Option<&str>, KeyUse),
     programmed: &mut Programmed,
     conditions: &mut Conditions,
 ) -> Result<Vec<StoredKey>, Error> {

@@ -91,7 +91,7 @@ pub async fn external<W: Webhook>(
     secret: &str,
 ) -> Result<Keys, Error> {
     let (webhook, namespace) = (&*observed.webhook, observed.namespace());
-    match keys::external(controller, webhook, secret, KeyUse::Deliveries(&webhook.route_spec())).await? {
+    match keys::external(controller, webhook, secret, KeyUse::Deliveries(webhook.route_spec())).await? {
         Ok(found) => {
             controller.secrets.delete(namespace, &key_secret(webhook), Some(&uid(webhook))).await?;
             let problem = found.problem(secret).map(|message| Refusal::new(Reason::KeysNotUsed, message));

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tokio::task::{JoinError, spawn_blocking};
+
+use crate::stalls::elsewhere;
 
 /// Work up to this size is done at once, where a change of threads would cost more. Its unit is a byte that is hashed with
 /// SHA-256, so it holds a worker for less than a millisecond, and for a few without hardware for SHA-256.
@@ -110,17 +110,12 @@ impl Turns {
             return work();
         }
         let turn = self.turn(party).await;
-        let working = spawn_blocking(move || {
+        elsewhere(move || {
             let result = work();
             drop(turn);
             result
-        });
-        match working.await.map_err(JoinError::try_into_panic) {
-            Ok(result) => result,
-            Err(Ok(panic)) => resume_unwind(panic),
-            // The process ends, and so does whoever waits here.
-            Err(Err(_)) => pending().await,
-        }
+        })
+        .await
     }
 
     async fn turn(self: &Arc<Self>, party: Party) -> Turn {

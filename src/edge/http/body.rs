@@ -1,4 +1,4 @@
-//! Bodies of requests: read as a whole, within limits of time, length and memory.
+//! Bodies of requests: read to their end, within limits of time, length and memory.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::service::RequestError;
 use crate::edge::front::{Permit, ProcessLimits, Quota};
+use crate::network::Pieces;
 
 /// How long a whole body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -34,28 +35,27 @@ pub fn quota(limits: ProcessLimits) -> Arc<Quota> {
 ///
 /// # Errors
 /// Why it was not read.
-pub async fn read(body: &mut Incoming, max: usize, permit: &mut Permit) -> Result<Bytes, RequestError> {
-    timeout(BODY_TIMEOUT, read_whole(body, max, permit)).await.map_err(|_| RequestError::BodyTimeout)?
+pub async fn read(body: &mut Incoming, max: usize, permit: &mut Permit) -> Result<Pieces, RequestError> {
+    timeout(BODY_TIMEOUT, read_to_end(body, max, permit)).await.map_err(|_| RequestError::BodyTimeout)?
 }
 
-/// Reads into one piece: kept as it arrived, a body that arrives byte by byte would take many times its length.
-async fn read_whole(body: &mut Incoming, max: usize, permit: &mut Permit) -> Result<Bytes, RequestError> {
+async fn read_to_end(body: &mut Incoming, max: usize, permit: &mut Permit) -> Result<Pieces, RequestError> {
     if body.size_hint().lower() > max as u64 {
         return Err(RequestError::BodyTooLarge);
     }
-    let mut whole = Vec::new();
+    let mut pieces = Pieces::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| classify(&error))?;
         let Some(data) = frame.data_ref() else { continue };
-        if data.len() > max - whole.len() {
+        if data.len() > max - pieces.length() {
             return Err(RequestError::BodyTooLarge);
         }
         if !permit.grow(data.len()) {
             return Err(RequestError::QuotaExceeded);
         }
-        whole.extend_from_slice(data);
+        pieces.push(data);
     }
-    Ok(whole.into())
+    Ok(pieces)
 }
 
 /// Whether the caller ended the body, by closing the connection, or sent what is no body.

@@ -24,6 +24,7 @@ use super::table::ActiveRoute;
 use crate::domain::identity::hex;
 use crate::edge::front::{Party, Permit, network_of};
 use crate::edge::http::{Caller, Finish, RequestError, Service, body, head};
+use crate::network::Pieces;
 
 /// How many seconds a sender should wait while another attempt has the delivery: most targets have answered by then.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
@@ -267,18 +268,18 @@ enum Checked {
     Outbound(Arc<OutboundRoute>),
 }
 
-/// Hashes and verifies a request, in turn if it takes long.
+/// Joins and hashes the body of a request and verifies it, in turn if it takes long.
 async fn check(
     gateway: &Gateway,
     active: Arc<ActiveRoute>,
     parts: Arc<Parts>,
-    body: Bytes,
+    body: Pieces,
     party: Party,
 ) -> (Received, Result<Checked, Reason>) {
-    let work = active.route.work(body.len());
+    let work = active.route.work(body.length());
     let checking = move || {
         let route = &active.route;
-        let received = Received::new(parts, route.endpoint.clone(), body);
+        let received = Received::new(parts, route.endpoint.clone(), body.join());
         let checked = match &route.direction {
             Direction::Inbound(inbound) => inbound::check(inbound, &route.webhook, &received)
                 .map(|checked| Checked::Inbound(inbound.clone(), checked)),

@@ -11,20 +11,19 @@ use crate::edge::webhook::signing::SigningKey;
 use crate::edge::webhook::verify::Scheme;
 
 /// What a key is for.
-#[derive(Clone, Copy)]
-pub enum KeyUse<'a> {
+pub enum KeyUse {
     /// The edge verifies or signs the deliveries of this webhook with it.
-    Deliveries(&'a Spec),
+    Deliveries(Spec),
     /// It verifies the tokens of callers.
     CallerTokens,
     /// The target shares it.
     Assertions,
 }
 
-impl KeyUse<'_> {
+impl KeyUse {
     /// How many keys may be used.
     #[must_use]
-    pub fn max(self) -> usize {
+    pub fn max(&self) -> usize {
         match self {
             Self::Deliveries(Spec::Endpoint(_)) => inbound::MAX_KEYS,
             Self::Deliveries(Spec::Destination(_)) => outbound::MAX_KEYS,
@@ -37,7 +36,7 @@ impl KeyUse<'_> {
     ///
     /// # Errors
     /// Names the key, and says what to write instead.
-    pub fn check(self, key: &KeyDocument) -> Result<(), InvalidKeys> {
+    pub fn check(&self, key: &KeyDocument) -> Result<(), InvalidKeys> {
         match self {
             // A spec that cannot be compiled is no fault of the key.
             Self::Deliveries(Spec::Endpoint(spec)) => match Scheme::new(&spec.verification) {
