@@ -125,19 +125,16 @@ async fn a_moved_audit_log_is_opened_anew_and_loses_no_line() {
     let edge = Edge::start_as(&bed, &[], &[], Stdio::null()).await;
     let scene = edge.scene("moved", 74).await;
     let moved = format!("{}.1", edge.audit);
-    let sending = async {
-        let mut delivered = 0;
-        for round in 0..10 {
-            delivered += deliver(&scene, &format!("round{round}"), 20).await.0;
-        }
-        delivered
-    };
+    let mut delivered = deliver(&scene, "before", 100).await.0;
     let moving = async {
-        sleep(Duration::from_millis(300)).await;
         std::fs::rename(&edge.audit, &moved).unwrap();
         assert!(run("kill", &["-HUP", &edge.child.id().to_string()], "").0);
     };
-    let (delivered, ()) = tokio::join!(sending, moving);
+    let (meanwhile, ()) = tokio::join!(deliver(&scene, "meanwhile", 100), moving);
+    delivered += meanwhile.0;
+    until("a new file", || async { std::fs::metadata(&edge.audit).map(drop).map_err(|error| error.to_string()) }).await;
+    delivered += deliver(&scene, "after", 100).await.0;
+    assert_eq!(delivered, 300);
     let count = |file: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         text.lines().filter(|line| line.contains("Delivered") && line.ends_with('}')).count()
