@@ -56,11 +56,11 @@ pub struct WebhookDestinationSpec {
     pub dead_letter: Option<WebhookTarget>,
 
     /// Names of the sender's headers that are forwarded, in lower case; all others are dropped. Headers for credentials,
-    /// cookies, the signature or the connection are never forwarded.
+    /// cookies, the signature, the connection or the context of a caller (`txn-token`, `baggage`) are never forwarded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9-]+$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
-    #[x_kube(validation = Rule::new("self.all(h, !(h in ['authorization', 'cookie', 'host', 'connection', 'content-length', 'transfer-encoding', 'te', 'trailer', 'upgrade', 'keep-alive', 'expect', 'forwarded', 'idempotency-key', 'user-agent']) && !h.startsWith('proxy-') && !h.startsWith('x-forwarded-') && !h.startsWith('credence-') && !h.startsWith('webhook-'))").message("forwardHeaders: headers for credentials, cookies, the signature and the connection are never forwarded; remove them"))]
+    #[x_kube(validation = Rule::new("self.all(h, !(h in ['authorization', 'cookie', 'host', 'connection', 'content-length', 'transfer-encoding', 'te', 'trailer', 'upgrade', 'keep-alive', 'expect', 'forwarded', 'idempotency-key', 'txn-token', 'baggage', 'user-agent']) && !h.startsWith('proxy-') && !h.startsWith('x-forwarded-') && !h.startsWith('credence-') && !h.startsWith('webhook-'))").message("forwardHeaders: headers for credentials, cookies, the signature, the connection and the context of a caller (txn-token, baggage) are never forwarded; remove them"))]
     pub forward_headers: Vec<String>,
 
     /// Limits on size and rate.

@@ -220,6 +220,10 @@ async fn admit_refuses_empty_or_contradictory_webhook_sources() {
         let hmac = endpoint(hmac(mac, id, timestamp), pinned.clone());
         refused(&bed, hmac, "which verification.hmac reads otherwise").await;
     }
+    for header in ["authorization", "txn-token", "baggage"] {
+        let forwarding = with(endpoint(gitlab.clone(), pinned.clone()), "/spec/forwardHeaders", json!([header]));
+        refused(&bed, forwarding, "never forwarded").await;
+    }
     for verification in [gitlab, hmac("x-mac", "x-id", "x-at")] {
         bed.apply(endpoint(verification, pinned.clone())).await.unwrap();
     }
