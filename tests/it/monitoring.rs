@@ -10,6 +10,7 @@ use credence::edge::webhook::audit::AuditRecord;
 use credence::edge::webhook::outcome::Reason;
 use credence::metrics::{BrokerFigures, CertificateFigures, Metrics};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::bed::{Bed, OPERATOR, run};
 
@@ -53,6 +54,7 @@ fn exported_by_edge() -> String {
     let metrics = webhook::Metrics::default();
     let record = AuditRecord {
         time: jiff::Timestamp::UNIX_EPOCH,
+        txn: Uuid::nil(),
         endpoint: None,
         direction: Some("Inbound"),
         failure: None,

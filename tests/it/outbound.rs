@@ -388,6 +388,7 @@ async fn a_failed_message_is_retried_and_then_dead_lettered() {
     let reasons: Vec<(&str, &Value)> =
         lines.iter().map(|line| (line["reason"].as_str().unwrap(), &line["failure"])).collect();
     let (none, refused) = (&Value::Null, &json!("TargetRefused"));
+    assert_eq!(lines[4]["txn"], claims["txn"], "a dead letter is of the transaction of its message");
     assert_eq!(reasons[4..], [("DeadLettered", refused), ("TargetRefused", refused)]);
     assert_eq!(reasons[..2], [("Delivered", none), ("TargetRefused", none)]);
 }
@@ -512,7 +513,9 @@ async fn an_invalid_destination_reports_why_it_is_not_served() {
     };
     refused(with(valid.clone(), "/spec/source", json!({"cidrs": ["127.0.0.1/32"]})), "name the identities").await;
     refused(with(valid.clone(), "/spec/signing", json!({})), "set standardWebhooks").await;
-    refused(with(valid.clone(), "/spec/forwardHeaders", json!(["webhook-signature"])), "never forwarded").await;
+    for header in ["webhook-signature", "txn-token", "baggage"] {
+        refused(with(valid.clone(), "/spec/forwardHeaders", json!([header])), "never forwarded").await;
+    }
     for url in ["http://localhost/in", "https://user@localhost/", "https://localhost/#x", "https:///in", "https://a b/"]
     {
         refused(with(valid.clone(), "/spec/target/url", json!(url)), "url").await;

@@ -1,10 +1,12 @@
 //! Inbound webhooks: signed by the senders' own libraries, sent by curl, received by a target on this machine.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::http::StatusCode;
 use base64::Engine;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::assertion;
 use crate::bed::{Bed, manifest, openssl, run, until, with};
@@ -106,6 +108,10 @@ async fn a_delivery_reaches_its_target_once_and_is_audited() {
     assert_eq!(reasons, ["Delivered", "Replayed", "TooOld", "WrongSignature", "MissingHeader"]);
     assert_eq!(lines[0]["delivery"], "msg_1");
     assert_eq!(lines[0]["targetStatus"], 200);
+    let transactions: BTreeSet<&str> = lines.iter().map(|line| line["txn"].as_str().unwrap()).collect();
+    assert_eq!(transactions.len(), lines.len(), "each attempt has its own");
+    assert!(transactions.iter().all(|txn| txn.parse::<Uuid>().unwrap().get_version_num() == 7), "{transactions:?}");
+    assert_eq!(lines[0]["txn"], claims["txn"], "the target is told the transaction of the audit line");
     assert!(lines[0]["key"].is_string() && lines[0]["source"] == "127.0.0.1" && lines[0]["bodySHA256"].is_string());
     let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
     assert!(!log.contains(&key) && !log.contains("amount"), "the audit log contains neither keys nor bodies");

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::keys::InvalidKeys;
 use super::verify::InvalidKey;
@@ -35,6 +36,8 @@ pub struct AssertionClaims<'a> {
     /// ID of the delivery.
     #[serde(rename = "jti")]
     pub delivery: &'a str,
+    /// The transaction that the delivery belongs to, as in the audit log (RFC 8417 section 2.2).
+    pub txn: Uuid,
     /// The endpoint, as `namespace/name`.
     pub endpoint: &'a str,
     /// The key that verified the delivery, if one did.
@@ -280,6 +283,7 @@ mod tests {
         let claims = AssertionClaims {
             audience: "payments.shop.svc",
             delivery: "1",
+            txn: Uuid::nil(),
             endpoint: "shop/payments",
             key_id: None,
             failure: None,

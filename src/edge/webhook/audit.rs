@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use uuid::Uuid;
 
 use super::outcome::{Outcome, Reason};
 
@@ -16,6 +17,8 @@ use super::outcome::{Outcome, Reason};
 pub struct AuditRecord {
     /// When the edge had read the request head.
     pub time: Timestamp,
+    /// The transaction: an ID that the edge gives to each request (UUID version 7, RFC 9562). What the target gets is signed with it.
+    pub txn: Uuid,
     /// `namespace/name` of the endpoint, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Arc<str>>,

@@ -9,8 +9,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use tracing::field::Empty;
+use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
+use uuid::Uuid;
 
 use super::audit::AuditRecord;
 use super::deliver::delivery::Delivery;
@@ -41,6 +42,7 @@ impl PendingRecord {
     fn begin(gateway: Arc<Gateway>, caller: &Caller) -> Self {
         let record = AuditRecord {
             time: Timestamp::now(),
+            txn: Uuid::now_v7(),
             endpoint: None,
             direction: None,
             outcome: Reason::BodyIncomplete.into(),
@@ -76,6 +78,7 @@ impl Service for Gateway {
         let span = tracing::debug_span!(
             "delivery",
             peer = %caller.address,
+            txn = Empty,
             endpoint = Empty,
             direction = Empty,
             delivery = Empty
@@ -135,6 +138,7 @@ async fn handle(
 
 /// Adds to the span of a request the fields that are known so far.
 fn describe(span: &Span, record: &AuditRecord) {
+    span.record("txn", display(record.txn));
     let fields = [("endpoint", record.endpoint.as_deref()), ("delivery", record.delivery.as_deref())];
     for (field, value) in fields {
         if let Some(value) = value {

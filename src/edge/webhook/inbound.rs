@@ -62,6 +62,7 @@ pub fn accept(
     let claims = AssertionClaims {
         audience: inbound.target.audience(),
         delivery: &id,
+        txn: record.txn,
         endpoint: &received.endpoint,
         key_id: Some(&verified.key_id),
         failure: None,

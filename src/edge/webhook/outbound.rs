@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::assertion::AssertionClaims;
 use super::audit::AuditRecord;
@@ -36,6 +37,7 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("credence/", en
 /// A message that a service sends out.
 pub struct OutboundMessage {
     id: String,
+    txn: Uuid,
     /// Headers of the sender that are forwarded.
     headers: HeaderMap,
     endpoint: Arc<str>,
@@ -64,6 +66,7 @@ pub fn accept(
     }
     Ok(OutboundMessage {
         id,
+        txn: record.txn,
         headers: received.forwarded(&active.route),
         endpoint: received.endpoint.clone(),
         source: record.source_identity.clone(),
@@ -143,6 +146,7 @@ fn into_dead_letter(
     let claims = AssertionClaims {
         audience: dead_letter.audience(),
         delivery: &message.id,
+        txn: message.txn,
         endpoint: &message.endpoint,
         key_id: None,
         failure: Some(failure.as_str()),
