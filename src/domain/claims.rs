@@ -64,8 +64,9 @@ impl Claims {
         released
     }
 
-    /// Takes all claimed names that an object is allowed to hold, if they are free, and lets go of the others.
-    pub fn take(&mut self, object: &ObjectRef, is_allowed: impl Fn(&str) -> bool) -> Taken {
+    /// Takes all claimed names that an object is allowed to hold, if they are free, and lets go of the others. An object that is
+    /// refused for another reason keeps what it holds, and takes nothing.
+    pub fn take(&mut self, object: &ObjectRef, is_allowed: impl Fn(&str) -> bool, is_refused: bool) -> Taken {
         let names: Vec<Arc<str>> = self.by_object.get(object).into_iter().flatten().cloned().collect();
         let (allowed, refused): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_allowed(name));
         let mut taken = Taken::default();
@@ -77,7 +78,7 @@ impl Claims {
             taken.conflicts.extend(holder.map(|holder| (name.to_string(), holder.clone())));
         }
         // An object is accepted as a whole.
-        if taken.conflicts.is_empty() && refused.is_empty() {
+        if taken.conflicts.is_empty() && refused.is_empty() && !is_refused {
             for name in &allowed {
                 if let Some(claimants) = self.by_name.get_mut(name) {
                     claimants.holder = Some(object.clone());
@@ -130,7 +131,7 @@ mod tests {
     }
 
     fn take(claims: &mut Claims, name: &str) -> Vec<(String, ObjectRef)> {
-        claims.take(&object(name), |_| true).conflicts
+        claims.take(&object(name), |_| true, false).conflicts
     }
 
     #[test]
@@ -151,8 +152,11 @@ mod tests {
     fn an_object_that_is_refused_takes_nothing() {
         let mut claims = Claims::default();
         claim(&mut claims, "refused", &["a", "not-mine"]);
-        assert_eq!(claims.take(&object("refused"), |name| name != "not-mine"), Taken::default());
+        assert_eq!(claims.take(&object("refused"), |name| name != "not-mine", false), Taken::default());
         assert_eq!(claims.holder("a"), None);
+        claim(&mut claims, "refused", &["a"]);
+        assert_eq!(claims.take(&object("refused"), |_| true, true), Taken::default());
+        assert_eq!(claims.holder("a"), None, "refused for another reason");
         claim(&mut claims, "other", &["a"]);
         assert_eq!(take(&mut claims, "other"), []);
         claim(&mut claims, "third", &["a", "b"]);
@@ -166,7 +170,9 @@ mod tests {
         claim(&mut claims, "one", &["a", "b"]);
         take(&mut claims, "one");
         claim(&mut claims, "two", &["b"]);
-        let taken = claims.take(&object("one"), |name| name != "b");
+        assert_eq!(claims.take(&object("one"), |_| true, true), Taken::default());
+        assert_eq!(claims.holder("b"), Some(&object("one")), "refused for another reason, it keeps what it holds");
+        let taken = claims.take(&object("one"), |name| name != "b", false);
         assert_eq!(taken.released, BTreeSet::from([object("two")]));
         assert_eq!((claims.holder("a"), claims.holder("b")), (Some(&object("one")), None));
     }

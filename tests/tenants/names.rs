@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use kube::api::{DynamicObject, ListParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, OPERATOR, label, manifest, self_signed, unique, until, with};
+use crate::bed::{Bed, OPERATOR, broker_connection, label, manifest, self_signed, unique, until, with};
 use crate::tenant::{Tenant, Victim};
 
 /// A trust domain in which the namespaces with the label `team: <name>` share DNS names.
@@ -165,18 +165,56 @@ async fn a_namespace_has_a_share_of_names() {
         let reason = |it: &DynamicObject| {
             let conditions = it.data["status"]["conditions"].as_array()?;
             let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
-            ready["reason"].as_str().map(ToOwned::to_owned)
+            Some((it.metadata.name.clone()?, ready["reason"].as_str()?.to_owned()))
         };
-        let reasons: Vec<String> = found.items.iter().filter_map(reason).collect();
-        let count = |wanted: &str| reasons.iter().filter(|reason| *reason == wanted).count();
-        if count("Ready") + count("LimitExceeded") == 80 {
-            Ok(count("LimitExceeded"))
-        } else {
-            Err(format!("{reasons:?}"))
-        }
+        let reasons: Vec<(String, String)> = found.items.iter().filter_map(reason).collect();
+        let with = |wanted: &str| -> Vec<String> {
+            reasons.iter().filter(|(_, reason)| reason == wanted).map(|(name, _)| name.clone()).collect()
+        };
+        let refused = with("LimitExceeded");
+        if with("Ready").len() + refused.len() == 80 { Ok(refused) } else { Err(format!("{reasons:?}")) }
     })
     .await;
-    assert_eq!(refused, 2);
-    bed.apply(named(&domain, &victim, "app", &[&format!("victim.{domain}.example")])).await.unwrap();
+    assert_eq!(refused.len(), 2);
+    // What is refused to the tenant is free for others, at the latest when the operator looks again.
+    let names = [format!("victim.{domain}.example"), format!("n0.{}.{domain}.example", refused[0])];
+    bed.apply(named(&domain, &victim, "app", &names.each_ref().map(String::as_str))).await.unwrap();
     bed.ready("ServiceIdentity", Some(&victim), "app").await;
+}
+
+#[tokio::test]
+async fn an_identity_that_is_refused_keeps_no_name_from_others() {
+    let tenant = Tenant::new("refused").await;
+    let (bed, namespace, domain) = (&tenant.bed, tenant.namespace.as_str(), unique("refused"));
+    let victim = bed.namespace("refused-victim").await;
+    shared_names(bed, &domain).await;
+    for namespace in [namespace, &victim] {
+        label(bed, namespace, json!({"team": domain})).await;
+    }
+    let elsewhere = with(broker_connection(&domain, "kafka.invalid:9092"), "/spec/environment", json!("elsewhere"));
+    bed.apply(elsewhere).await.unwrap();
+    let (shared, kept) = (format!("api.{domain}.example"), format!("kept.{domain}.example"));
+    let squat = with(named(&domain, namespace, "squat", &[&shared]), "/spec/brokers", json!([{"name": domain}]));
+    tenant.own.apply(squat).await.unwrap();
+    let (kind, own, refused) = ("ServiceIdentity", Some(namespace), ("False", "EnvironmentMismatch"));
+    bed.condition(kind, own, "squat", "Ready", refused).await;
+    bed.apply(named(&domain, &victim, "app", &[&shared])).await.unwrap();
+    bed.ready(kind, Some(&victim), "app").await;
+    tenant.patch(kind, "squat", json!({"spec": {"brokers": null}})).await;
+    bed.condition(kind, own, "squat", "Ready", ("False", "DnsNameClaimed")).await;
+    // One that was accepted keeps its names while it is refused, until its namespace leaves the trust domain.
+    tenant.patch(kind, "squat", dns(&[&kept])).await;
+    bed.ready(kind, own, "squat").await;
+    tenant.patch(kind, "squat", json!({"spec": {"brokers": [{"name": domain}]}})).await;
+    bed.condition(kind, own, "squat", "Ready", refused).await;
+    bed.apply(named(&domain, &victim, "other", &[&kept])).await.unwrap();
+    bed.condition(kind, Some(&victim), "other", "Ready", ("False", "DnsNameClaimed")).await;
+    label(bed, &victim, json!({"member": "yes"})).await;
+    let members = json!({"spec": {"identityNamespaceSelector": {"matchLabels": {"member": "yes"}}}});
+    let domains = bed.api("TrustDomain", None);
+    domains.patch(&domain, &PatchParams::default(), &Patch::Merge(members)).await.unwrap();
+    bed.condition(kind, own, "squat", "Ready", ("False", "NamespaceNotAllowed")).await;
+    bed.ready(kind, Some(&victim), "other").await;
+    tenant.own.delete(kind, own, "squat").await;
+    bed.delete("BrokerConnection", None, &domain).await;
 }

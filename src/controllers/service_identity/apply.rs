@@ -8,7 +8,6 @@ use super::credentials::{Issued, certificate_status, settle};
 use super::observe::Observed;
 use super::plan::{Plan, Slot};
 use crate::api::{ConditionType, Conditions, Reason, ServiceIdentityStatus};
-use crate::controllers::shared::claims::is_accepted;
 use crate::controllers::shared::handle::Conclusion;
 use crate::controllers::shared::name_records::MAX_NAMES;
 use crate::controllers::shared::signal::Signal;
@@ -91,9 +90,7 @@ async fn record_names(controller: &Controller, observed: &Observed, plan: Plan) 
         return Ok(plan);
     }
     let (namespace, names, identity) = (observed.namespace(), &observed.shared_names, &*observed.identity);
-    let created = identity.metadata.creation_timestamp.as_ref();
-    let had_them = created.is_some_and(|created| created.0 < controller.records_since) && is_accepted(identity);
-    if controller.claims.records.record(namespace, &uid(identity), names, had_them).await? {
+    if controller.claims.records.record(namespace, &uid(identity), names, observed.had_names).await? {
         return Ok(plan);
     }
     let message = format!(

@@ -85,7 +85,9 @@ impl kind::Controller for Controller {
         if is_deleted || self.namespaces.is_terminating(identity.metadata.namespace.as_deref()) {
             return Ok(Done::gone());
         }
-        let observed = observe::observe(self, identity)?;
+        let mut observed = observe::observe(self, identity)?;
+        let refused = plan::joins(&observed).err().map(|refusal| refusal.reason);
+        observe::take_names(self, &mut observed, refused);
         for other in &observed.released {
             self.signals.emit(Signal::ClaimsChanged(other.clone()));
         }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::controller::Controller;
-use crate::api::{Mtls, RotationTargetKind, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
+use crate::api::{Mtls, Reason, RotationTargetKind, ServiceIdentity, ServiceIdentityStatus, TrustDomain};
 use crate::brokers::registry::Broker;
 use crate::controllers::shared::authorities::ActiveAuthority;
-use crate::controllers::shared::claims::{NameClaim, Scope};
+use crate::controllers::shared::claims::{NameClaim, Scope, is_accepted};
 use crate::controllers::shared::kind::ManagedKind;
 use crate::domain::altered::AlteredBy;
 use crate::domain::claims::Taken;
@@ -53,6 +53,8 @@ pub struct Observed {
     pub claimed_names: Vec<(String, ObjectRef)>,
     /// The names that it may claim and other namespaces may claim as well, as they are recorded.
     pub shared_names: BTreeSet<String>,
+    /// Whether it had its names before names were recorded.
+    pub had_names: bool,
     /// Other objects that may hold a name now that this one let go.
     pub released: BTreeSet<ObjectRef>,
     pub stored: Stored,
@@ -104,14 +106,14 @@ pub fn dns_claims(identity: &ServiceIdentity) -> impl Iterator<Item = (&String, 
     names.map(|name| (name, NameClaim::new(Scope::DnsName, &[&identity.spec.trust_domain, name])))
 }
 
-/// Looks everything up, and takes the names that the identity may hold.
+/// Looks everything up but the names that only one identity may hold.
 ///
 /// # Errors
 /// When something that the identity refers to cannot be read.
 pub fn observe(controller: &Controller, identity: Arc<ServiceIdentity>) -> Result<Observed, Error> {
     let namespace = identity.metadata.namespace.clone().unwrap_or_default();
     let name = identity.metadata.name.clone().unwrap_or_default();
-    let (owner, own) = (uid(&*identity), ObjectRef::of(&*identity));
+    let owner = uid(&*identity);
     let owned = controller.certificates.owned_with_prefix(&namespace, &name, &owner);
     let stored = |secret: &str| {
         let found = owned.iter().find(|(known, _)| **known == *secret);
@@ -120,24 +122,6 @@ pub fn observe(controller: &Controller, identity: Arc<ServiceIdentity>) -> Resul
     let trust_domain = controller.trust_domains.store().look_up(None, &identity.spec.trust_domain)?;
     let namespace_labels = controller.namespaces.labels(&namespace);
     let cluster_domain = controller.settings.cluster_domain.clone();
-    let account = account_claim(&identity);
-    let mut allowed = vec![account.clone()];
-    let mut shared_names = BTreeSet::new();
-    for (name, claim) in dns_claims(&identity) {
-        let rules = trust_domain.as_ref().map(|domain| domain.spec.dns_names.as_slice());
-        if !rules.is_some_and(|rules| may_claim(name, &namespace, &namespace_labels, &cluster_domain, rules)) {
-            continue;
-        }
-        if !is_own(name, &namespace, &cluster_domain) {
-            shared_names.insert(claim.key().to_owned());
-        }
-        allowed.push(claim);
-    }
-    let Taken { conflicts, released } =
-        controller.claims.take(&own, &identity.claims(), |claim| allowed.contains(claim));
-    let holder = |claim: &NameClaim| conflicts.iter().find(|(key, _)| key == claim.key()).map(|(_, it)| it.clone());
-    let claimed_names =
-        dns_claims(&identity).filter_map(|(name, claim)| Some((name.clone(), holder(&claim)?))).collect();
     let mut brokers = Vec::new();
     for reference in &identity.spec.brokers {
         let connection = controller.connections.store().look_up(None, &reference.name)?;
@@ -161,10 +145,11 @@ pub fn observe(controller: &Controller, identity: Arc<ServiceIdentity>) -> Resul
         cluster_domain,
         trust_domain,
         authority: controller.authorities.get(&identity.spec.trust_domain),
-        account_holder: holder(&account),
-        claimed_names,
-        shared_names,
-        released,
+        account_holder: None,
+        claimed_names: Vec::new(),
+        shared_names: BTreeSet::new(),
+        had_names: had_names(controller, &identity),
+        released: BTreeSet::new(),
         stored: stored(&format!("{name}-mtls")),
         brokers,
         secrets: owned.iter().map(|(secret, _)| secret.to_string()).collect(),
@@ -173,6 +158,42 @@ pub fn observe(controller: &Controller, identity: Arc<ServiceIdentity>) -> Resul
         now: Timestamp::now(),
         identity,
     })
+}
+
+/// Whether an identity was accepted before names were recorded.
+fn had_names(controller: &Controller, identity: &ServiceIdentity) -> bool {
+    let created = identity.metadata.creation_timestamp.as_ref();
+    created.is_some_and(|created| created.0 < controller.records_since) && is_accepted(identity)
+}
+
+/// Takes the names that the identity may hold. One that is refused for another reason takes none, which would keep them from others,
+/// and keeps what it holds, unless its namespace has left the trust domain.
+pub fn take_names(controller: &Controller, observed: &mut Observed, refused: Option<Reason>) {
+    let (identity, namespace) = (observed.identity.clone(), observed.namespace().to_owned());
+    let account = account_claim(&identity);
+    let (mut allowed, mut shared) = (vec![account.clone()], BTreeSet::new());
+    let rules = observed.trust_domain.as_ref().map(|domain| domain.spec.dns_names.as_slice()).unwrap_or_default();
+    for (name, claim) in dns_claims(&identity) {
+        if may_claim(name, &namespace, &observed.namespace_labels, &observed.cluster_domain, rules) {
+            if !is_own(name, &namespace, &observed.cluster_domain) {
+                shared.insert(claim.key().to_owned());
+            }
+            allowed.push(claim);
+        }
+    }
+    let (records, owner) = (&controller.claims.records, uid(&*identity));
+    if !records.has_room(&namespace, &owner, &shared, observed.had_names) {
+        let is_recorded = |name: &str| records.holder(name).is_some_and(|holder| holder == owner);
+        allowed.retain(|claim| !shared.contains(claim.key()) || is_recorded(claim.key()));
+    }
+    let is_allowed = |claim: &NameClaim| refused != Some(Reason::NamespaceNotAllowed) && allowed.contains(claim);
+    let (object, claims) = (ObjectRef::of(&*identity), identity.claims());
+    let Taken { conflicts, released } = controller.claims.take(&object, &claims, is_allowed, refused.is_some());
+    let holder = |claim: &NameClaim| conflicts.iter().find(|(key, _)| key == claim.key()).map(|(_, it)| it.clone());
+    observed.account_holder = holder(&account);
+    observed.claimed_names =
+        dns_claims(&identity).filter_map(|(name, claim)| Some((name.clone(), holder(&claim)?))).collect();
+    (observed.shared_names, observed.released) = (shared, released);
 }
 
 /// A Secret whose facts cannot be trusted.

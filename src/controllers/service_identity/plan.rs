@@ -54,13 +54,14 @@ pub fn plan(observed: &Observed) -> Plan {
     }
 }
 
-fn accept(observed: &Observed) -> Result<&TrustDomain, Refusal> {
+/// Why an identity is refused whatever names it claims.
+pub fn joins(observed: &Observed) -> Result<&TrustDomain, Refusal> {
     let spec = &observed.identity.spec;
     let domain = observed.trust_domain.as_ref().ok_or_else(|| {
         let message = format!("the TrustDomain {} does not exist; create it, or name another one", spec.trust_domain);
         Refusal::new(Reason::TrustDomainNotFound, message)
     })?;
-    let namespace = observed.identity.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = observed.namespace();
     if let Some(selector) = &domain.spec.identity_namespace_selector
         && !selector::matches(selector, &observed.namespace_labels)
     {
@@ -71,6 +72,24 @@ fn accept(observed: &Observed) -> Result<&TrustDomain, Refusal> {
         );
         return Err(Refusal::new(Reason::NamespaceNotAllowed, message));
     }
+    for broker in &observed.brokers {
+        match &broker.environment {
+            Some(environment) if *environment != domain.spec.environment => {
+                let message = format!(
+                    "the BrokerConnection {} belongs to the environment {environment}, the TrustDomain {} to {}; use \
+                     a broker of the same environment",
+                    broker.name, spec.trust_domain, domain.spec.environment
+                );
+                return Err(Refusal::new(Reason::EnvironmentMismatch, message));
+            }
+            _ => {}
+        }
+    }
+    Ok(domain)
+}
+
+fn accept(observed: &Observed) -> Result<&TrustDomain, Refusal> {
+    let (domain, spec, namespace) = (joins(observed)?, &observed.identity.spec, observed.namespace());
     if let Some(holder) = &observed.account_holder {
         let message = format!(
             "the ServiceIdentity {}/{} already stands for the ServiceAccount {} in this trust domain; delete one of \
@@ -98,19 +117,6 @@ fn accept(observed: &Observed) -> Result<&TrustDomain, Refusal> {
             holder.name.namespace, holder.name.name
         );
         return Err(Refusal::new(Reason::DnsNameClaimed, message));
-    }
-    for broker in &observed.brokers {
-        match &broker.environment {
-            Some(environment) if *environment != domain.spec.environment => {
-                let message = format!(
-                    "the BrokerConnection {} belongs to the environment {environment}, the TrustDomain {} to {}; use \
-                     a broker of the same environment",
-                    broker.name, spec.trust_domain, domain.spec.environment
-                );
-                return Err(Refusal::new(Reason::EnvironmentMismatch, message));
-            }
-            _ => {}
-        }
     }
     Ok(domain)
 }

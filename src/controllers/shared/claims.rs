@@ -114,8 +114,14 @@ impl NameClaims {
         self.by_scope.lock().get(&scope).map(|claims| claims.held_below(prefix, object)).unwrap_or_default()
     }
 
-    /// Takes the claimed names that an object is allowed to hold, in all scopes of `claims`.
-    pub fn take(&self, object: &ObjectRef, claims: &[NameClaim], is_allowed: impl Fn(&NameClaim) -> bool) -> Taken {
+    /// Takes the claimed names that an object is allowed to hold, in all scopes of `claims`; see [`Claims::take`].
+    pub fn take(
+        &self,
+        object: &ObjectRef,
+        claims: &[NameClaim],
+        is_allowed: impl Fn(&NameClaim) -> bool,
+        is_refused: bool,
+    ) -> Taken {
         let scopes: BTreeSet<Scope> = claims.iter().map(|claim| claim.scope).collect();
         let (mut by_scope, mut all) = (self.by_scope.lock(), Taken::default());
         for scope in scopes {
@@ -124,7 +130,7 @@ impl NameClaims {
                 .filter(|claim| claim.scope == scope && is_allowed(claim))
                 .map(|claim| claim.key.as_str())
                 .collect();
-            let taken = by_scope.entry(scope).or_default().take(object, |name| allowed.contains(name));
+            let taken = by_scope.entry(scope).or_default().take(object, |name| allowed.contains(name), is_refused);
             all.conflicts.extend(taken.conflicts);
             all.released.extend(taken.released);
         }

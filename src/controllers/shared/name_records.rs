@@ -67,15 +67,22 @@ impl State {
         self.changed.insert(holder.namespace);
     }
 
-    /// Notes that an object holds exactly these names. Returns whether it may: its namespace has room for them, or they are recorded
-    /// for it already, or it had them before names were recorded.
+    /// Whether an object may hold exactly these names: its namespace has room for them, or they are recorded for it already, or it
+    /// had them before names were recorded.
+    fn has_room(&self, namespace: &str, uid: &str, names: &BTreeSet<String>, had_them: bool) -> bool {
+        let (nothing, all) =
+            (BTreeSet::new(), self.of_namespaces.get(namespace).map(BTreeMap::len).unwrap_or_default());
+        let known = self.names.get(uid).unwrap_or(&nothing);
+        let (dropped, added) = (known.difference(names).count(), names.difference(known).count());
+        had_them || added == 0 || all.saturating_sub(dropped) + added <= MAX_NAMES
+    }
+
+    /// Notes that an object holds exactly these names, if it may.
     fn hold(&mut self, namespace: &str, uid: &str, names: &BTreeSet<String>, had_them: bool) -> bool {
-        let known = self.names.get(uid).cloned().unwrap_or_default();
-        let all = self.of_namespaces.get(namespace).map(BTreeMap::len).unwrap_or_default();
-        let (dropped, added) = (known.difference(names).count(), names.difference(&known).count());
-        if !had_them && added > 0 && all.saturating_sub(dropped) + added > MAX_NAMES {
+        if !self.has_room(namespace, uid, names, had_them) {
             return false;
         }
+        let known = self.names.get(uid).cloned().unwrap_or_default();
         known.difference(names).for_each(|name| self.remove(name));
         for name in names.difference(&known) {
             self.insert(name, Holder { uid: uid.to_owned(), namespace: namespace.to_owned() });
@@ -131,6 +138,12 @@ impl NameRecords {
     #[must_use]
     pub fn holder(&self, name: &str) -> Option<String> {
         self.state.lock().holders.get(name).map(|holder| holder.uid.clone())
+    }
+
+    /// Whether an object may hold exactly these names, as [`Self::record`] would say.
+    #[must_use]
+    pub fn has_room(&self, namespace: &str, uid: &str, names: &BTreeSet<String>, had_them: bool) -> bool {
+        self.state.lock().has_room(namespace, uid, names, had_them)
     }
 
     /// Records that an object holds exactly these names, and returns once that is stored. Returns false, and records nothing,

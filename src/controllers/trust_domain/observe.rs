@@ -73,7 +73,7 @@ pub fn domain_claim(domain: &TrustDomain) -> NameClaim {
 
 /// Looks everything up, and takes the domain if it is free.
 pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
-    let taken = controller.claims.take(&ObjectRef::of(&*domain), &[domain_claim(&domain)], |_| true);
+    let taken = controller.claims.take(&ObjectRef::of(&*domain), &[domain_claim(&domain)], |_| true, false);
     let owner = uid(&*domain);
     let name = domain.metadata.name.clone().unwrap_or_default();
     let own_namespace = &controller.settings.namespace;

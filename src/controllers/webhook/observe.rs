@@ -87,7 +87,7 @@ pub fn observe<W: Webhook>(controller: &Controller<W>, webhook: Arc<W>) -> Obser
     let object = ObjectRef::of(&*webhook);
     let (others, holds_one) = controller.claims.held_below(Scope::Path, &format!("/{namespace}/"), &object);
     let full_with = (!holds_one && others >= MAX_WEBHOOKS).then_some(others);
-    let taken = controller.claims.take(&object, &claims, |_| owns_path && full_with.is_none());
+    let taken = controller.claims.take(&object, &claims, |_| owns_path && full_with.is_none(), false);
     // A route that somebody else has changed is written again.
     let route = route.and_then(|record| record.facts.clone().ok());
     let was_by_name = route.as_ref().is_some_and(|route| route.by_name);
