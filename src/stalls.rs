@@ -54,9 +54,14 @@ pub async fn by_length<T: Send + 'static>(length: usize, work: impl FnOnce() -> 
     if length <= SMALL {
         return work();
     }
-    // It is never closed.
-    let _place = PLACES.acquire().await;
-    elsewhere(work).await
+    // It is never closed. Whoever leaves meanwhile does not end the work, so the work has the place.
+    let place = PLACES.acquire().await;
+    elsewhere(move || {
+        let result = work();
+        drop(place);
+        result
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -66,6 +71,7 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use futures::future::join_all;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -77,10 +83,12 @@ mod tests {
         let counts: &'static (AtomicUsize, AtomicUsize) = Box::leak(Box::new((running, most)));
         let work = || {
             counts.1.fetch_max(counts.0.fetch_add(1, Relaxed) + 1, Relaxed);
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(50));
             counts.0.fetch_sub(1, Relaxed);
             std::thread::current().id()
         };
+        let left = timeout(Duration::from_millis(1), by_length(SMALL + 1, work)).await;
+        assert!(left.is_err(), "whoever waited has left, and the work goes on");
         let threads = join_all((0..6).map(|_| by_length(SMALL + 1, work))).await;
         assert!(threads.iter().all(|thread| *thread != here));
         assert_eq!(counts.1.load(Relaxed), 2);
