@@ -111,7 +111,7 @@ async fn a_delivery_reaches_its_target_once_and_is_audited() {
     let transactions: BTreeSet<&str> = lines.iter().map(|line| line["txn"].as_str().unwrap()).collect();
     assert_eq!(transactions.len(), lines.len(), "each attempt has its own");
     assert!(transactions.iter().all(|txn| txn.parse::<Uuid>().unwrap().get_version_num() == 7), "{transactions:?}");
-    assert_eq!(lines[0]["txn"], claims["txn"], "the target is told the transaction of the audit line");
+    assert_eq!(lines[0]["txn"], claims["txn"], "the assertion has the txn of the audit line");
     assert!(lines[0]["key"].is_string() && lines[0]["source"] == "127.0.0.1" && lines[0]["bodySHA256"].is_string());
     let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
     assert!(!log.contains(&key) && !log.contains("amount"), "the audit log contains neither keys nor bodies");

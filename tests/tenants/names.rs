@@ -17,6 +17,17 @@ async fn shared_names(bed: &Bed, name: &str) {
     bed.ready("TrustDomain", None, name).await;
 }
 
+/// A tenant and a victim that share the DNS names of a trust domain: the tenant, the victim's namespace and the trust domain.
+async fn sharing(test: &str) -> (Tenant, String, String) {
+    let (tenant, domain) = (Tenant::new(test).await, unique(test));
+    let victim = tenant.bed.namespace(&format!("{test}-victim")).await;
+    shared_names(&tenant.bed, &domain).await;
+    for namespace in [&tenant.namespace, &victim] {
+        label(&tenant.bed, namespace, json!({"team": domain})).await;
+    }
+    (tenant, victim, domain)
+}
+
 fn named(domain: &str, namespace: &str, name: &str, dns_names: &[&str]) -> Value {
     let spec = json!({"trustDomain": domain, "authentication": {"mtls": {"dnsNames": dns_names}}});
     manifest("ServiceIdentity", Some(namespace), name, spec)
@@ -29,13 +40,8 @@ fn dns(names: &[&str]) -> Value {
 #[tokio::test]
 async fn an_older_identity_takes_no_dns_name_from_a_victim() {
     let _alone = OPERATOR.lock().await;
-    let tenant = Tenant::new("dns").await;
-    let (bed, namespace, domain) = (&tenant.bed, Some(tenant.namespace.as_str()), unique("dns"));
-    let victim = bed.namespace("dns-victim").await;
-    shared_names(bed, &domain).await;
-    for namespace in [&tenant.namespace, &victim] {
-        label(bed, namespace, json!({"team": domain})).await;
-    }
+    let (tenant, victim, domain) = sharing("dns").await;
+    let (bed, namespace) = (&tenant.bed, Some(tenant.namespace.as_str()));
     // Older than the victim: one that is accepted, and one that is refused.
     let foreign = format!("app.{victim}.svc");
     tenant.own.apply(named(&domain, &tenant.namespace, "own", &[])).await.unwrap();
@@ -146,12 +152,8 @@ async fn a_trust_domain_says_which_namespaces_join_it_and_for_how_long() {
 
 #[tokio::test]
 async fn a_namespace_has_a_share_of_names() {
-    let tenant = Tenant::new("share").await;
-    let (bed, namespace, domain) = (&tenant.bed, tenant.namespace.as_str(), unique("share"));
-    let victim = bed.namespace("share-victim").await;
-    shared_names(bed, &domain).await;
-    label(bed, namespace, json!({"team": domain})).await;
-    label(bed, &victim, json!({"team": domain})).await;
+    let (tenant, victim, domain) = sharing("share").await;
+    let (bed, namespace) = (&tenant.bed, tenant.namespace.as_str());
     // 32 names each: 78 of them have 2,496.
     let applied = stream::iter(0..80).map(|number| {
         let names: Vec<String> = (0..32).map(|name| format!("n{name}.i{number}.{domain}.example")).collect();
@@ -184,13 +186,8 @@ async fn a_namespace_has_a_share_of_names() {
 
 #[tokio::test]
 async fn an_identity_that_is_refused_keeps_no_name_from_others() {
-    let tenant = Tenant::new("refused").await;
-    let (bed, namespace, domain) = (&tenant.bed, tenant.namespace.as_str(), unique("refused"));
-    let victim = bed.namespace("refused-victim").await;
-    shared_names(bed, &domain).await;
-    for namespace in [namespace, &victim] {
-        label(bed, namespace, json!({"team": domain})).await;
-    }
+    let (tenant, victim, domain) = sharing("refused").await;
+    let (bed, namespace) = (&tenant.bed, tenant.namespace.as_str());
     let elsewhere = with(broker_connection(&domain, "kafka.invalid:9092"), "/spec/environment", json!("elsewhere"));
     bed.apply(elsewhere).await.unwrap();
     let (shared, kept) = (format!("api.{domain}.example"), format!("kept.{domain}.example"));

@@ -1,4 +1,4 @@
-//! Looks up what an identity depends on. Reads stores only; nothing is decided and nothing written here.
+//! Looks up what an identity depends on, and takes its names. Reads stores only; nothing is decided and no object written here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
