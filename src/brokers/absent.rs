@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::MAX_LISTED;
 use super::records::{Record, Records};
+use super::{Failures, MAX_LISTED};
 pub use crate::api::AbsentPolicies;
 use crate::api::AppliedBinding;
+use crate::domain::grants::Bindings;
 
 /// Up to how many recorded rights of a broker are revoked at once by themselves: this many, or this share of all (in percent),
 /// whichever is more. A restored or empty store must not revoke everything.
@@ -30,6 +31,43 @@ pub struct Decision {
     pub revoke: Vec<(String, BTreeSet<Arc<AppliedBinding>>)>,
     /// What waits.
     pub held_back: Option<HeldBack>,
+}
+
+/// What is revoked of policies that do not exist any more.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Revocation {
+    /// The policies, by UID, and their rights.
+    policies: Vec<(String, BTreeSet<Arc<AppliedBinding>>)>,
+    /// What is removed from the broker.
+    pub remove: Bindings,
+}
+
+impl Revocation {
+    /// Of the rights of these policies, by UID, those are removed that nobody needs.
+    #[must_use]
+    pub fn new(
+        policies: Vec<(String, BTreeSet<Arc<AppliedBinding>>)>,
+        is_unneeded: impl Fn(&AppliedBinding) -> bool,
+    ) -> Self {
+        let rights = policies.iter().flat_map(|(_, rights)| rights).filter(|binding| is_unneeded(binding));
+        let remove = rights.map(|binding| AppliedBinding::clone(binding)).collect();
+        Self { policies, remove }
+    }
+
+    /// How many policies.
+    #[must_use]
+    pub fn policies(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// Drops the records of the policies. What could not be removed stays recorded, and is tried again.
+    pub fn settle(self, failures: &Failures, records: &mut Records) {
+        for (policy, rights) in self.policies {
+            if !rights.iter().any(|binding| failures.contains_key(&**binding)) {
+                records.forget(&policy);
+            }
+        }
+    }
 }
 
 /// The policies with a record that do not exist, by UID, and since when that is known.
@@ -82,23 +120,16 @@ fn decide(ripe: Vec<(&str, &Record)>, records: &Records, absent: usize, word: Ab
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{BindingOperation, BindingPattern, BindingResource};
     use crate::brokers::records::Stored;
+    use crate::brokers::topic;
 
     /// Records of this many policies with one right each.
     fn records(policies: usize) -> Records {
         let mut records = Records::new(Stored::default());
         for number in 0..policies {
-            let binding = AppliedBinding {
-                principal: "User:CN=orders,OU=shop,O=demo".into(),
-                operation: BindingOperation::Write,
-                resource: BindingResource::Topic,
-                pattern: BindingPattern::Literal,
-                name: format!("topic-{number}"),
-            };
             let record = Record {
                 policy: format!("shop/policy-{number}"),
-                created: [Arc::new(binding)].into(),
+                created: [Arc::new(topic(&format!("topic-{number}")))].into(),
                 found: BTreeSet::new(),
             };
             records.set(&format!("{number}"), record, false);

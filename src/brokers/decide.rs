@@ -247,18 +247,8 @@ fn record_ahead(demand: &Demand, decision: &Decision, ledger: &Ledger, records: 
 mod tests {
     use super::*;
     use crate::api::{BindingOperation, BindingPattern, BindingResource};
-    use crate::brokers::Holdings;
     use crate::brokers::records::Stored;
-
-    fn topic(name: &str) -> AppliedBinding {
-        AppliedBinding {
-            principal: "User:CN=orders,OU=shop,O=demo".into(),
-            operation: BindingOperation::Write,
-            resource: BindingResource::Topic,
-            pattern: BindingPattern::Literal,
-            name: name.into(),
-        }
-    }
+    use crate::brokers::{Holdings, topic};
 
     fn group(namespace: &str, name: &str) -> AppliedBinding {
         AppliedBinding {

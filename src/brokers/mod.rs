@@ -3,6 +3,7 @@
 
 pub mod absent;
 mod decide;
+mod inventory;
 pub mod kafka;
 mod ledger;
 pub mod records;
@@ -75,4 +76,16 @@ pub trait Admin: Send + Sized + 'static {
 
     /// Deletes bindings in one batch. A binding that does not exist counts as deleted.
     fn remove(&mut self, bindings: &Bindings) -> impl Future<Output = Result<Failures, BrokerFailure>> + Send;
+}
+
+/// An example of a binding: a service may write to this topic.
+#[cfg(test)]
+fn topic(name: &str) -> AppliedBinding {
+    AppliedBinding {
+        principal: "User:CN=orders,OU=shop,O=demo".into(),
+        operation: crate::api::BindingOperation::Write,
+        resource: crate::api::BindingResource::Topic,
+        pattern: crate::api::BindingPattern::Literal,
+        name: name.into(),
+    }
 }

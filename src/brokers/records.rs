@@ -240,14 +240,49 @@ impl Records {
         }
     }
 
-    /// The shards that differ from what is stored.
-    pub fn changed(&self) -> impl Iterator<Item = (u32, &Shard)> {
-        self.changed.iter().filter_map(|number| Some((*number, self.stored.shards.get(number)?)))
+    /// What is recorded for a policy; as long as nothing was taken over of what it applied before there were records, what its
+    /// `status` says.
+    #[must_use]
+    pub fn recorded(&self, policy: &str, created: Timestamp, status: &Bindings) -> Bindings {
+        if self.may_import(policy, created) {
+            return status.clone();
+        }
+        let bindings = self.get(policy).into_iter().flat_map(Record::bindings);
+        bindings.map(|binding| AppliedBinding::clone(binding)).collect()
     }
 
-    /// Notes that all shards are stored.
-    pub fn saved(&mut self) {
-        self.changed.clear();
+    /// The policies with a record of rights, as `namespace/name`.
+    #[must_use]
+    pub fn policies(&self) -> Vec<String> {
+        let with_rights = self.iter().filter(|(_, record)| record.bindings().next().is_some());
+        let mut policies: Vec<String> = with_rights.map(|(_, record)| record.policy.clone()).collect();
+        policies.sort_unstable();
+        policies
+    }
+
+    /// Whether rights that a policy had before there were records are still in force: its record holds them, or its `status`
+    /// does and nothing has been recorded yet.
+    #[must_use]
+    pub fn was_granted_before(&self, policy: &str, created: Timestamp, rights: &Bindings, status: &Bindings) -> bool {
+        if !self.is_older(created) {
+            return false;
+        }
+        if self.may_import(policy, created) {
+            return rights.is_subset(status);
+        }
+        let record = self.get(policy);
+        record.is_some_and(|record| rights.iter().all(|right| record.bindings().any(|recorded| **recorded == *right)))
+    }
+
+    /// A shard that differs from what is stored.
+    #[must_use]
+    pub fn unsaved(&self) -> Option<(u32, Shard)> {
+        self.changed.iter().find_map(|number| Some((*number, self.stored.shards.get(number)?.clone())))
+    }
+
+    /// Notes that a shard is stored.
+    pub fn saved(&mut self, number: u32) {
+        self.changed.remove(&number);
     }
 
     /// Removes the record of a policy, and what is counted of it.
@@ -294,16 +329,10 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{BindingOperation, BindingPattern, BindingResource};
+    use crate::brokers::topic;
 
     fn binding(name: &str) -> Arc<AppliedBinding> {
-        Arc::new(AppliedBinding {
-            principal: "User:CN=orders,OU=shop,O=demo".into(),
-            operation: BindingOperation::Write,
-            resource: BindingResource::Topic,
-            pattern: BindingPattern::Literal,
-            name: name.into(),
-        })
+        Arc::new(topic(name))
     }
 
     fn record(names: &[&str]) -> Record {
@@ -318,7 +347,7 @@ mod tests {
             let json = serde_json::to_string(&shard).unwrap();
             stored.shards.insert(number, serde_json::from_str(&json).unwrap());
         }
-        records.saved();
+        records.changed.clear();
         stored
     }
 
@@ -335,7 +364,7 @@ mod tests {
         again.set("a", Record::default(), false);
         assert_eq!(again.held("shop"), 1);
         assert!(again.is_created(&binding("t")), "the other policy has it still");
-        assert_eq!(again.changed().count(), 1);
+        assert_eq!(again.changed.len(), 1);
         again.forget("b");
         assert_eq!((again.count(), again.iter().count(), again.held("shop")), (0, 0, 0));
     }
@@ -346,14 +375,17 @@ mod tests {
         for number in 0..2_000 {
             records.set(&format!("uid-{number}"), record(&[&format!("topic-{number}")]), false);
         }
-        let sizes = records.changed().map(|(_, shard)| serde_json::to_string(shard).unwrap().len());
-        let sizes: Vec<usize> = sizes.collect();
+        let mut sizes = Vec::new();
+        while let Some((number, shard)) = records.unsaved() {
+            sizes.push(serde_json::to_string(&shard).unwrap().len());
+            records.saved(number);
+        }
         assert!(sizes.len() > 3 && sizes.iter().all(|size| *size < 2 * SHARD_SIZE), "{sizes:?}");
-        records.saved();
+        records.changed.clear();
         for number in 0..100 {
             records.set(&format!("new-{number}"), record(&[&format!("new-{number}")]), false);
         }
-        assert!(records.changed().count() <= 2, "a burst fills one shard after the other");
+        assert!(records.changed.len() <= 2, "a burst fills one shard after the other");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::absent::{AbsentPolicies, HeldBack};
 use super::{BrokerFailure, ClusterFacts};
 use crate::api::BindingList;
+use crate::domain::fence::Fence;
 
 /// How a session is to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,17 @@ pub struct SessionMode {
 
 /// Whether a policy, by its UID and its name (`namespace/name`), exists. One that cannot be read exists.
 pub type Exists = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
+/// What a session uses of the operator.
+#[derive(Clone)]
+pub struct Context {
+    /// Which policies exist.
+    pub exists: Exists,
+    /// Nothing is changed once it has fallen.
+    pub fence: Fence,
+    /// Is told for how long a step of the session held its thread.
+    pub held: Arc<dyn Fn(Duration) + Send + Sync>,
+}
 
 /// Whether a session is connected.
 #[derive(Clone, Debug, Default, PartialEq)]

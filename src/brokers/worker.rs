@@ -1,28 +1,25 @@
 //! The work of a session: the only writer of a broker's ACLs.
 //!
-//! The demands that wait at the same time are carried out as one batch: recorded first, then creations, then deletions. The ledger
-//! knows the claims of every policy. It decides whether a binding is still needed when a policy stops claiming it, and which bindings
-//! are created again when the broker has lost them. What was recorded for a policy that does not exist any more is revoked after
-//! a while.
+//! The demands that wait at the same time are carried out as one batch: recorded first, then creations, then deletions. What
+//! becomes of them, and what has to be made again, the [`Inventory`] decides. A broker may have very many ACLs, so this is worked out
+//! on a thread beside the operator's.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{RwLock, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
-use super::absent::{Absence, HeldBack};
-use super::decide::{Demand, Limits, Outcome, decide};
-use super::ledger::{BrokerState, DriftTracker, Ledger};
+use super::decide::{Demand, Limits, Outcome};
+use super::inventory::Inventory;
 use super::records::{RecordStore, Records};
-use super::state::{ConnectionState, Exists, SessionMode, State};
+use super::state::{ConnectionState, Context, SessionMode, State};
 use super::{Admin, BrokerFailure, ClusterFacts, Failures};
-use crate::api::{AppliedBinding, Reason};
-use crate::domain::fence::Fence;
-use crate::domain::grants::Bindings;
+use crate::api::Reason;
+use crate::domain::grants::{Bindings, Difference};
+use crate::stalls::elsewhere;
 
 /// How many demands a batch has at most.
 const MAX_BATCH: usize = 1024;
@@ -46,18 +43,14 @@ pub(super) struct Worker<A: Admin, S: RecordStore> {
     broker: String,
     config: A::Config,
     mode: SessionMode,
-    fence: Fence,
-    ledger: Ledger,
+    context: Context,
+    /// `None` until it is needed, and after a defect: then it is made from the records.
+    inventory: Option<Inventory>,
     records: Arc<RwLock<Records>>,
     store: S,
     /// Whether the records have to be read again: a write failed, and it is not known which of them are stored.
     is_stale: bool,
-    exists: Exists,
-    absence: Absence,
-    held_back: Option<HeldBack>,
-    state: BrokerState,
     facts: ClusterFacts,
-    drift: DriftTracker,
     inbox: mpsc::Receiver<Message>,
     publish: watch::Sender<State>,
 }
@@ -68,26 +61,19 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
         config: A::Config,
         mode: SessionMode,
         (records, store): (Arc<RwLock<Records>>, S),
-        exists: Exists,
-        fence: Fence,
+        context: Context,
         (inbox, publish): (mpsc::Receiver<Message>, watch::Sender<State>),
     ) -> Self {
-        let ledger = Ledger::new(&records.read());
         Self {
             broker: broker.to_owned(),
             config,
             mode,
-            fence,
-            ledger,
+            context,
+            inventory: None,
             records,
             store,
             is_stale: false,
-            exists,
-            absence: Absence::default(),
-            held_back: None,
-            state: BrokerState::default(),
             facts: ClusterFacts::default(),
-            drift: DriftTracker::default(),
             inbox,
             publish,
         }
@@ -103,8 +89,7 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
                 Ok(Ok(())) => return,
                 Ok(Err(failure)) => failure,
                 Err(_) => {
-                    self.is_stale = true;
-                    self.ledger = Ledger::new(&self.records.read());
+                    (self.is_stale, self.inventory) = (true, None);
                     panicked()
                 }
             };
@@ -117,7 +102,7 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
                 error = failure.message,
                 "broker session interrupted; retrying"
             );
-            self.report(Err(failure));
+            self.show_failure(failure);
             let pause = Duration::from_millis((250 * 2_u64.saturating_pow(attempts.min(8))).min(30_000));
             attempts = attempts.saturating_add(1);
             if self.refuse_during(sleep(pause)).await.is_none() {
@@ -176,11 +161,27 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
                 () = report => {
                     report_at = None;
                     self.save().await?;
-                    self.report(Ok(()));
+                    self.report().await;
                 }
                 _ = tick.tick() => self.resync(&mut admin).await?,
             }
         }
+    }
+
+    /// Works something out from the inventory and the records, beside the operator's threads. Both are lent for that.
+    async fn work_out<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Inventory, &mut Records) -> T + Send + 'static,
+    ) -> T {
+        let (inventory, mut records) = (self.inventory.take(), self.records.clone().write_owned().await);
+        let (inventory, result) = elsewhere(move || {
+            let mut inventory = inventory.unwrap_or_else(|| Inventory::new(&records));
+            let result = work(&mut inventory, &mut records);
+            (inventory, result)
+        })
+        .await;
+        self.inventory = Some(inventory);
+        result
     }
 
     /// Carries out a batch, and returns whether claims, records or ACLs changed.
@@ -190,147 +191,133 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
         for message in messages {
             match message {
                 Message::Forget(policy, reply) => {
-                    changed |= self.ledger.remove(&policy);
-                    self.records.write().forget(&policy);
-                    let saved = self.save().await;
+                    let (had_claims, saved) = self.forget(policy).await;
+                    changed |= had_claims;
                     // The receiver is gone when the operator is stopping.
                     let _ = reply.send(saved.clone());
                     saved?;
                 }
                 Message::Ensure(demand, reply) => {
+                    replies.push((demand.policy.clone(), reply));
                     demands.push(demand);
-                    replies.push(reply);
                 }
             }
         }
         let limits = Limits { enforce: self.mode.enforce, per_namespace: self.mode.per_namespace };
-        let batch = {
-            let mut records = self.records.write();
-            decide(&demands, &mut self.ledger, &mut records, &self.state, limits)
+        let decide = move |inventory: &mut Inventory, records: &mut Records| {
+            let batch = inventory.decide(&demands, records, limits);
+            (demands, batch)
         };
+        let (demands, mut batch) = self.work_out(decide).await;
         changed |= batch.changed;
-        let result = self.change(admin, &batch.add, &batch.remove).await;
-        let answers: Vec<Result<Outcome, BrokerFailure>> = match &result {
-            Err(failure) => demands.iter().map(|_| Err(failure.clone())).collect(),
-            Ok(failures) => {
-                let outcomes = batch.settle(&demands, failures, &mut self.records.write());
-                outcomes.into_iter().map(Ok).collect()
+        let change = Difference { add: std::mem::take(&mut batch.add), remove: std::mem::take(&mut batch.remove) };
+        let failures = match self.change(admin, change).await {
+            Ok(failures) => failures,
+            Err(failure) => {
+                for (_, reply) in replies {
+                    let _ = reply.send(Err(failure.clone()));
+                }
+                return Err(failure);
             }
         };
-        for ((demand, reply), answer) in demands.iter().zip(replies).zip(answers) {
-            tracing::debug!(broker = self.broker, policy = demand.policy, ok = answer.is_ok(), "demand carried out");
+        let any_refused = !failures.is_empty();
+        let outcomes = self.work_out(move |_, records| batch.settle(&demands, &failures, records)).await;
+        for ((policy, reply), outcome) in replies.into_iter().zip(outcomes) {
+            tracing::debug!(broker = self.broker, policy, "demand carried out");
             // The receiver is gone when the operator is stopping.
-            let _ = reply.send(answer);
+            let _ = reply.send(Ok(outcome));
         }
-        if !result?.is_empty() {
+        if any_refused {
             // The rights of the operator itself may have changed.
             self.facts = admin.facts().await?;
-            self.report(Ok(()));
+            self.report().await;
         }
         Ok(changed)
+    }
+
+    /// Drops the record of a deleted policy. Returns whether it claimed anything, and whether that could be stored.
+    async fn forget(&mut self, policy: String) -> (bool, Result<(), BrokerFailure>) {
+        let had_claims = self.work_out(move |inventory, records| inventory.forget(&policy, records)).await;
+        (had_claims, self.save().await)
     }
 
     /// Stores the records that changed. What a record loses waits until something is recorded, or for the next report: until
     /// then it only names what does not exist any more.
     async fn save(&mut self) -> Result<(), BrokerFailure> {
-        let changed: Vec<_> = self.records.read().changed().map(|(number, shard)| (number, shard.clone())).collect();
-        for (number, shard) in changed {
-            let saved = self.fence.guard(self.store.save(number, &shard)).await.ok_or_else(not_leading)?;
+        loop {
+            let unsaved = self.records.read().await.unsaved();
+            let Some((number, shard)) = unsaved else { return Ok(()) };
+            let saved = self.context.fence.guard(self.store.save(number, &shard)).await.ok_or_else(not_leading)?;
             self.is_stale |= saved.is_err();
             saved?;
+            self.records.write().await.saved(number);
         }
-        self.records.write().saved();
-        Ok(())
     }
 
     /// Reads the records again. What policies ask for stays as it is.
     async fn reload(&mut self) -> Result<(), BrokerFailure> {
-        *self.records.write() = Records::new(self.store.load().await?);
+        let stored = self.store.load().await?;
+        self.work_out(|_, records| *records = Records::new(stored)).await;
         self.is_stale = false;
         Ok(())
     }
 
     /// Stores the records, creates bindings, and deletes others.
-    async fn change(&mut self, admin: &mut A, add: &Bindings, remove: &Bindings) -> Result<Failures, BrokerFailure> {
+    async fn change(&mut self, admin: &mut A, change: Difference) -> Result<Failures, BrokerFailure> {
+        let (Difference { add, remove }, fence) = (change, self.context.fence.clone());
         let mut failures = Failures::new();
         if !add.is_empty() {
             self.save().await?;
-            failures.extend(self.fence.guard(admin.add(add)).await.ok_or_else(not_leading)??);
-            for binding in add.iter().filter(|binding| !failures.contains_key(*binding)) {
-                self.state.insert(self.ledger.share(binding));
-            }
+            let refused = fence.guard(admin.add(&add)).await.ok_or_else(not_leading)??;
+            failures.extend(refused.clone());
+            self.work_out(move |inventory, _| inventory.note_added(&add, &refused)).await;
         }
         if !remove.is_empty() {
-            let refused = self.fence.guard(admin.remove(remove)).await.ok_or_else(not_leading)??;
-            for binding in remove.iter().filter(|binding| !refused.contains_key(*binding)) {
-                self.state.remove(binding);
-            }
-            failures.extend(refused);
+            let refused = fence.guard(admin.remove(&remove)).await.ok_or_else(not_leading)??;
+            failures.extend(refused.clone());
+            self.work_out(move |inventory, _| inventory.note_removed(&remove, &refused)).await;
         }
         Ok(failures)
     }
 
-    /// Compares all ACLs of the broker with the ledger, and creates those again that policies ask for.
+    /// Compares all ACLs of the broker with the claims, and creates those again that policies ask for.
     async fn resync(&mut self, admin: &mut A) -> Result<(), BrokerFailure> {
         self.facts = admin.facts().await?;
         let cluster = self.facts.cluster_id.clone().unwrap_or_default();
-        if self.records.write().set_cluster(&cluster) {
-            // Its policies are asked again.
-            self.ledger = Ledger::new(&self.records.read());
-        }
-        let listed = BrokerState::new(admin.list().await?, &self.ledger);
-        let missing = listed.missing(&self.ledger);
-        let before = std::mem::replace(&mut self.state, listed);
-        self.drift.add_missing(&missing, &before);
+        let listed = admin.list().await?;
+        self.work_out(move |inventory, records| inventory.compare(&cluster, listed, records)).await;
         if self.mode.enforce {
-            let asked: Bindings = missing.into_iter().filter(|binding| self.ledger.is_asked_for(binding)).collect();
-            let noted = self.records.write().note_created(self.ledger.askers(&asked));
-            self.change(admin, &noted, &Bindings::new()).await?;
-            self.records.write().retain_created(|binding| self.state.contains(binding));
+            let add = self.work_out(|inventory, records| inventory.make_again(records)).await;
+            self.change(admin, Difference { add, remove: Bindings::new() }).await?;
             self.revoke_absent(admin).await?;
         }
-        self.drift.remove_resolved(&self.ledger, &self.state);
+        self.work_out(|inventory, _| inventory.resolve_drift()).await;
         self.save().await?;
-        self.report(Ok(()));
+        self.report().await;
         Ok(())
     }
 
     /// Revokes what was recorded for policies that do not exist any more.
     async fn revoke_absent(&mut self, admin: &mut A) -> Result<(), BrokerFailure> {
-        let (exists, now) = (&self.exists, Instant::now().into_std());
-        let decision = self.absence.decide(
-            &self.records.read(),
-            |policy, name| exists(policy, name),
-            (self.mode.absent_for, self.mode.absent),
-            now,
-        );
-        self.held_back = decision.held_back;
-        if decision.revoke.is_empty() {
-            return Ok(());
-        }
-        for (policy, _) in &decision.revoke {
-            self.ledger.remove(policy);
-        }
-        let rights = decision.revoke.iter().flat_map(|(_, rights)| rights);
-        let unneeded = rights.filter(|binding| self.state.contains(binding) && !self.ledger.needs(binding));
-        let remove: Bindings = unneeded.map(|binding| AppliedBinding::clone(binding)).collect();
-        let failures = self.change(admin, &Bindings::new(), &remove).await?;
-        if !remove.is_empty() {
+        let (exists, now) = (self.context.exists.clone(), Instant::now().into_std());
+        let lasts = (self.mode.absent_for, self.mode.absent);
+        let decide = move |inventory: &mut Inventory, records: &mut Records| {
+            inventory.revoke_absent(records, |policy, name| exists(policy, name), lasts, now)
+        };
+        let mut revocation = self.work_out(decide).await;
+        let remove = std::mem::take(&mut revocation.remove);
+        let (policies, acls) = (revocation.policies(), remove.len());
+        let failures = self.change(admin, Difference { add: Bindings::new(), remove }).await?;
+        if acls > 0 {
             tracing::warn!(
                 broker = self.broker,
-                policies = decision.revoke.len(),
-                acls = remove.len(),
+                policies,
+                acls,
                 failed = failures.len(),
                 "revoked the rights of policies that do not exist any more"
             );
         }
-        let mut records = self.records.write();
-        for (policy, rights) in decision.revoke {
-            // What could not be removed stays recorded, and is tried again.
-            if !rights.iter().any(|binding| failures.contains_key(&**binding)) {
-                records.forget(&policy);
-            }
-        }
+        self.work_out(move |_, records| revocation.settle(&failures, records)).await;
         Ok(())
     }
 
@@ -349,11 +336,7 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
                 ended = &mut until => return Some(ended),
                 message = self.inbox.recv() => match message {
                     None => return None,
-                    Some(Message::Forget(policy, reply)) => {
-                        self.ledger.remove(&policy);
-                        self.records.write().forget(&policy);
-                        let _ = reply.send(self.save().await);
-                    }
+                    Some(Message::Forget(policy, reply)) => _ = reply.send(self.forget(policy).await.1),
                     // What is recorded for the policy stays claimed.
                     Some(Message::Ensure(_, reply)) => _ = reply.send(Err(failure.clone())),
                 },
@@ -361,23 +344,23 @@ impl<A: Admin, S: RecordStore> Worker<A, S> {
         }
     }
 
-    fn report(&self, connection: Result<(), BrokerFailure>) {
-        let fresh = State {
-            connection: match connection {
-                Ok(()) => ConnectionState::Connected(self.facts.clone()),
-                Err(failure) => ConnectionState::Failed(failure),
-            },
-            applied: self.state.applied(&self.ledger),
-            unmanaged: self.state.unmanaged(&self.ledger),
-            missing: self.drift.lost(),
-            drift_found: self.drift.found,
-            drift_repaired: self.drift.repaired,
-            groups_released: self.ledger.groups_released(),
-            held_back: self.held_back.clone(),
-        };
+    /// Shows what is known now, over the connection that there is.
+    async fn report(&mut self) {
+        let connection = ConnectionState::Connected(self.facts.clone());
+        let fresh = self.work_out(|inventory, _| inventory.state(connection)).await;
         self.publish.send_if_modified(|state| {
             let changed = *state != fresh;
             *state = fresh;
+            changed
+        });
+    }
+
+    /// Shows why there is no connection. What was known stays shown.
+    fn show_failure(&self, failure: BrokerFailure) {
+        self.publish.send_if_modified(|state| {
+            let failed = ConnectionState::Failed(failure);
+            let changed = state.connection != failed;
+            state.connection = failed;
             changed
         });
     }
@@ -404,22 +387,30 @@ fn not_leading() -> BrokerFailure {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use super::super::Holdings;
+    use parking_lot::Mutex;
+
     use super::super::absent::AbsentPolicies;
     use super::super::records::{Shard, Stored};
     use super::super::session::Session;
+    use super::super::{Holdings, topic};
     use super::*;
+    use crate::domain::fence::Fence;
 
-    /// A broker whose session panics when it connects, as often as its configuration says.
-    struct Defective;
+    /// A broker, and how often its session panics when it connects.
+    struct Broker {
+        defects: AtomicU32,
+        holdings: Mutex<Holdings>,
+    }
 
-    impl Admin for Defective {
-        type Config = Arc<AtomicU32>;
+    struct Connected(Arc<Broker>);
 
-        async fn connect(config: &Arc<AtomicU32>) -> Result<Self, BrokerFailure> {
-            let left = config.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    impl Admin for Connected {
+        type Config = Arc<Broker>;
+
+        async fn connect(broker: &Arc<Broker>) -> Result<Self, BrokerFailure> {
+            let left = broker.defects.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             assert!(left.is_err(), "a defect");
-            Ok(Self)
+            Ok(Self(broker.clone()))
         }
 
         async fn facts(&mut self) -> Result<ClusterFacts, BrokerFailure> {
@@ -427,7 +418,7 @@ mod tests {
         }
 
         async fn list(&mut self) -> Result<Holdings, BrokerFailure> {
-            Ok(Holdings::default())
+            Ok(std::mem::take(&mut *self.0.holdings.lock()))
         }
 
         async fn add(&mut self, _: &Bindings) -> Result<Failures, BrokerFailure> {
@@ -451,8 +442,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_panic_is_a_failure_of_the_session_and_not_its_end() {
+    /// A session, and the longest of its steps.
+    fn start(defects: u32, holdings: Holdings) -> (Session, Arc<Mutex<Duration>>) {
         let mode = SessionMode {
             enforce: true,
             absent: AbsentPolicies::default(),
@@ -460,13 +451,36 @@ mod tests {
             absent_for: Duration::from_secs(60),
             per_namespace: 100,
         };
-        let (left, records) = (Arc::new(AtomicU32::new(2)), (Records::new(Stored::default()), Nothing));
-        let exists: Exists = Arc::new(|_, _| true);
-        let session = Session::start::<Defective, _>("kafka", left, mode, records, exists, Fence::default());
+        let longest = Arc::new(Mutex::new(Duration::ZERO));
+        let noted = longest.clone();
+        let held = move |step: Duration| {
+            let mut longest = noted.lock();
+            *longest = step.max(*longest);
+        };
+        let context = Context { exists: Arc::new(|_, _| true), fence: Fence::default(), held: Arc::new(held) };
+        let broker = Arc::new(Broker { defects: defects.into(), holdings: Mutex::new(holdings) });
+        let records = (Records::new(Stored::default()), Nothing);
+        (Session::start::<Connected, _>("kafka", broker, mode, records, context), longest)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_of_the_session_and_not_its_end() {
+        let (session, _) = start(2, Holdings::default());
         let mut state = session.state();
         let failed = state.wait_for(|state| matches!(state.connection, ConnectionState::Failed(_))).await.unwrap();
         assert_eq!(failed.connection, ConnectionState::Failed(panicked()));
         drop(failed);
         state.wait_for(State::is_up).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_broker_with_very_many_acls_holds_nobody_up() {
+        let bindings = (0..100_000).map(|number| topic(&number.to_string())).collect();
+        let (session, longest) = start(0, Holdings { bindings, foreign: Vec::new() });
+        let (mut state, began) = (session.state(), Instant::now());
+        let up = state.wait_for(State::is_up).await.unwrap();
+        assert_eq!(up.unmanaged.count, 100_000);
+        let (took, longest) = (began.elapsed(), *longest.lock());
+        assert!(longest * 20 < took, "a step of {longest:?} of {took:?}");
     }
 }

@@ -39,7 +39,8 @@ impl Observed {
 /// What the API server answered.
 pub async fn observe(controller: &Controller, connection: Arc<BrokerConnection>) -> Result<Observed, Error> {
     let name = connection.metadata.name.as_deref().unwrap_or_default();
-    let users = if connection.metadata.deletion_timestamp.is_some() { users(controller, name) } else { Vec::new() };
+    let users =
+        if connection.metadata.deletion_timestamp.is_some() { users(controller, name).await } else { Vec::new() };
     Ok(Observed {
         status: controller.handle.status(&connection),
         config: configure(controller, &connection).await?,
@@ -50,9 +51,9 @@ pub async fn observe(controller: &Controller, connection: Arc<BrokerConnection>)
 }
 
 /// The policies that have rights on a broker. Without a session only their statuses say it.
-fn users(controller: &Controller, name: &str) -> Vec<String> {
+async fn users(controller: &Controller, name: &str) -> Vec<String> {
     if let Some(broker) = controller.brokers.get(name) {
-        return broker.session.policies();
+        return broker.session.policies().await;
     }
     let policies = controller.policies.using(&IndexKey::cluster::<BrokerConnection>(name));
     let users = policies.filter(|policy| policy.status.as_ref().is_some_and(|status| !status.applied.is_empty()));

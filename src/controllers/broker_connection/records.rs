@@ -18,11 +18,15 @@ use crate::contract::component::{COMPONENT, Component, MANAGED_BY};
 use crate::domain::defect;
 use crate::kubernetes::error::has_code;
 use crate::kubernetes::{FIELD_MANAGER, answer};
+use crate::stalls::by_length;
 
 /// Label with the name of the `BrokerConnection`.
 const BROKER: &str = "credence.dev/broker";
 /// The entry of a ConfigMap that holds a shard.
 const ENTRY: &str = "records.json";
+/// How many shards are read at once.
+const PAGE: u32 = 8;
+
 /// The records of one broker.
 #[derive(Clone)]
 pub struct ConfigMapRecords {
@@ -53,10 +57,10 @@ impl ConfigMapRecords {
         labels.into_iter().map(|(label, value)| (label.to_owned(), value.to_owned())).collect()
     }
 
-    async fn list(&self) -> Result<Vec<ConfigMap>, BrokerFailure> {
+    /// What lists the shards, with as many in a page as are decoded in a millisecond or two.
+    fn list_params(&self) -> ListParams {
         let selector = format!("{COMPONENT}={},{BROKER}={}", Component::BrokerRecords, self.broker);
-        let listed = self.api.list(&ListParams::default().labels(&selector)).await;
-        Ok(listed.map_err(|error| self.failure("read", &error))?.items)
+        ListParams::default().labels(&selector).limit(PAGE)
     }
 
     /// Drops all records: nothing of this broker is managed any more.
@@ -64,7 +68,9 @@ impl ConfigMapRecords {
     /// # Errors
     /// What the API server answered.
     pub async fn drop_all(&self) -> Result<(), BrokerFailure> {
-        for shard in self.list().await? {
+        let everything = ListParams { limit: None, ..self.list_params() };
+        let listed = self.api.list_metadata(&everything).await.map_err(|error| self.failure("read", &error))?;
+        for shard in listed {
             let name = shard.metadata.name.unwrap_or_default();
             match self.api.delete(&name, &DeleteParams::default()).await {
                 Err(error) if !has_code(&error, 404) => return Err(self.failure("delete", &error)),
@@ -92,14 +98,21 @@ impl ConfigMapRecords {
 impl RecordStore for ConfigMapRecords {
     async fn load(&self) -> Result<Stored, BrokerFailure> {
         let (mut shards, mut versions) = (BTreeMap::new(), HashMap::new());
-        for ConfigMap { metadata, data, .. } in self.list().await? {
-            let name = metadata.name.unwrap_or_default();
-            let number = name.rsplit_once('.').and_then(|(_, number)| number.parse::<u32>().ok());
-            let Some(number) = number.filter(|number| self.name(*number) == name) else { continue };
-            let text = data.unwrap_or_default().remove(ENTRY).unwrap_or_default();
-            let shard: Shard = serde_json::from_str(&text).map_err(|error| self.unreadable(&name, &error))?;
-            shards.insert(number, shard);
-            versions.insert(number, metadata.resource_version.unwrap_or_default());
+        let mut page = self.list_params();
+        loop {
+            let listed = self.api.list(&page).await.map_err(|error| self.failure("read", &error))?;
+            for ConfigMap { metadata, data, .. } in listed.items {
+                let name = metadata.name.unwrap_or_default();
+                let number = name.rsplit_once('.').and_then(|(_, number)| number.parse::<u32>().ok());
+                let Some(number) = number.filter(|number| self.name(*number) == name) else { continue };
+                let text = data.unwrap_or_default().remove(ENTRY).unwrap_or_default();
+                let read = by_length(text.len(), move || serde_json::from_str(&text)).await;
+                let shard: Shard = read.map_err(|error| self.unreadable(&name, &error))?;
+                shards.insert(number, shard);
+                versions.insert(number, metadata.resource_version.unwrap_or_default());
+            }
+            let Some(next) = listed.metadata.continue_.filter(|token| !token.is_empty()) else { break };
+            page = page.continue_token(&next);
         }
         *self.versions.lock() = versions;
         Ok(Stored { shards, imports_until: self.since })

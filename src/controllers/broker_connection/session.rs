@@ -7,18 +7,19 @@ use tokio::sync::Semaphore;
 
 use super::controller::Controller;
 use super::observe::Observed;
-use crate::api::{Mode, TopicPolicy};
+use crate::api::{BrokerConnection, Kind, Mode, TopicPolicy};
 use crate::brokers::BrokerFailure;
 use crate::brokers::kafka::{ClientAccess, KafkaAdmin, KafkaConfig};
 use crate::brokers::records::{RecordStore, Records};
 use crate::brokers::registry::{Broker, ReportedDrift};
 use crate::brokers::session::Session;
-use crate::brokers::state::{SessionMode, State};
+use crate::brokers::state::{Context, SessionMode, State};
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::kind::IndexKey;
 use crate::controllers::shared::signal::{Signal, Signals};
 use crate::domain::name::Name;
 use crate::kubernetes::scope::NamespaceScope;
+use crate::stalls::elsewhere;
 
 /// For how long changes of a session are collected before they are reported.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -51,11 +52,16 @@ pub async fn session(
     let access =
         ClientAccess { bootstrap_servers: spec.kafka.bootstrap_servers.clone(), ca_pem: config.ca_pem().to_owned() };
     let store = controller.record_store(name);
-    let records = Records::new(store.load().await?);
+    let stored = store.load().await?;
+    let records = elsewhere(move || Records::new(stored)).await;
     let (policies, scope) = (controller.policies.clone(), settings.scope.clone());
-    let exists = Arc::new(move |uid: &str, policy: &str| exists(&policies, &scope, uid, policy));
-    let fence = controller.fence.clone();
-    let session = Session::start::<KafkaAdmin, _>(name, config.clone(), mode, (records, store), exists, fence);
+    let metrics = controller.metrics.clone();
+    let context = Context {
+        exists: Arc::new(move |uid: &str, policy: &str| exists(&policies, &scope, uid, policy)),
+        fence: controller.fence.clone(),
+        held: Arc::new(move |step| metrics.held(BrokerConnection::KIND.controller(), step)),
+    };
+    let session = Session::start::<KafkaAdmin, _>(name, config.clone(), mode, (records, store), context);
     follow(controller.signals.clone(), name, &session);
     let logins = Arc::new(Semaphore::new(LOGINS));
     let (source, reported) = (config.digest().to_owned(), ReportedDrift::default());

@@ -37,14 +37,14 @@ pub async fn apply(
         (Some(broker), None) => {
             let demand = demand(policy, current, &plan);
             let wanted: Bindings = demand.grants.iter().flatten().cloned().collect();
-            let recorded = || broker.session.recorded(&uid(policy), created(policy), &current.applied());
-            let outcome = match broker.session.ensure(demand).await {
-                // Active grants stay active while the broker is away; its BrokerConnection reports that.
-                Err(_) if plan.enforce && is_applied(status) && recorded() == wanted => {
-                    Ok(Outcome { recorded: wanted, ..Outcome::default() })
+            let mut outcome = broker.session.ensure(demand).await;
+            // Active grants stay active while the broker is away; its BrokerConnection reports that.
+            if outcome.is_err() && plan.enforce && is_applied(status) {
+                let recorded = broker.session.recorded(&uid(policy), created(policy), &current.applied()).await;
+                if recorded == wanted {
+                    outcome = Ok(Outcome { recorded, ..Outcome::default() });
                 }
-                outcome => outcome,
-            };
+            }
             // Others of the namespace may have made room in the meantime.
             let incomplete = |outcome: &Outcome| !outcome.failures.is_empty() || !outcome.exceeding.is_empty();
             let failed = outcome.as_ref().map_or(true, incomplete);

@@ -19,7 +19,7 @@ pub async fn clean_up(controller: &Controller, observed: &Observed) -> Result<Do
     if !has_finalizer(policy, FINALIZER) {
         return Ok(Done::gone());
     }
-    let recorded = recorded(policy, observed);
+    let recorded = recorded(policy, observed).await;
     if let Err(why) = revoke(policy, observed, &recorded).await {
         let since = policy.metadata.deletion_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default();
         let mut conditions = Conditions::new();
@@ -55,10 +55,12 @@ fn may_orphan(observed: &Observed) -> bool {
 }
 
 /// What has to be revoked. Without a session only the status says it.
-fn recorded(policy: &TopicPolicy, observed: &Observed) -> Bindings {
-    let session = observed.current.broker.as_ref().map(|broker| &broker.session);
+async fn recorded(policy: &TopicPolicy, observed: &Observed) -> Bindings {
     let applied = observed.current.applied();
-    session.map_or_else(|| applied.clone(), |session| session.recorded(&uid(policy), created(policy), &applied))
+    match &observed.current.broker {
+        Some(broker) => broker.session.recorded(&uid(policy), created(policy), &applied).await,
+        None => applied,
+    }
 }
 
 /// Revokes what was applied, unless it is to stay; the error says what is in the way.

@@ -55,7 +55,7 @@ impl kind::Controller for Controller {
 
     async fn reconcile(&self, policy: Arc<TopicPolicy>) -> Result<Done, Error> {
         let (plan, current) = {
-            let observed = observe::observe(self, &policy)?;
+            let observed = observe::observe(self, &policy).await?;
             if policy.metadata.deletion_timestamp.is_some() {
                 return cleanup::clean_up(self, &observed).await;
             }

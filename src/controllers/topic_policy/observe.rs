@@ -72,7 +72,7 @@ pub fn created(policy: &TopicPolicy) -> Timestamp {
 ///
 /// # Errors
 /// When something that the policy refers to cannot be read.
-pub fn observe(controller: &Controller, policy: &Arc<TopicPolicy>) -> Result<Observed, Error> {
+pub async fn observe(controller: &Controller, policy: &Arc<TopicPolicy>) -> Result<Observed, Error> {
     let own = policy.metadata.namespace.clone().unwrap_or_default();
     let current = Current {
         status: controller.handle.status(policy),
@@ -97,7 +97,7 @@ pub fn observe(controller: &Controller, policy: &Arc<TopicPolicy>) -> Result<Obs
         policy: policy.clone(),
         current,
     };
-    observed.accepted_before = accepted_before(&observed);
+    observed.accepted_before = accepted_before(&observed).await;
     Ok(observed)
 }
 
@@ -127,7 +127,7 @@ fn add_holders(
     Ok(())
 }
 
-fn accepted_before(observed: &Observed) -> BTreeSet<usize> {
+async fn accepted_before(observed: &Observed) -> BTreeSet<usize> {
     let (policy, own) = (&observed.policy, observed.namespace());
     let Some(broker) = &observed.current.broker else { return BTreeSet::new() };
     let status = observed.current.applied();
@@ -139,7 +139,7 @@ fn accepted_before(observed: &Observed) -> BTreeSet<usize> {
         let found = observed.identities.get(&Name::new(Some(namespace), &grant.identity.name));
         let Some(principal) = found.and_then(ObservedIdentity::principal) else { continue };
         let rights = bindings(&policy.spec.topic, grant, &principal);
-        if broker.session.was_granted_before(&uid(&**policy), created(policy), &rights, &status) {
+        if broker.session.was_granted_before(&uid(&**policy), created(policy), &rights, &status).await {
             accepted.insert(number);
         }
     }
