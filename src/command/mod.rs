@@ -60,7 +60,7 @@ pub fn run() -> Result<(), CommandError> {
         Command::Controller(args) => {
             let log = process::log_to(Output::Stdout, args.log_format)?;
             let mut runtime = Builder::new_multi_thread();
-            // A long step of work, such as comparing very many ACLs, must not hold up the lease.
+            // A step of work that takes long must not hold up the lease.
             runtime.worker_threads(available_parallelism().map_or(2, |threads| threads.get().max(2)));
             let ended = process::block_on(runtime, controller::run(args));
             log.flush();
