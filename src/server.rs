@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 use crate::kubernetes::health::{Health, Stage};
+use crate::stalls::elsewhere;
 
 /// Maximum number of connections at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -58,7 +59,8 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readiness))
         .route("/readyz/{part}", get(part))
-        .route("/metrics", get(move || async move { (exposition, metrics()) }));
+        // What is counted object by object takes long.
+        .route("/metrics", get(move || async move { (exposition, elsewhere(metrics).await) }));
     let listener = TcpListener::bind(address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
     let mut connections = VecDeque::with_capacity(MAX_CONNECTIONS);

@@ -10,6 +10,7 @@ use crate::controllers::shared::parts::{Parts, WebhookSecrets};
 use crate::controllers::shared::rotation_policies::RotationPolicies;
 
 /// The controller.
+#[derive(Clone)]
 pub struct Controller {
     pub handle: Handle<RotationPolicy>,
     pub identities: Handle<ServiceIdentity>,

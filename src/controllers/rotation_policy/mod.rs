@@ -18,6 +18,7 @@ use crate::kubernetes::error::Error;
 use crate::kubernetes::queue::Lane;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::store::{Change, Store};
+use crate::stalls::elsewhere;
 
 impl ManagedKind for RotationPolicy {
     /// A report counts every target of the policy.
@@ -45,7 +46,9 @@ impl kind::Controller for Controller {
         if policy.metadata.deletion_timestamp.is_some() {
             return Ok(Done::gone());
         }
-        let observed = observe::observe(self, policy);
+        // It looks at every object that the policy may govern.
+        let controller = self.clone();
+        let observed = elsewhere(move || observe::observe(&controller, policy)).await;
         let plan = plan::plan(&observed);
         apply::apply(self, &observed, plan).await
     }

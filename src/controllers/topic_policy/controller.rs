@@ -12,6 +12,7 @@ use crate::controllers::shared::parts::Parts;
 pub const FINALIZER: &str = "credence.dev/revoke-grants";
 
 /// The controller.
+#[derive(Clone)]
 pub struct Controller {
     pub handle: Handle<TopicPolicy>,
     pub connections: Handle<BrokerConnection>,

@@ -14,6 +14,7 @@ use crate::domain::name::Name;
 use crate::domain::selector::Labels;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::uid;
+use crate::stalls::elsewhere;
 
 /// An identity that a grant refers to, or that has rights from before.
 pub struct ObservedIdentity {
@@ -87,7 +88,10 @@ pub async fn observe(controller: &Controller, policy: &Arc<TopicPolicy>) -> Resu
         identities.insert(Name::of(&identity), look_at(controller, identity)?);
     }
     if policy.spec.mode == Some(Mode::Observe) {
-        add_holders(controller, &current, &mut identities)?;
+        let (controller, principals) = (controller.clone(), principals(&current.status));
+        // It looks at every identity of their namespaces.
+        let holders = elsewhere(move || holders(&controller, &principals)).await?;
+        identities.extend(holders.into_iter().map(|found| (Name::of(&found.identity), found)));
     }
     let mut observed = Observed {
         namespace_labels: controller.namespaces.labels(&own),
@@ -107,24 +111,24 @@ fn look_at(controller: &Controller, identity: ServiceIdentity) -> Result<Observe
     Ok(ObservedIdentity { identity, trust_domain, namespace_labels })
 }
 
-/// Adds the identities that have rights through this policy although no grant names them any more: in mode `Observe` these
-/// rights may stay.
-fn add_holders(
-    controller: &Controller,
-    current: &Current,
-    identities: &mut BTreeMap<Name, ObservedIdentity>,
-) -> Result<(), Error> {
-    let principals: BTreeSet<&str> = current.status.applied.iter().map(|binding| binding.principal.as_str()).collect();
+/// The principals that have rights through a policy, as its status says.
+fn principals(status: &TopicPolicyStatus) -> BTreeSet<String> {
+    status.applied.iter().map(|binding| binding.principal.clone()).collect()
+}
+
+/// The identities with these principals, although no grant may name them any more: in mode `Observe` their rights may stay.
+fn holders(controller: &Controller, principals: &BTreeSet<String>) -> Result<Vec<ObservedIdentity>, Error> {
     let namespaces: BTreeSet<&str> = principals.iter().filter_map(|principal| namespace_of(principal)).collect();
+    let mut holders = Vec::new();
     for namespace in namespaces {
         for identity in controller.identities.store().valid(Some(namespace)) {
             let found = look_at(controller, identity)?;
-            if found.principal().is_some_and(|principal| principals.contains(principal.as_str())) {
-                identities.insert(Name::of(&found.identity), found);
+            if found.principal().is_some_and(|principal| principals.contains(&principal)) {
+                holders.push(found);
             }
         }
     }
-    Ok(())
+    Ok(holders)
 }
 
 async fn accepted_before(observed: &Observed) -> BTreeSet<usize> {

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 pub const FINALIZER: &str = "credence.dev/in-use";
 
 /// The controller.
+#[derive(Clone)]
 pub struct Controller {
     pub handle: Handle<TrustDomain>,
     pub identities: Handle<ServiceIdentity>,

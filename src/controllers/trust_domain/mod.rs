@@ -21,6 +21,7 @@ use crate::kubernetes::error::Error;
 use crate::kubernetes::queue::Lane;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::store::{Change, Store};
+use crate::stalls::elsewhere;
 
 impl ManagedKind for TrustDomain {
     const STARTS_FIRST: bool = true;
@@ -49,7 +50,9 @@ impl kind::Controller for Controller {
     type Kind = TrustDomain;
 
     async fn reconcile(&self, domain: Arc<TrustDomain>) -> Result<Done, Error> {
-        let observed = observe::observe(self, domain);
+        // It looks at every namespace.
+        let controller = self.clone();
+        let observed = elsewhere(move || observe::observe(&controller, domain)).await;
         let plan = plan::plan(&observed);
         apply::apply(self, &observed, plan).await
     }

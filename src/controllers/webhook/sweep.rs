@@ -12,6 +12,7 @@ use crate::contract::component::Component;
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::parts::Parts;
 use crate::controllers::shared::webhook::Webhook;
+use crate::stalls::elsewhere;
 
 /// How soon a sweep that failed is repeated.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
@@ -30,12 +31,8 @@ pub async fn sweep_forever(parts: &Parts) {
 /// Returns whether nothing is left to withdraw.
 async fn sweep(parts: &Parts) -> bool {
     let Some(edge) = parts.settings.edge_namespace.as_deref() else { return true };
-    let mut known = HashSet::new();
-    let endpoints: Handle<WebhookEndpoint> = parts.handles.of();
-    let destinations: Handle<WebhookDestination> = parts.handles.of();
-    if !(collect(&endpoints, &mut known) && collect(&destinations, &mut known)) {
-        return true;
-    }
+    let (endpoints, destinations) = (parts.handles.of(), parts.handles.of());
+    let Some(known) = elsewhere(move || known(&endpoints, &destinations)).await else { return true };
     let mut done = true;
     for (route, record) in parts.webhook_secrets.owned_by(None) {
         let is_route = *route.namespace == *edge && record.component == Some(Component::WebhookRoute);
@@ -45,6 +42,12 @@ async fn sweep(parts: &Parts) -> bool {
         }
     }
     done
+}
+
+/// The names of the routes that there may be; `None` when that cannot be said.
+fn known(endpoints: &Handle<WebhookEndpoint>, destinations: &Handle<WebhookDestination>) -> Option<HashSet<String>> {
+    let mut known = HashSet::new();
+    (collect(endpoints, &mut known) && collect(destinations, &mut known)).then_some(known)
 }
 
 /// Collects the names of the routes that there may be, and returns whether every object could be read. One that cannot
