@@ -149,19 +149,20 @@ pub async fn run<K, R: Reconciler<K>>(
         let wake_at = {
             let mut queue = trigger.queue();
             while let Some((key, _)) = queue.pop(&trigger.0.lane, Instant::now()) {
-                let found = store.find(&key).map(|object| object.map(Arc::new));
-                let work = found.as_ref().and_then(|object| object.as_ref().ok()).map(|object| {
-                    let generation = object.meta().generation;
-                    let (namespace, object_name) = (&*key.namespace, &*key.name);
-                    let span = info_span!("reconcile", controller = name, namespace, name = object_name, generation);
-                    let failures = reports.failures.get(&key).copied().unwrap_or_default();
-                    attempt(reconciler.clone(), object.clone(), failures).instrument(span)
-                });
+                let (store, reconciler) = (store.clone(), reconciler.clone());
+                let failures = reports.failures.get(&key).copied().unwrap_or_default();
                 running.spawn(async move {
                     let began = Instant::now();
-                    let outcome = match work {
-                        None => None,
-                        Some(work) => Some(work.await),
+                    let found = store.find(&key).map(|object| object.map(Arc::new));
+                    let outcome = match &found {
+                        Some(Ok(object)) => {
+                            let generation = object.meta().generation;
+                            let (namespace, object_name) = (&*key.namespace, &*key.name);
+                            let span =
+                                info_span!("reconcile", controller = name, namespace, name = object_name, generation);
+                            Some(attempt(reconciler, object.clone(), failures).instrument(span).await)
+                        }
+                        _ => None,
                     };
                     (key, found, outcome, began.elapsed())
                 });
