@@ -8,9 +8,10 @@ use std::thread::available_parallelism;
 use clap::ValueEnum;
 use credence::domain::address_policy::AddressPolicy;
 use credence::edge::front::{AuditOptions, WhenFull};
-use credence::edge::webhook;
+use credence::edge::role::{self, CertificateSecrets};
 use credence::edge::webhook::routing::{AllowedDestination, RoutingConfig};
-use credence::edge::webhook::run::{CertificateSecrets, Options, RunError};
+use credence::edge::webhook::run::{GatewayError, Options};
+use credence::edge::webhook;
 use thiserror::Error;
 
 use super::process::{self, LogFormat, ProcessError};
@@ -106,7 +107,7 @@ pub enum EdgeError {
     Process(#[from] ProcessError),
     /// The webhook gateway failed.
     #[error(transparent)]
-    Webhooks(#[from] RunError),
+    Webhooks(#[from] GatewayError),
 }
 
 /// Runs the role until the process is asked to stop.
@@ -119,19 +120,39 @@ pub async fn run(args: Args) -> Result<(), EdgeError> {
     Ok(())
 }
 
+impl Args {
+    /// What every role is started with.
+    fn role(&self) -> role::Options {
+        let threads =
+            self.threads.map_or_else(|| available_parallelism().ok(), |count| NonZeroUsize::new(count.into()));
+        role::Options {
+            namespace: self.namespace.clone(),
+            certificates: CertificateSecrets {
+                own: self.certificate_secret.clone(),
+                serving: self.serving_certificate_secrets.clone(),
+            },
+            listen: self.listen,
+            listen_metrics: self.listen_metrics,
+            audit: AuditOptions {
+                file: self.audit_log.clone(),
+                max_queued: self.audit_queue_bytes as usize,
+                when_full: match self.audit_when_full {
+                    AuditWhenFull::Refuse => WhenFull::Refuse,
+                    AuditWhenFull::Lose => WhenFull::Lose,
+                },
+            },
+            threads: threads.unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
 impl From<Args> for Options {
     fn from(args: Args) -> Self {
-        let threads =
-            args.threads.map_or_else(|| available_parallelism().ok(), |count| NonZeroUsize::new(count.into()));
         let trusted = AddressPolicy::trusted(args.loopback_address);
         Self {
-            namespace: args.namespace,
+            role: args.role(),
             replica: args.identity.unwrap_or_else(process::default_identity),
             pod_uid: args.pod_uid,
-            certificates: CertificateSecrets {
-                own: args.certificate_secret,
-                serving: args.serving_certificate_secrets,
-            },
             routing: RoutingConfig {
                 cluster_domain: args.cluster_domain,
                 service_address: args.service_address,
@@ -139,19 +160,8 @@ impl From<Args> for Options {
                 destinations: args.allowed_destinations.into_iter().collect(),
                 brokers: trusted.clone(),
             },
-            listen: args.listen,
-            listen_metrics: args.listen_metrics,
             redis_url: args.redis_url,
             redis_addresses: trusted,
-            audit: AuditOptions {
-                file: args.audit_log,
-                max_queued: args.audit_queue_bytes as usize,
-                when_full: match args.audit_when_full {
-                    AuditWhenFull::Refuse => WhenFull::Refuse,
-                    AuditWhenFull::Lose => WhenFull::Lose,
-                },
-            },
-            threads: threads.unwrap_or(NonZeroUsize::MIN),
         }
     }
 }

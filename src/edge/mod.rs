@@ -10,9 +10,12 @@
 //! - [`webhook`] is the webhook gateway.
 //!
 //! Each role of the edge runs as a process of its own (`credence edge --serve <role>`), so that one that faces the Internet holds
-//! no other role's keys. A further role is a sibling of `webhook`: one that speaks HTTP implements
-//! [`Service`](crate::edge::http::Service), any other implements [`Protocol`](crate::edge::front::Protocol).
+//! no other role's keys; [`role`] is what they have in common. A further role is a sibling of `webhook`: one that speaks HTTP
+//! implements [`Role`](crate::edge::role::Role), any other implements [`Protocol`](crate::edge::front::Protocol).
 
+pub mod certificates;
 pub mod front;
 pub mod http;
+mod jws;
+pub mod role;
 pub mod webhook;

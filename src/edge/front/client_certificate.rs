@@ -52,7 +52,7 @@ impl ClientCertificate {
     }
 
     /// The last second in which it is valid, since 1970.
-    pub(super) fn not_after(&self) -> i64 {
+    pub fn not_after(&self) -> i64 {
         self.not_after
     }
 

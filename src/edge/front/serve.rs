@@ -58,17 +58,29 @@ impl Front {
         Ok(())
     }
 
-    /// Shows a certificate to callers that ask for one of its names, from now on, and in place of the former one with this place in
-    /// the configuration. That of the first place is shown where no name matches. Returns when it expires, in seconds since 1970.
+    /// Notes that there will be a certificate in this Secret that callers are shown.
+    pub fn expect(&self, secret: &str) {
+        self.metrics.serving_certificate_expires(secret, 0);
+    }
+
+    /// Shows the certificate of a Secret to callers that ask for one of its names, from now on, and in place of the former one with
+    /// this place in the configuration. That of the first place is shown where no name matches.
     ///
     /// # Errors
     /// Names the entry that cannot be used; handshakes go on with the former one.
-    pub fn show<P: Protocol>(&self, place: usize, chain: &[u8], key: &[u8]) -> Result<i64, CertificateError> {
+    pub fn show<P: Protocol>(
+        &self,
+        place: usize,
+        secret: &str,
+        chain: &[u8],
+        key: &[u8],
+    ) -> Result<(), CertificateError> {
         let certificate = Arc::new(ServingCertificate::parse(chain, key, self.tls.provider())?);
         let expires_at = certificate.expires_at;
         let change = |shown: &mut ServingCertificates| drop(shown.named.insert(place, certificate));
         self.tls.show(P::ALPN, change).map_err(CertificateError::Pair)?;
-        Ok(expires_at)
+        self.metrics.serving_certificate_expires(secret, expires_at);
+        Ok(())
     }
 
     /// The audit log.

@@ -16,6 +16,7 @@ mod service;
 pub mod source;
 #[cfg(test)]
 mod tests;
+pub mod unassigned;
 
 pub use caller::Caller;
 pub use connection::Http;

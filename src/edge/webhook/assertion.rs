@@ -1,14 +1,11 @@
 //! Assertions: what the edge knows about a delivery, as a signed JWT (RFC 7519). The target verifies it with the trust bundle in its
 //! own namespace, through the certificate chain in `x5c` (RFC 7515 section 4.1.6), or with a key that it shares with the edge.
 
-use aws_lc_rs::digest::{self, SHA256};
-use aws_lc_rs::hmac::{self, HMAC_SHA256};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::keys::InvalidKeys;
@@ -17,6 +14,7 @@ use crate::api::WebhookTarget;
 use crate::contract::route::KeyDocument;
 use crate::domain::key_set::is_within;
 use crate::edge::front::{CertificateError, LoadedCertificate};
+use crate::edge::jws;
 
 /// How long an assertion is valid, in seconds.
 const LIFETIME: i64 = 60;
@@ -24,8 +22,6 @@ const LIFETIME: i64 = 60;
 const MIN_SHARED_KEY: usize = 32;
 /// Maximum number of shared keys: each delivery looks at all of them.
 pub(super) const MAX_SHARED_KEYS: usize = 8;
-/// Length of a signature in base64, with the dot before it, in bytes.
-const MAX_SIGNATURE: usize = 87;
 
 /// The claims of an assertion.
 #[derive(Debug, Serialize)]
@@ -53,17 +49,26 @@ pub struct AssertionClaims<'a> {
     pub body_sha256: String,
 }
 
-/// A key, and for ECDSA the hash of the JWT header and the dot: it begins every message that is signed.
-enum Key {
-    Ecdsa(EcdsaKeyPair, digest::Context),
-    Ed25519(Ed25519KeyPair),
+/// An assertion.
+#[derive(Serialize)]
+struct Assertion<'a> {
+    iss: &'a str,
+    iat: i64,
+    exp: i64,
+    #[serde(flatten)]
+    claims: &'a AssertionClaims<'a>,
+}
+
+impl<'a> Assertion<'a> {
+    fn new(iss: &'a str, claims: &'a AssertionClaims<'a>, now: Timestamp) -> Self {
+        let iat = now.as_second();
+        Self { iss, iat, exp: iat.saturating_add(LIFETIME), claims }
+    }
 }
 
 /// Signs assertions with the edge's own certificate.
 pub struct Signer {
-    key: Key,
-    /// The JWT header, encoded, and a dot: it is the same for all.
-    header: String,
+    signer: jws::Signer,
     /// The edge's SPIFFE ID.
     pub issuer: String,
 }
@@ -74,72 +79,24 @@ impl Signer {
     /// # Errors
     /// When the key is of a kind that assertions are not signed with.
     pub fn new(certificate: &LoadedCertificate) -> Result<Self, CertificateError> {
-        let der = certificate.key.secret_der();
         let chain: Vec<String> = certificate.chain.iter().map(|certificate| STANDARD.encode(certificate)).collect();
-        let header = |algorithm| encode_header(&json!({"alg": algorithm, "typ": "JWT", "x5c": chain}));
-        let (key, header) = if let Ok(key) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der) {
-            let header = header("ES256");
-            let mut hash = digest::Context::new(&SHA256);
-            hash.update(header.as_bytes());
-            (Key::Ecdsa(key, hash), header)
-        } else {
-            let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| CertificateError::SigningKey)?;
-            (Key::Ed25519(key), header("EdDSA"))
-        };
-        Ok(Self { key, header, issuer: certificate.spiffe_id.clone() })
+        let header = |algorithm: &str| json!({"alg": algorithm, "typ": "JWT", "x5c": chain});
+        let signer = jws::Signer::new(certificate.key.secret_der(), header).ok_or(CertificateError::SigningKey)?;
+        Ok(Self { signer, issuer: certificate.spiffe_id.clone() })
     }
 
     /// Signs an assertion.
     #[must_use]
     pub fn sign(&self, claims: &AssertionClaims<'_>, now: Timestamp) -> Option<String> {
-        let mut token = unsigned(&self.header, &self.issuer, claims, now)?;
-        let signature = match &self.key {
-            Key::Ecdsa(key, hash) => {
-                let mut hash = hash.clone();
-                hash.update(&token.as_bytes()[self.header.len()..]);
-                key.sign_digest(&hash.finish()).ok()?
-            }
-            Key::Ed25519(key) => key.try_sign(token.as_bytes()).ok()?,
-        };
-        end(&mut token, signature.as_ref());
-        Some(token)
+        self.signer.sign(&Assertion::new(&self.issuer, claims, now))
     }
-}
-
-/// A JWT without its signature, from an encoded header with its dot.
-fn unsigned(header: &str, issuer: &str, claims: &AssertionClaims<'_>, now: Timestamp) -> Option<String> {
-    #[derive(Serialize)]
-    struct All<'a> {
-        iss: &'a str,
-        iat: i64,
-        exp: i64,
-        #[serde(flatten)]
-        claims: &'a AssertionClaims<'a>,
-    }
-    let now = now.as_second();
-    let payload = serde_json::to_vec(&All { iss: issuer, iat: now, exp: now.saturating_add(LIFETIME), claims }).ok()?;
-    let mut token = String::with_capacity(header.len() + 2 * payload.len() + MAX_SIGNATURE);
-    token.push_str(header);
-    URL_SAFE_NO_PAD.encode_string(payload, &mut token);
-    Some(token)
-}
-
-fn end(token: &mut String, signature: &[u8]) {
-    token.push('.');
-    URL_SAFE_NO_PAD.encode_string(signature, token);
-}
-
-/// The header of a JWT, encoded, and the dot after it.
-fn encode_header(header: &Value) -> String {
-    URL_SAFE_NO_PAD.encode(header.to_string()) + "."
 }
 
 /// A key that the edge shares with a target. It cannot be printed.
 pub struct SharedKey {
     not_before: Option<Timestamp>,
     not_after: Option<Timestamp>,
-    key: hmac::Key,
-    header: String,
+    signer: jws::Signer,
 }
 
 impl SharedKey {
@@ -152,21 +109,15 @@ impl SharedKey {
                 "the key is too short for service.assertion.hs256; write at least {MIN_SHARED_KEY} bytes, at best random ones"
             )));
         }
-        Ok(Self {
-            not_before: *not_before,
-            not_after: *not_after,
-            key: hmac::Key::new(HMAC_SHA256, bytes),
-            header: encode_header(&json!({"alg": "HS256", "typ": "JWT", "kid": id})),
-        })
+        let header = |algorithm: &str| json!({"alg": algorithm, "typ": "JWT", "kid": id});
+        let signer = jws::Signer::with_secret(bytes, header);
+        Ok(Self { not_before: *not_before, not_after: *not_after, signer })
     }
 
     /// Makes an assertion, with the claims of a signed one.
     #[must_use]
     pub fn sign(&self, issuer: &str, claims: &AssertionClaims<'_>, now: Timestamp) -> Option<String> {
-        let mut token = unsigned(&self.header, issuer, claims, now)?;
-        let tag = hmac::sign(&self.key, token.as_bytes());
-        end(&mut token, tag.as_ref());
-        Some(token)
+        self.signer.sign(&Assertion::new(issuer, claims, now))
     }
 
     fn is_live(&self, now: Timestamp) -> bool {
@@ -214,7 +165,9 @@ impl SharedKeys {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::constant_time::verify_slices_are_equal;
-    use serde_json::json;
+    use aws_lc_rs::hmac::{self, HMAC_SHA256};
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::domain::secret::SecretText;
@@ -235,6 +188,19 @@ mod tests {
         KeyDocument { id: id.into(), material, not_before: not_before.map(time), not_after: not_after.map(time) }
     }
 
+    fn claims() -> AssertionClaims<'static> {
+        AssertionClaims {
+            audience: "payments.shop.svc",
+            delivery: "1",
+            txn: Uuid::nil(),
+            endpoint: "shop/payments",
+            key_id: None,
+            failure: None,
+            source: None,
+            body_sha256: "h".into(),
+        }
+    }
+
     fn shared(keys: &[KeyDocument]) -> SharedKeys {
         SharedKeys::compile(&target(true), keys).unwrap().unwrap()
     }
@@ -247,7 +213,9 @@ mod tests {
             key("c", SECRET, Some(20), Some(40)),
         ]);
         let current = |second| {
-            let header = keys.current(Timestamp::from_second(second).unwrap())?.header.trim_end_matches('.').to_owned();
+            let now = Timestamp::from_second(second).unwrap();
+            let token = keys.current(now)?.sign("spiffe://demo/ns/edge/sa/edge", &claims(), now).unwrap();
+            let header = token.split_once('.').unwrap().0;
             let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
             assert_eq!((&header["alg"], &header["typ"]), (&json!("HS256"), &json!("JWT")));
             Some(header["kid"].as_str().unwrap().to_owned())
@@ -280,18 +248,8 @@ mod tests {
     #[test]
     fn the_mac_is_over_header_and_claims() {
         let keys = shared(&[key("a", &format!("{SECRET}\n"), None, None)]);
-        let claims = AssertionClaims {
-            audience: "payments.shop.svc",
-            delivery: "1",
-            txn: Uuid::nil(),
-            endpoint: "shop/payments",
-            key_id: None,
-            failure: None,
-            source: None,
-            body_sha256: "h".into(),
-        };
         let now = Timestamp::from_second(1000).unwrap();
-        let token = keys.current(now).unwrap().sign("spiffe://demo/ns/edge/sa/edge", &claims, now).unwrap();
+        let token = keys.current(now).unwrap().sign("spiffe://demo/ns/edge/sa/edge", &claims(), now).unwrap();
         let (message, mac) = token.rsplit_once('.').unwrap();
         let expected = hmac::sign(&hmac::Key::new(HMAC_SHA256, SECRET.as_bytes()), message.as_bytes());
         verify_slices_are_equal(expected.as_ref(), &URL_SAFE_NO_PAD.decode(mac).unwrap()).unwrap();

@@ -20,13 +20,14 @@ use super::replay::{DeliveryHistory, Redis, max_deliveries};
 use super::route::Direction;
 use super::routing::RoutingConfig;
 use super::table::{ActiveRoute, Routes};
-use super::unassigned::UnassignedLines;
 use crate::api::ReplayStore;
 use crate::contract::report::{RefusalCause, Report, ServedRoute};
 use crate::edge::front::{
     AuditLog, Authorities, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Turns, Workers, network_of,
 };
+use crate::edge::http::unassigned::UnassignedLines;
 use crate::edge::http::{Http, body};
+use crate::edge::role::Role;
 
 /// What all requests share.
 pub struct Gateway {
@@ -87,28 +88,6 @@ impl Gateway {
         }
     }
 
-    /// Uses a certificate for handshakes and for assertions from now on, and its authorities for SPIFFE IDs.
-    ///
-    /// # Errors
-    /// When it cannot be used; the former one stays in use.
-    pub fn use_certificate(&self, loaded: &LoadedCertificate) -> Result<(), CertificateError> {
-        let signer = Signer::new(loaded)?;
-        self.front.install::<Http<Self>>(loaded)?;
-        self.signer.store(Some(Arc::new(signer)));
-        self.trust_domain.store(Some(loaded.authorities.clone()));
-        Ok(())
-    }
-
-    /// Shows callers the certificate of a Secret with this place in the configuration, from now on.
-    ///
-    /// # Errors
-    /// Names the entry that cannot be used; the former one stays in use.
-    pub fn show_certificate(&self, place: usize, secret: &str, entries: [&[u8]; 2]) -> Result<(), CertificateError> {
-        let expires_at = self.front.show::<Http<Self>>(place, entries[0], entries[1])?;
-        self.metrics.front.serving_certificate_expires(secret, expires_at);
-        Ok(())
-    }
-
     /// The authorities that vouch for SPIFFE IDs now; none before there is a certificate.
     #[must_use]
     pub fn trust_domain(&self) -> Option<Arc<Authorities>> {
@@ -165,10 +144,23 @@ impl Gateway {
         }
         self.metrics.delivery(record);
     }
+}
 
-    /// All metrics, as text.
-    #[must_use]
-    pub fn render_metrics(&self) -> String {
+impl Role for Gateway {
+    fn front(&self) -> &Arc<Front> {
+        &self.front
+    }
+
+    /// It is used for handshakes and for assertions, and its authorities for SPIFFE IDs.
+    fn use_certificate(&self, loaded: &LoadedCertificate) -> Result<(), CertificateError> {
+        let signer = Signer::new(loaded)?;
+        self.front.install::<Http<Self>>(loaded)?;
+        self.signer.store(Some(Arc::new(signer)));
+        self.trust_domain.store(Some(loaded.authorities.clone()));
+        Ok(())
+    }
+
+    fn render_metrics(&self) -> String {
         self.metrics.front.quota_used("connections", self.front.connections_used());
         self.metrics.front.quota_used("bodies", self.bodies.used());
         self.metrics.front.quota_used("deliveries", self.places.used());

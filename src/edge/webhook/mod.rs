@@ -29,7 +29,6 @@ pub mod signing;
 pub mod source;
 mod table;
 mod tidy;
-mod unassigned;
 pub mod verify;
 mod watch;
 

@@ -1,4 +1,4 @@
-//! Requests that are for no webhook: anybody can send as many as they like, and each has a line in the audit log. So those beyond a
+//! Requests that are for no webhook, or of no known client: anybody can send as many as they like, and each has a line in the audit log. So those beyond a
 //! rate are only counted.
 
 use std::net::IpAddr;
