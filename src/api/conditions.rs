@@ -23,7 +23,7 @@ pub enum ConditionType {
     InSync,
     /// The grants of a policy are active at the broker.
     Applied,
-    /// The keys of a webhook can be used.
+    /// The keys of a webhook, or of an issuer of tokens, can be used.
     KeysReady,
     /// Every replica of the edge serves the current route of the webhook.
     Programmed,
@@ -201,11 +201,13 @@ reasons! {
     ServiceNotAllowed,
     /// The edge is not installed.
     EdgeNotInstalled,
+    /// The token issuer is not installed.
+    TokensNotInstalled,
     /// The spec contradicts itself in a way that the API server cannot see.
     InvalidSpec,
     /// It is more than one object or one namespace may have.
     LimitExceeded,
-    /// The keys of a webhook are stored.
+    /// The keys of a webhook, or of an issuer of tokens, are stored.
     KeysStored,
     /// The keys of a webhook cannot be used.
     KeysInvalid,

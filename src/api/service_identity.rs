@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::KeyAlgorithm;
+use super::{CallRule, CallsStatus, KeyAlgorithm, SignedToken};
 
 /// The identity of one service: a SPIFFE ID, a certificate, and an account on every broker that it lists.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -44,8 +44,9 @@ pub struct ServiceIdentitySpec {
     )]
     pub service_account_name: Option<String>,
 
-    /// How the service authenticates: exactly one of the fields below.
+    /// How the service authenticates: either `mtls` or `gatewayOnly`; with `mtls` also by `signedToken`.
     #[x_kube(validation = Rule::new("has(self.mtls) != has(self.gatewayOnly)").message("authentication: set exactly one of mtls and gatewayOnly"))]
+    #[x_kube(validation = Rule::new("!has(self.signedToken) || has(self.mtls)").message("authentication: a service asks for tokens with its certificate; set mtls beside signedToken"))]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub authentication: Authentication,
 
@@ -54,6 +55,13 @@ pub struct ServiceIdentitySpec {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub brokers: Vec<BrokerReference>,
+
+    /// The services that may call this one with access tokens, with the scopes that it grants them. Each of them must list this one in
+    /// its `signedToken.callees`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub allowed_callers: Vec<CallRule>,
 }
 
 impl ServiceIdentity {
@@ -86,6 +94,10 @@ pub struct Authentication {
     /// With a certificate of its own (SPIFFE X.509-SVID), in the Secret `<name>-mtls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtls: Option<Mtls>,
+
+    /// With access tokens (RFC 9068), each for one other service, with scopes. The trust domain must issue them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_token: Option<SignedToken>,
 
     /// Through a gateway that vouches for the service. Only for simple topologies, and only until a date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,6 +199,10 @@ pub struct ServiceIdentityStatus {
     /// The `RotationPolicy` that applies, as `namespace/name`, or `built-in`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation_policy: Option<String>,
+
+    /// Whom the service may call with access tokens, and who may call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<CallsStatus>,
 }
 
 /// A certificate in a Secret.

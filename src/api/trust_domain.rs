@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Environment, NamespaceSelector, SecretReference};
+use super::{Environment, NamespaceSelector, SecretReference, TokenKeyStatus, Tokens};
 
 /// A SPIFFE trust domain: one issuing authority, one trust bundle, one environment.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -66,6 +66,11 @@ pub struct TrustDomainSpec {
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
     #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('5m') && duration(self) <= duration('9528h')").message("maxCertificateLifetime: use a duration such as 24h or 90m, at least 5m and at most 9528h (397 days)"))]
     pub max_certificate_lifetime: Option<String>,
+
+    /// The access tokens of the identities of this trust domain. Default: none are issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub tokens: Option<Tokens>,
 }
 
 /// The authority that issues the certificates.
@@ -182,6 +187,11 @@ pub struct TrustDomainStatus {
     /// The published trust bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleStatus>,
+
+    /// The keys that access tokens are signed with, the one that signs at present first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub token_keys: Vec<TokenKeyStatus>,
 }
 
 /// The authority that signs certificates.

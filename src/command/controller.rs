@@ -51,6 +51,9 @@ pub struct Args {
     /// Namespace of the webhook gateway. Without it, `WebhookEndpoints` and `WebhookDestinations` are not accepted.
     #[arg(long)]
     edge_namespace: Option<String>,
+    /// Namespace of the token issuer. Without it, no access tokens are issued.
+    #[arg(long)]
+    tokens_namespace: Option<String>,
     /// Address at which the webhook gateway reaches every Service instead of its own: as its own option of this name says. Then
     /// Services are not looked up.
     #[arg(long)]
@@ -146,14 +149,15 @@ async fn serve_a_term(
     let unfenced = client(config.clone(), &identity, None, metrics.clone())?;
     let mut candidate = Candidate::new(unfenced, &args.namespace, identity.clone(), duration, fence.clone());
     let client = client(config, &identity, Some(fence.clone()), metrics.clone())?;
-    let own = [Some(args.namespace.clone()), args.edge_namespace.clone()].into_iter().flatten();
+    let own = [Some(args.namespace.clone()), args.edge_namespace.clone(), args.tokens_namespace.clone()];
     let settings = Settings {
-        scope: NamespaceScope::new(&args.namespaces, own),
+        scope: NamespaceScope::new(&args.namespaces, own.into_iter().flatten()),
         namespace: args.namespace.clone(),
         cluster_domain: args.cluster_domain.clone(),
         service_address: args.service_address,
         own_port: args.listen.port(),
         edge_namespace: args.edge_namespace.clone(),
+        tokens_namespace: args.tokens_namespace.clone(),
         broker_addresses: AddressPolicy::trusted(args.loopback_address),
         broker_resync: Duration::from_secs(args.broker_resync_seconds),
         absent_policies_after: Duration::from_secs(args.absent_policies_seconds),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::report::REPORT_ENTRY;
 use super::route::ROUTE_ENTRY;
+use super::tokens::{CALLS_ENTRY, ISSUER_ENTRY};
 
 /// Label of every managed Secret and ConfigMap; the watches select it.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "credence");
@@ -38,6 +39,10 @@ pub enum Component {
     WebhookKeys,
     /// Secret with a webhook and its keys, in the edge's namespace.
     WebhookRoute,
+    /// Secret with a trust domain that issues tokens and its keys, in the token issuer's namespace.
+    TokenIssuer,
+    /// Secret with the calls that the identities of a namespace may ask tokens for, in the token issuer's namespace.
+    TokenCalls,
     /// ConfigMap that was made when records were first kept, in the operator's namespace.
     Records,
     /// ConfigMap with what was applied to a broker, in the operator's namespace.
@@ -58,6 +63,8 @@ impl Component {
         Self::BrokerAccount,
         Self::WebhookKeys,
         Self::WebhookRoute,
+        Self::TokenIssuer,
+        Self::TokenCalls,
         Self::Records,
         Self::BrokerRecords,
         Self::NameRecords,
@@ -75,6 +82,8 @@ impl Component {
             Self::BrokerAccount => "broker-account",
             Self::WebhookKeys => "webhook-keys",
             Self::WebhookRoute => "webhook-route",
+            Self::TokenIssuer => "token-issuer",
+            Self::TokenCalls => "token-calls",
             Self::Records => "records",
             Self::BrokerRecords => "broker-records",
             Self::NameRecords => "name-records",
@@ -97,6 +106,8 @@ impl Component {
             Self::BrokerAccount | Self::Records | Self::BrokerRecords | Self::NameRecords => None,
             Self::WebhookKeys => Some(WEBHOOK_KEYS),
             Self::WebhookRoute => Some(&[ROUTE_ENTRY]),
+            Self::TokenIssuer => Some(&[ISSUER_ENTRY]),
+            Self::TokenCalls => Some(&[CALLS_ENTRY]),
             Self::EdgeReport => Some(&[REPORT_ENTRY]),
         }
     }

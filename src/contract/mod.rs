@@ -7,5 +7,6 @@
 pub mod component;
 pub mod report;
 pub mod route;
+pub mod tokens;
 
 pub use component::Component;

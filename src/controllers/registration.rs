@@ -45,6 +45,7 @@ mod tests {
             scope: NamespaceScope::default(),
             cluster_domain: "cluster.local".into(),
             edge_namespace: None,
+            tokens_namespace: None,
             broker_resync: Duration::from_secs(60),
             absent_policies_after: Duration::from_secs(300),
         };

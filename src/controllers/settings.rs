@@ -21,6 +21,8 @@ pub struct Settings {
     pub own_port: u16,
     /// Namespace of the edge; `None` when there is none.
     pub edge_namespace: Option<String>,
+    /// Namespace of the token issuer; `None` when there is none.
+    pub tokens_namespace: Option<String>,
     /// Which addresses brokers may have.
     pub broker_addresses: AddressPolicy,
     /// How often a broker is compared with what was applied.

@@ -73,6 +73,12 @@ pub async fn run(
     if timeout(CACHE_WARMUP, registry.warm_up()).await.is_err() {
         tracing::warn!("timed out waiting for trust domains and brokers; starting the remaining controllers");
     }
+    while let Err(error) = parts.token_calls.sweep().await {
+        tracing::warn!(%error, "the calls of identities that are gone could not be dropped; retrying");
+        if timeout(RETRY, stop.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
+    }
     let running = registry.run(&stop);
     health.enter(Stage::Working);
     tokio::select! {

@@ -51,6 +51,8 @@ impl Table {
                 Signal::BrokerChanged(broker) => using(IndexKey::cluster::<BrokerConnection>(broker)),
                 Signal::BrokerUp(broker) => Wake::UnreadyUsing(IndexKey::cluster::<BrokerConnection>(broker)),
                 Signal::LoginAnswered(identity) => Wake::One(identity.clone()),
+                // A call needs both sides.
+                Signal::IdentityChanged(identity) => using(IndexKey::object::<ServiceIdentity>(identity.clone())),
                 Signal::RotationPolicyChanged(policy) => self.governed_by(policy),
                 Signal::NamespaceChanged(namespace) => Wake::Namespaces(vec![namespace.clone()]),
                 _ => Wake::Nobody,
@@ -231,6 +233,7 @@ mod tests {
             })),
             KindName::ServiceIdentity => keys::<ServiceIdentity>(json!({
                 "trustDomain": "demo", "authentication": {"mtls": {}}, "brokers": [{"name": "kafka"}],
+                "allowedCallers": [{"identity": {"name": "orders"}}],
             })),
             KindName::RotationPolicy => keys::<RotationPolicy>(json!({"targets": []})),
             KindName::BrokerConnection => keys::<BrokerConnection>(json!({

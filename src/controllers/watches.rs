@@ -72,6 +72,7 @@ impl Watches {
         watches.owned("secrets", parts, &parts.certificates);
         watches.owned("config_maps", parts, &parts.bundles);
         watches.owned("webhook_secrets", parts, &parts.webhook_secrets);
+        watches.owned("token_secrets", parts, &parts.token_secrets);
         if let Some(edge) = &parts.settings.edge_namespace {
             let reports = config.labels(&format!("{COMPONENT}={}", Component::EdgeReport));
             let config_maps = Api::<ConfigMap>::namespaced(client(), edge);

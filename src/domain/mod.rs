@@ -2,6 +2,7 @@
 
 pub mod address_policy;
 pub(crate) mod altered;
+pub(crate) mod calls;
 pub(crate) mod claims;
 pub(crate) mod contention;
 pub(crate) mod defect;
@@ -11,6 +12,7 @@ pub(crate) mod identity;
 pub(crate) mod in_effect;
 pub(crate) mod index;
 pub(crate) mod invalid_field;
+pub(crate) mod jwk;
 pub(crate) mod key_set;
 pub(crate) mod name;
 pub mod network;

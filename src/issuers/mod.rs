@@ -4,6 +4,7 @@ pub mod authority;
 pub mod ca;
 pub mod pem;
 pub mod self_signed;
+pub mod token_key;
 
 use thiserror::Error;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::accounts::Accounts;
+use super::calls;
 use super::controller::Controller;
 use super::credentials::{Issued, certificate_status, settle};
 use super::observe::Observed;
@@ -20,6 +21,9 @@ use crate::kubernetes::uid;
 
 /// How soon an identity with too many names looks again.
 const RECHECK: Duration = Duration::from_secs(60);
+/// The refusals that take its calls from an identity: it is another service's, or not of its trust domain any more.
+const ENDS_CALLS: [Reason; 4] =
+    [Reason::Conflict, Reason::EnvironmentMismatch, Reason::NamespaceNotAllowed, Reason::TrustDomainNotFound];
 /// What `Accepted` says when it is met.
 const ACCEPTED: &str = "the spec and everything it references are valid";
 
@@ -43,6 +47,10 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
             controller.gate.leave(&uid(identity));
             // No watch reports that other identities of the namespace have let names go.
             next.extend((reason == Reason::LimitExceeded).then_some(RECHECK));
+            // As its rights at brokers: what is wrong with its certificate alone takes no calls from it.
+            if ENDS_CALLS.contains(&reason) {
+                status.calls = calls::settle(controller, observed, None).await?.0;
+            }
         }
         Plan::Wait(Refusal { reason, message }) => {
             conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
@@ -53,7 +61,8 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
             next.push(wait(observed.now, until));
             ready = message;
             remove(controller, observed, &observed.secrets).await?;
-            status = ServiceIdentityStatus::default();
+            let calls = calls::settle(controller, observed, None).await?.0;
+            status = ServiceIdentityStatus { calls, ..ServiceIdentityStatus::default() };
         }
         Plan::Certificates { spiffe_id, subject, slots, waiting, surplus } => {
             conditions.met(ConditionType::Accepted, Reason::Valid, ACCEPTED);
@@ -75,6 +84,12 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
             let accounts = Accounts { slots: &slots, issued: &issued, waiting: &waiting, subject: &subject };
             next.extend(accounts.describe(controller, observed, &mut status, &mut conditions).await?);
             remove(controller, observed, &surplus).await?;
+            let (calls, refusal) = calls::settle(controller, observed, Some(&spiffe_id)).await?;
+            status.calls = calls;
+            if let Some(Refusal { reason, message }) = refusal {
+                conditions.unmet(ConditionType::Accepted, reason, message);
+                next.push(RECHECK);
+            }
         }
     }
     let next = next.into_iter().min();

@@ -16,6 +16,7 @@ use crate::controllers::shared::namespaces::Namespaces;
 use crate::controllers::shared::parts::{Certificates, Parts};
 use crate::controllers::shared::rotation_policies::RotationPolicies;
 use crate::controllers::shared::signal::Signals;
+use crate::controllers::shared::token_calls::TokenCalls;
 use crate::kubernetes::events::Events;
 use crate::metrics::Metrics;
 
@@ -30,6 +31,7 @@ pub struct Controller {
     /// Since when names are recorded.
     pub records_since: Timestamp,
     pub certificates: Certificates,
+    pub token_calls: Arc<TokenCalls>,
     pub authorities: Arc<Authorities>,
     pub brokers: Arc<Brokers>,
     pub gate: Arc<RotationGate>,
@@ -52,6 +54,7 @@ impl Controller {
             claims: parts.claims.clone(),
             records_since: parts.records_since,
             certificates: parts.certificates.clone(),
+            token_calls: parts.token_calls.clone(),
             authorities: parts.authorities.clone(),
             brokers: parts.brokers.clone(),
             gate: parts.gate.clone(),

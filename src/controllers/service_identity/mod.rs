@@ -2,6 +2,7 @@
 
 mod accounts;
 mod apply;
+mod calls;
 mod controller;
 mod credential;
 mod credentials;
@@ -38,8 +39,10 @@ impl ManagedKind for ServiceIdentity {
 
     fn index_keys(&self) -> Vec<IndexKey> {
         let domain = IndexKey::cluster::<TrustDomain>(&self.spec.trust_domain);
+        let own = self.metadata.namespace.as_deref().unwrap_or_default();
+        let peers = calls::peers(self, own).into_iter().map(IndexKey::object::<Self>);
         let brokers = self.spec.brokers.iter().map(|broker| IndexKey::cluster::<BrokerConnection>(&broker.name));
-        std::iter::once(domain).chain(brokers).collect()
+        std::iter::once(domain).chain(brokers).chain(peers).collect()
     }
 
     fn claims(&self) -> Vec<NameClaim> {
@@ -83,6 +86,7 @@ impl kind::Controller for Controller {
         // that is being deleted nothing can be created any more.
         let is_deleted = identity.metadata.deletion_timestamp.is_some();
         if is_deleted || self.namespaces.is_terminating(identity.metadata.namespace.as_deref()) {
+            calls::withdraw(self, &Name::of(&*identity)).await?;
             return Ok(Done::gone());
         }
         let mut observed = observe::observe(self, identity)?;
@@ -96,6 +100,9 @@ impl kind::Controller for Controller {
     }
 
     fn remember(&self, change: &Change<ServiceIdentity>) {
+        if change.after.is_none() {
+            self.token_calls.forget(&change.name);
+        }
         // The place of a deleted identity in a rotation is free.
         if let Some(gone) = &change.before
             && change.after.as_ref().map(uid) != Some(uid(gone))

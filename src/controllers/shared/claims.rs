@@ -21,6 +21,8 @@ pub enum Scope {
     DnsName,
     /// A path at the edge.
     Path,
+    /// The URL of an issuer of tokens.
+    Issuer,
 }
 
 /// A name that an object claims.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::brokers::kafka::ClientAccess;
 use crate::contract::component::Component;
@@ -171,6 +172,60 @@ impl WebhookFacts {
     }
 }
 
+const TOKENS_DIGEST: &str = "credence.dev/tokens-digest";
+const TOKEN_KEYS: &str = "credence.dev/token-keys";
+
+/// Facts about a Secret of the token issuer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenFacts {
+    /// Digest of its document, private keys aside.
+    pub digest: String,
+    /// The keys of an issuer, the one that signs first; none for calls.
+    pub keys: Vec<TokenKeyRecord>,
+}
+
+/// A key that tokens are signed with, without its material.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenKeyRecord {
+    /// Its ID.
+    pub id: String,
+    /// Since when it signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signs_since: Option<Timestamp>,
+    /// Since when it is published.
+    pub published_since: Timestamp,
+}
+
+impl Facts for TokenFacts {
+    const COMPONENTS: &'static [Component] = &[Component::TokenIssuer, Component::TokenCalls];
+
+    fn read(annotations: &BTreeMap<String, String>) -> Option<Self> {
+        let digest = annotations.get(TOKENS_DIGEST)?.clone();
+        let keys = annotations.get(TOKEN_KEYS).map_or(Some(Vec::new()), |keys| serde_json::from_str(keys).ok())?;
+        Some(Self { digest, keys })
+    }
+
+    fn entries(component: Component) -> &'static [&'static str] {
+        component.entries().unwrap_or_default()
+    }
+}
+
+impl TokenFacts {
+    /// The annotations that [`Facts::read`] reads.
+    ///
+    /// # Errors
+    /// Never: they are plain data.
+    pub fn annotations(&self) -> Result<BTreeMap<String, String>, Error> {
+        let mut annotations = BTreeMap::from([(TOKENS_DIGEST.to_owned(), self.digest.clone())]);
+        if !self.keys.is_empty() {
+            let keys = serde_json::to_string(&self.keys).map_err(|error| Error::Bug(error.to_string()))?;
+            annotations.insert(TOKEN_KEYS.to_owned(), keys);
+        }
+        Ok(annotations)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,7 +233,8 @@ mod tests {
     /// A component that is in no list is not watched, and one in two lists is taken for two things.
     #[test]
     fn every_component_is_watched_once() {
-        let watched = [Material::COMPONENTS, BundleFacts::COMPONENTS, WebhookFacts::COMPONENTS].concat();
+        let watched =
+            [Material::COMPONENTS, BundleFacts::COMPONENTS, WebhookFacts::COMPONENTS, TokenFacts::COMPONENTS].concat();
         let by_others = [Component::EdgeReport, Component::Records, Component::BrokerRecords, Component::NameRecords];
         for component in Component::ALL.iter().filter(|it| !by_others.contains(it)) {
             let lists = watched.iter().filter(|it| *it == component).count();

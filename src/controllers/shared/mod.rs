@@ -16,4 +16,5 @@ pub mod services;
 pub mod signal;
 pub mod sweep;
 pub mod timing;
+pub mod token_calls;
 pub mod webhook;

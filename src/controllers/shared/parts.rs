@@ -18,6 +18,7 @@ use super::replicas::Replicas;
 use super::services::Services;
 use super::signal::Signals;
 use super::sweep::SweepSignal;
+use super::token_calls::{TokenCalls, TokenSecrets};
 use crate::brokers::registry::Brokers;
 use crate::controllers::settings::Settings;
 use crate::domain::fence::Fence;
@@ -57,6 +58,8 @@ pub struct Parts {
     pub certificates: Certificates,
     pub bundles: Bundles,
     pub webhook_secrets: WebhookSecrets,
+    pub token_secrets: TokenSecrets,
+    pub token_calls: Arc<TokenCalls>,
     pub replicas: Arc<Replicas>,
     pub services: Arc<Services>,
     pub sweep: SweepSignal,
@@ -77,8 +80,13 @@ impl Parts {
         (listing, records_since, names): (Listing, Timestamp, NameRecords),
     ) -> Self {
         let events = Events::new(client.clone());
+        let handles = Handles::new(client.clone(), events.clone());
+        let token_secrets: TokenSecrets = Arc::new(Owned::new(client.clone()));
+        let token_calls = TokenCalls::new(token_secrets.clone(), handles.of(), settings.tokens_namespace.as_deref());
         Self {
-            handles: Handles::new(client.clone(), events.clone()),
+            handles,
+            token_secrets,
+            token_calls: Arc::new(token_calls),
             claims: Arc::new(NameClaims::new(names)),
             listing,
             records_since,

@@ -6,6 +6,7 @@ use super::controller::{Controller, FINALIZER};
 use super::describe::{describe, next_look};
 use super::observe::Observed;
 use super::plan::{Deletion, Plan};
+use super::tokens;
 use crate::contract::component::Component;
 use crate::controllers::shared::handle::Conclusion;
 use crate::controllers::shared::signal::Signal;
@@ -35,7 +36,8 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
     let outcome = match provided {
         Ok(provided) => {
             let publication = publish(controller, observed, &provided.authority).await;
-            Ok((provided, publication))
+            let issuer = tokens::provide(controller, observed, &provided.authority).await?;
+            Ok((provided, publication, issuer))
         }
         Err(refusal) => {
             // Nothing is signed by an authority that is in doubt; what was issued stays as it is.
@@ -43,7 +45,7 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
             Err(refusal)
         }
     };
-    let signs_now = outcome.as_ref().ok().map(|(provided, _)| provided.authority.source.clone());
+    let signs_now = outcome.as_ref().ok().map(|(provided, ..)| provided.authority.source.clone());
     if signed_before != signs_now {
         controller.signals.emit(Signal::AuthorityChanged(name.into()));
     }
@@ -51,7 +53,7 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
         let secret = observed.intermediate_secret(*generation);
         controller.certificates.delete(&controller.settings.namespace, &secret, Some(&uid(domain))).await?;
     }
-    let repair_at = outcome.as_ref().ok().and_then(|(_, publication)| publication.next);
+    let repair_at = outcome.as_ref().ok().and_then(|(_, publication, _)| publication.next);
     let (status, mut conditions) = describe(observed, &plan, outcome);
     let next = repair_at.into_iter().chain(next_look(&status, &conditions, observed.now)).min();
     let ready = format!("issues for {}", domain.spec.domain);
@@ -78,6 +80,9 @@ async fn delete_all(controller: &Controller, observed: &Observed) -> Result<(), 
     let owner = uid(&*observed.domain);
     for (bundle, _) in controller.bundles.owned_by(Some(&owner)) {
         controller.bundles.delete(&bundle.namespace, &bundle.name, Some(&owner)).await?;
+    }
+    for (secret, _) in controller.token_secrets.owned_by(Some(&owner)) {
+        controller.token_secrets.delete(&secret.namespace, &secret.name, Some(&owner)).await?;
     }
     let mut secrets = controller.certificates.owned_by(Some(&owner));
     secrets.sort_by_key(|(_, record)| record.component == Some(Component::Root));

@@ -10,6 +10,7 @@ use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::namespaces::Namespaces;
 use crate::controllers::shared::parts::{Bundles, Certificates, OperatorSecrets, Parts};
 use crate::controllers::shared::signal::Signals;
+use crate::controllers::shared::token_calls::TokenSecrets;
 use crate::kubernetes::events::Events;
 use crate::metrics::Metrics;
 
@@ -26,6 +27,7 @@ pub struct Controller {
     pub operator_secrets: OperatorSecrets,
     pub certificates: Certificates,
     pub bundles: Bundles,
+    pub token_secrets: TokenSecrets,
     pub authorities: Arc<Authorities>,
     pub settings: Arc<Settings>,
     pub events: Events,
@@ -44,6 +46,7 @@ impl Controller {
             operator_secrets: parts.operator_secrets.clone(),
             certificates: parts.certificates.clone(),
             bundles: parts.bundles.clone(),
+            token_secrets: parts.token_secrets.clone(),
             authorities: parts.authorities.clone(),
             settings: parts.settings.clone(),
             events: parts.events.clone(),

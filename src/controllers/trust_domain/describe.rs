@@ -9,7 +9,8 @@ use super::authority::Provided;
 use super::bundle::Publication;
 use super::observe::Observed;
 use super::plan::{Deletion, Plan};
-use crate::api::{AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TrustDomainStatus};
+use super::tokens::Issuer;
+use crate::api::{AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TokenKeyStatus, TrustDomainStatus};
 use crate::controllers::shared::timing::{retry_in, wait};
 use crate::domain::refusal::Refusal;
 use crate::domain::text::{counted, listed};
@@ -21,8 +22,8 @@ const NAMED: usize = 20;
 /// How soon a trust domain that is not Ready is looked at again, at first and at most: no watch reports everything that may heal it.
 const RECHECK: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(120));
 
-/// What the plan came to: the authority with the bundle that it was published in, or why there is none.
-pub type Outcome = Result<(Provided, Publication), Refusal>;
+/// What the plan came to: the authority with the bundle that it was published in, and the issuer of tokens; or why there is none.
+pub type Outcome = Result<(Provided, Publication, Issuer), Refusal>;
 
 /// The status, conditions aside, and the conditions.
 pub fn describe(observed: &Observed, plan: &Plan, outcome: Outcome) -> (TrustDomainStatus, Conditions) {
@@ -39,7 +40,7 @@ pub fn describe(observed: &Observed, plan: &Plan, outcome: Outcome) -> (TrustDom
         conditions.unmet(ConditionType::Accepted, Reason::InUse, message);
     }
     match outcome {
-        Ok((provided, publication)) => {
+        Ok((provided, publication, issuer)) => {
             let signer = &provided.authority.signer;
             let remark = provided.remark.as_ref().or(plan.remark.as_ref());
             let remark = remark.map(|remark| format!("; {remark}")).unwrap_or_default();
@@ -55,6 +56,7 @@ pub fn describe(observed: &Observed, plan: &Plan, outcome: Outcome) -> (TrustDom
                 renew_at: is_embedded.then(|| Time(successor_due(ends))),
             });
             describe_bundle(observed, &provided, publication, &mut status, &mut conditions);
+            status.token_keys = describe_issuer(observed, issuer, &mut conditions);
         }
         Err(Refusal { reason, message }) => {
             conditions.unmet(ConditionType::AuthorityReady, reason, message);
@@ -92,6 +94,23 @@ fn describe_bundle(
         namespaces: u32::try_from(namespaces).unwrap_or(u32::MAX),
         lagging,
     });
+}
+
+/// The keys of the issuer.
+fn describe_issuer(observed: &Observed, issuer: Issuer, conditions: &mut Conditions) -> Vec<TokenKeyStatus> {
+    match issuer {
+        None => Vec::new(),
+        Some(Ok(keys)) => {
+            let url = observed.domain.spec.tokens.as_ref().map(|tokens| tokens.issuer.as_str()).unwrap_or_default();
+            let message = format!("access tokens are issued by {url}");
+            conditions.met(ConditionType::KeysReady, Reason::KeysStored, message);
+            keys
+        }
+        Some(Err(Refusal { reason, message })) => {
+            conditions.unmet(ConditionType::KeysReady, reason, message);
+            Vec::new()
+        }
+    }
 }
 
 /// What additional roots mean, if there are any.

@@ -7,6 +7,7 @@ mod controller;
 mod describe;
 mod observe;
 mod plan;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ impl ManagedKind for TrustDomain {
     }
 
     fn claims(&self) -> Vec<NameClaim> {
-        vec![observe::domain_claim(self)]
+        std::iter::once(observe::domain_claim(self)).chain(observe::issuer_claim(self)).collect()
     }
 
     fn signals(change: &Change<Self>) -> Vec<Signal> {

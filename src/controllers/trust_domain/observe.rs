@@ -36,6 +36,8 @@ pub struct Observed {
     pub hanging: Hanging,
     /// Another trust domain that has the same domain.
     pub domain_holder: Option<ObjectRef>,
+    /// Another trust domain that has the same issuer of tokens.
+    pub issuer_holder: Option<ObjectRef>,
     /// The identities that keep a trust domain that is being deleted. One that is being deleted itself keeps nothing: its
     /// owner may hold it with a finalizer for as long as it likes.
     pub identities: Vec<Name>,
@@ -71,9 +73,18 @@ pub fn domain_claim(domain: &TrustDomain) -> NameClaim {
     NameClaim::new(Scope::TrustDomain, &[&domain.spec.domain])
 }
 
-/// Looks everything up, and takes the domain if it is free.
+/// The claim of a trust domain on the URL of its issuer, if it has one.
+pub fn issuer_claim(domain: &TrustDomain) -> Option<NameClaim> {
+    let tokens = domain.spec.tokens.as_ref()?;
+    Some(NameClaim::new(Scope::Issuer, &[&tokens.issuer]))
+}
+
+/// Looks everything up, and takes the domain and the URL of the issuer if they are free.
 pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
-    let taken = controller.claims.take(&ObjectRef::of(&*domain), &[domain_claim(&domain)], |_| true, false);
+    let (object, claim) = (ObjectRef::of(&*domain), domain_claim(&domain));
+    let claims: Vec<NameClaim> = std::iter::once(claim.clone()).chain(issuer_claim(&domain)).collect();
+    let conflicts = controller.claims.take(&object, &claims, |_| true, false).conflicts;
+    let holder = |claim: &NameClaim| conflicts.iter().find(|(key, _)| key == claim.key()).map(|(_, it)| it.clone());
     let owner = uid(&*domain);
     let name = domain.metadata.name.clone().unwrap_or_default();
     let own_namespace = &controller.settings.namespace;
@@ -124,7 +135,8 @@ pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
         selected,
         published: published.collect(),
         hanging,
-        domain_holder: taken.conflicts.into_iter().next().map(|(_, holder)| holder),
+        domain_holder: holder(&claim),
+        issuer_holder: issuer_claim(&domain).and_then(|claim| holder(&claim)),
         identities,
         now: Timestamp::now(),
         domain,

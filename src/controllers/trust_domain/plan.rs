@@ -205,6 +205,7 @@ mod tests {
             published: BTreeMap::new(),
             hanging: Hanging::default(),
             domain_holder: None,
+            issuer_holder: None,
             identities: Vec::new(),
             now: Timestamp::UNIX_EPOCH,
         }
