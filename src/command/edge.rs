@@ -8,10 +8,10 @@ use std::thread::available_parallelism;
 use clap::ValueEnum;
 use credence::domain::address_policy::AddressPolicy;
 use credence::edge::front::{AuditOptions, WhenFull};
-use credence::edge::role::{self, CertificateSecrets};
+use credence::edge::role::{self, CertificateSecrets, RunError};
 use credence::edge::webhook::routing::{AllowedDestination, RoutingConfig};
 use credence::edge::webhook::run::{GatewayError, Options};
-use credence::edge::webhook;
+use credence::edge::{tokens, webhook};
 use thiserror::Error;
 
 use super::process::{self, LogFormat, ProcessError};
@@ -22,6 +22,8 @@ use super::process::{self, LogFormat, ProcessError};
 enum Role {
     /// The webhook gateway: verify what is received from outside and deliver it; sign and deliver what services send.
     Webhooks,
+    /// The issuer of access tokens for calls between services.
+    Tokens,
 }
 
 /// What happens to deliveries while the queue of audit lines is full.
@@ -108,6 +110,9 @@ pub enum EdgeError {
     /// The webhook gateway failed.
     #[error(transparent)]
     Webhooks(#[from] GatewayError),
+    /// The token issuer failed.
+    #[error(transparent)]
+    Tokens(#[from] RunError),
 }
 
 /// Runs the role until the process is asked to stop.
@@ -116,6 +121,7 @@ pub async fn run(args: Args) -> Result<(), EdgeError> {
     let config = process::cluster().await?;
     match args.serve {
         Role::Webhooks => Box::pin(webhook::run::run(config, args.into(), process::stop_requested())).await?,
+        Role::Tokens => Box::pin(tokens::run::run(config, args.role(), process::stop_requested())).await?,
     }
     Ok(())
 }

@@ -1,0 +1,22 @@
+//! The issuer of access tokens (RFC 9068): a service proves itself with its SVID over mutual TLS, and gets a token for one other
+//! service, with the scopes that both sides name. Services verify tokens with the keys that the issuer publishes.
+//!
+//! ```text
+//! POST /token ─▶ request (form) ─▶ login (SVID) ─▶ calls (who may call whom) ─▶ issuer (signs) ─▶ audit line, answer
+//! GET /jwks.json, /.well-known/… ─▶ issuer (documents)
+//! ```
+//!
+//! One process serves every trust domain that issues tokens. The host that a request is for says which one it means.
+
+mod answer;
+mod audit;
+mod calls;
+mod issuer;
+mod metrics;
+mod outcome;
+mod request;
+pub mod run;
+mod service;
+mod watch;
+
+pub use metrics::Metrics;
