@@ -26,6 +26,7 @@ mod restart;
 mod rotation;
 mod serving;
 mod stalled_output;
+mod tokens;
 mod topic_policy;
 mod trust_domain;
 mod webhook;

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use credence::edge::webhook;
 use credence::edge::webhook::audit::AuditRecord;
 use credence::edge::webhook::outcome::Reason;
+use credence::edge::{tokens, webhook};
 use credence::metrics::{BrokerFigures, CertificateFigures, Metrics};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -44,9 +44,22 @@ fn alerts() -> Vec<Value> {
     groups.flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
 }
 
-/// All metrics that the operator and the edge can export.
+/// All metrics that the operator and the roles of the edge can export.
 pub(crate) fn everything_exported() -> String {
-    exported_by_operator().replace("# EOF\n", "") + &exported_by_edge()
+    // Those of the front are among the edge's already.
+    let tokens = exported_by_tokens();
+    let of_tokens: String =
+        tokens.lines().filter(|line| line.contains("_edge_token_")).map(|line| format!("{line}\n")).collect();
+    exported_by_operator().replace("# EOF\n", "") + &of_tokens + &exported_by_edge()
+}
+
+/// All metrics that the token issuer can export.
+fn exported_by_tokens() -> String {
+    let metrics = tokens::Metrics::default();
+    metrics.front.quota_used("bodies", 0.0);
+    metrics.front.serving_certificate_expires("public", 0);
+    metrics.watch_interrupted("issuers");
+    metrics.render()
 }
 
 /// All metrics that the edge can export.
@@ -197,8 +210,12 @@ fn alerts_and_dashboard_match_the_exported_metrics() {
 async fn the_metrics_follow_the_conventions_of_prometheus() {
     let _alone = OPERATOR.lock().await;
     let bed = Bed::open().await;
-    for (url, exported) in [("OPERATOR_METRICS_URL", exported_by_operator()), ("EDGE_METRICS_URL", exported_by_edge())]
-    {
+    let processes = [
+        ("OPERATOR_METRICS_URL", exported_by_operator()),
+        ("EDGE_METRICS_URL", exported_by_edge()),
+        ("TOKENS_METRICS_URL", exported_by_tokens()),
+    ];
+    for (url, exported) in processes {
         let (ok, served) = run("curl", &["--fail", "--silent", bed.env(url)], "");
         assert!(ok, "{served}");
         let known = families(&exported);

@@ -5,6 +5,7 @@ and one more block of values: `serve` is what `credence edge --serve` gets, `nam
 */}}
 {{- define "credence.edgeRoles" -}}
 - {serve: webhooks, name: credence-edge, values: edge, port: webhooks}
+- {serve: tokens, name: credence-tokens, values: tokens, port: tokens}
 {{- end }}
 
 {{- define "credence.edgeLabels" -}}
@@ -22,7 +23,10 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- if and (eq .role.serve "webhooks") (gt (int .values.replicaCount) 1) (not (.values.redis).urlSecret) }}
 {{- fail "edge.replicaCount: more than 1 needs edge.redis.urlSecret, the Secret with the URL of a Redis. Without a shared delivery history, each replica would accept the replay of a delivery that another one has accepted" }}
 {{- end }}
-# The role has a namespace of its own: a reader of its Secrets gets the routes with their keys and the role's certificate,
+{{- if and (eq .role.serve "tokens") .root.Values.edge.enabled (eq .values.namespace .root.Values.edge.namespace) }}
+{{- fail "tokens.namespace: use another namespace than edge.namespace. Otherwise the edge, which faces the Internet, could read the keys that tokens are signed with" }}
+{{- end }}
+# The role has a namespace of its own: a reader of its Secrets gets its routes or issuers with their keys, and its certificate,
 # and nothing of the operator or of another role.
 apiVersion: v1
 kind: Namespace
@@ -45,7 +49,7 @@ metadata:
   namespace: {{ .values.namespace }}
   labels: {{- include "credence.edgeLabels" . | nindent 4 }}
 ---
-# It reads routes and its certificates, and writes reports. It has no permissions in any other namespace; where it is to act as
+# It reads what the operator hands to it and its certificates; the edge also writes reports. It has no permissions in any other namespace; where it is to act as
 # a ServiceAccount, that namespace grants it (docs/kinds/webhookendpoint.md).
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -57,9 +61,11 @@ rules:
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch]
+{{- if eq .role.serve "webhooks" }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create, patch, delete]
+{{- end }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -202,7 +208,7 @@ spec:
     matchLabels: {{- include "credence.edgeSelector" . | nindent 6 }}
   policyTypes: [Ingress{{ if .values.networkPolicy.egress }}, Egress{{ end }}]
   ingress:
-  # Each webhook has its own source policy.
+  # Each webhook has its own source policy, and the token issuer asks for a certificate.
   - ports: [{port: {{ .role.port }}}]
   {{- with include "credence.metricsIngress" .root | trim }}
   {{- . | nindent 2 }}

@@ -1,12 +1,12 @@
 # Starting and stopping the bed as a whole.
 
 # In the order in which they start. They stop in the reverse order, because each uses those before it.
-PARTS=(etcd apiserver controllers kafka redis operator edge)
+PARTS=(etcd apiserver controllers kafka redis operator edge tokens)
 CLUSTER=${CLUSTER:-embedded}
 [ "$(cat "$DIR/cluster" 2>/dev/null)" != current ] || CLUSTER=current
 case $CLUSTER in
 embedded) ;;
-current) PARTS=(kafka redis operator edge) KUBECTL=kubectl ;;
+current) PARTS=(kafka redis operator edge tokens) KUBECTL=kubectl ;;
 *) fail "CLUSTER=$CLUSTER is not known" "leave it out, or say CLUSTER=current" ;;
 esac
 [ ! -d "$DIR/nginx" ] || PARTS+=(target nginx)
@@ -34,16 +34,18 @@ up() { # WHO
     wait_for_background
     if complete && running etcd apiserver controllers kafka redis && same_chart; then
         link_tools
-        if running operator edge && cmp --silent "$OPERATOR" "$DIR/bin/credence"; then
+        if running operator edge tokens && cmp --silent "$OPERATOR" "$DIR/bin/credence"; then
             write_env
             echo "The bed is already running in $DIR."
             return
         fi
         CHANGED=yes
+        stop tokens
         stop edge
         stop operator
         start_operator
         start_edge
+        start_tokens
     else
         clear_away
         CHANGED=yes
@@ -69,6 +71,7 @@ start_all() {
     make_trust_domain
     start_redis
     start_edge
+    start_tokens
     make_kafka_pki
     make_kafka_home
     start_kafka
@@ -113,6 +116,9 @@ export EDGE_PID='$(pid_of edge)'
 export REDIS_URL='redis://127.0.0.1:$(port redis)/0'
 export EDGE_METRICS_URL='http://127.0.0.1:$(port edge-metrics)/metrics'
 export EDGE_AUDIT_LOG='$DIR/logs/edge-audit.log'
+export TOKENS_ISSUER='https://localhost:$(port tokens)'
+export TOKENS_METRICS_URL='http://127.0.0.1:$(port tokens-metrics)/metrics'
+export TOKENS_AUDIT_LOG='$DIR/logs/tokens-audit.log'
 END
     [ ! -d "$DIR/nginx" ] || write_comparison_env >>"$DIR/env.new"
     [ "$CLUSTER" = current ] || echo "export ETCD_URL='http://127.0.0.1:$(port etcd)'" >>"$DIR/env.new"

@@ -93,11 +93,33 @@ start_edge() {
     wait_until 60 edge curl --fail --silent "http://127.0.0.1:$(port edge-metrics)/readyz"
 }
 
+# The token issuer has a namespace and a ServiceAccount of its own as well. What callers are shown comes from another authority, as
+# that of a host on the Internet would: the name localhost belongs to the identity of the edge.
+TOKENS_NAMESPACE=credence-tokens
+
+start_tokens() {
+    local arguments environment
+    step "starting the token issuer" "$DIR/logs/tokens.log"
+    apply <"$BED_HOME/manifests/tokens.yaml"
+    kube create secret tls tokens-serving --namespace "$TOKENS_NAMESPACE" --cert "$DIR/pki/tokens.crt" --key "$DIR/pki/tokens.key" \
+        --dry-run=client --output yaml | apply
+    kube wait --for condition=Ready --timeout 60s serviceidentity/tokens --namespace "$TOKENS_NAMESPACE" >/dev/null
+    make_kubeconfig "$DIR/tokens.kubeconfig" credence-tokens "$TOKENS_NAMESPACE"
+    read_container credence-tokens "$TOKENS_NAMESPACE"
+    launch tokens env "${environment[@]}" KUBECONFIG="$DIR/tokens.kubeconfig" POD_NAME="bed-tokens" \
+        "$DIR/bin/credence" "${arguments[@]}" --listen "127.0.0.1:$(port tokens)" \
+        --listen-metrics "127.0.0.1:$(port tokens-metrics)" --audit-log "$DIR/logs/tokens-audit.log"
+    wait_until 60 tokens curl --fail --silent "http://127.0.0.1:$(port tokens-metrics)/readyz"
+}
+
 make_trust_domain() {
     step "creating the TrustDomain demo" "$DIR/logs/operator.log"
-    apply <"$BED_HOME/manifests/trust-domain.yaml"
+    sed "s/TOKENS_PORT/$(port tokens)/" "$BED_HOME/manifests/trust-domain.yaml" | apply
     kube wait --for condition=Ready --timeout 60s trustdomain/demo >/dev/null
     kube get configmap demo-trust-bundle --namespace "$NAMESPACE" --output 'jsonpath={.data.ca\.crt}' >"$DIR/pki/demo.crt"
+    authority tokens-ca
+    certificate tokens-ca tokens /CN=localhost DNS:localhost
+    cat "$DIR/pki/tokens-ca.crt" >>"$DIR/pki/demo.crt"
 }
 
 connect_broker() {

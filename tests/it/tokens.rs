@@ -1,0 +1,371 @@
+//! Access tokens: asked for with curl, verified by the libraries of others.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, identity, manifest, run, self_signed, unique, until, with};
+
+const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/services/python/service.py");
+
+fn id(namespace: &str, name: &str) -> String {
+    format!("spiffe://demo.credence.example/ns/{namespace}/sa/{name}")
+}
+
+/// An identity that calls others, and lets others call it: `(namespace, name, scopes)` of each.
+pub fn calling(namespace: &str, name: &str, callees: &[Rule], callers: &[Rule]) -> Value {
+    let rules = |rules: &[Rule]| -> Value {
+        let rule = |(namespace, name, scopes): &Rule| json!({"identity": {"namespace": namespace, "name": name}, "scopes": scopes});
+        rules.iter().map(rule).collect()
+    };
+    let calling =
+        with(identity(namespace, name, &[]), "/spec/authentication/signedToken", json!({"callees": rules(callees)}));
+    with(calling, "/spec/allowedCallers", rules(callers))
+}
+
+pub type Rule<'a> = (&'a str, &'a str, &'a [&'a str]);
+
+/// Two services, of which the first may call the second, and what a Pod of each finds.
+pub struct Services {
+    pub bed: Bed,
+    pub shop: String,
+    pub pay: String,
+    pub orders: PathBuf,
+    pub payments: PathBuf,
+}
+
+impl Services {
+    pub async fn new(test: &str) -> Self {
+        let bed = Bed::open().await;
+        let (shop, pay) = (bed.namespace(&format!("{test}-shop")).await, bed.namespace(&format!("{test}-pay")).await);
+        let to_pay: [Rule; 1] = [(&pay, "payments", &["pay:read", "pay:write", "pay:audit"])];
+        let from_shop: [Rule; 1] = [(&shop, "orders", &["pay:read", "pay:write"])];
+        bed.apply(calling(&shop, "orders", &to_pay, &[])).await.unwrap();
+        bed.apply(calling(&pay, "payments", &[], &from_shop)).await.unwrap();
+        agreed(&bed, &shop, "orders").await;
+        let orders = bed.mount(&shop, "orders-mtls").await;
+        let payments = bed.mount(&pay, "payments-mtls").await;
+        Self { bed, shop, pay, orders, payments }
+    }
+
+    pub fn audience(&self) -> String {
+        id(&self.pay, "payments")
+    }
+
+    /// A request for a token with the certificate in a folder, by curl: the status and the answer.
+    pub fn ask(&self, folder: Option<&Path>, form: &[(&str, &str)]) -> (u16, Value) {
+        let mut arguments: Vec<String> = Vec::new();
+        for (name, value) in form {
+            arguments.extend(["--data-urlencode".to_owned(), format!("{name}={value}")]);
+        }
+        let (status, text) = self.curl(folder, "/token", &arguments);
+        (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}")))
+    }
+
+    pub fn curl(&self, folder: Option<&Path>, path: &str, more: &[String]) -> (u16, String) {
+        let url = format!("{}{path}", self.bed.env("TOKENS_ISSUER"));
+        let mut arguments =
+            ["--silent", "--show-error", "--cacert", self.bed.env("EDGE_CA"), "--write-out", "\n%{http_code}", &url]
+                .map(ToOwned::to_owned)
+                .to_vec();
+        if let Some(folder) = folder {
+            let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+            arguments.extend(["--cert".to_owned(), file("tls.crt"), "--key".to_owned(), file("tls.key")]);
+        }
+        arguments.extend_from_slice(more);
+        let (ok, output) = run("curl", &arguments.iter().map(String::as_str).collect::<Vec<_>>(), "");
+        assert!(ok, "{output}");
+        let (text, status) = output.rsplit_once('\n').unwrap();
+        (status.parse().unwrap(), text.to_owned())
+    }
+
+    pub fn token(&self, scope: &str) -> String {
+        let audience = self.audience();
+        let form = [("grant_type", "client_credentials"), ("audience", audience.as_str()), ("scope", scope)];
+        let (status, answer) = self.ask(Some(&self.orders), &form);
+        assert_eq!(status, 200, "{answer}");
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// The audit lines of the issuer about a client, the last one last.
+    pub fn audited(&self, client: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.bed.env("TOKENS_AUDIT_LOG")).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["client"] == client).collect()
+    }
+
+    fn example(&self, folder: &Path, own: &str) -> Command {
+        let mut command = Command::new(format!("{}/bin/python3", self.bed.env("SIGNERS")));
+        command.arg(SERVICE).env("IDENTITY", folder).env("SPIFFE_ID", own);
+        command.env("ISSUER", self.bed.env("TOKENS_ISSUER")).env("ISSUER_CA", self.bed.env("EDGE_CA"));
+        command
+    }
+
+    /// Calls a service as the one in a folder, with this token, or with one that it gets: what the callee answers.
+    fn call(&self, folder: &Path, own: &str, url: &str, token: Option<&str>, scope: &str) -> String {
+        let mut command = self.example(folder, own);
+        command.args(["call", url, &self.audience(), scope]).envs(token.map(|token| ("TOKEN", token)));
+        let output = command.output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
+    }
+}
+
+/// Waits until the calls of an identity are agreed on.
+pub async fn agreed(bed: &Bed, namespace: &str, name: &str) {
+    until("both sides to agree", || async {
+        let status = bed.get("ServiceIdentity", Some(namespace), name).await.unwrap().data["status"].clone();
+        let callees = status["calls"]["callees"].as_array().cloned().unwrap_or_default();
+        let ready = status["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|it| it["type"] == "Ready" && it["status"] == "True");
+        let agreed = ready && !callees.is_empty() && callees.iter().all(|call| call["agreed"] == true);
+        if agreed { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+}
+
+/// A service of the example, which ends with the test.
+struct Serving(Child, String);
+
+impl Serving {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.args(["serve", "0", "pay:read"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+        Self(child, format!("https://{address}/"))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_service_calls_another_one_with_a_token() {
+    let services = Services::new("calls").await;
+    let (orders, payments) = (id(&services.shop, "orders"), services.audience());
+    let serving = Serving::start(services.example(&services.payments, &payments));
+    let call = |token: Option<&str>, scope: &str| services.call(&services.orders, &orders, &serving.1, token, scope);
+    let answer = call(None, "pay:read");
+    let told: Value = serde_json::from_str(answer.strip_prefix("200 ").unwrap_or_else(|| panic!("{answer}"))).unwrap();
+    assert_eq!(told, json!({"caller": orders, "scopes": ["pay:read"]}));
+    let all: Value = serde_json::from_str(&call(None, "")[4..]).unwrap();
+    assert_eq!(all["scopes"], json!(["pay:read", "pay:write"]), "without scope, all that both sides name");
+    assert!(call(None, "pay:write").starts_with("403 "), "a token without the scope of the callee");
+    assert!(call(None, "pay:audit").contains("invalid_scope"), "a scope that only the caller names");
+    // A token belongs to the service that got it, and to nobody else with a certificate.
+    let token = services.token("pay:read");
+    assert!(call(Some(&token), "").starts_with("200 "));
+    let stolen = services.call(&services.payments, &payments, &serving.1, Some(&token), "");
+    assert!(stolen.starts_with("401 ") && stolen.contains("another service"), "{stolen}");
+    // It still does after its certificate was renewed.
+    services.bed.delete("Secret", Some(&services.shop), "orders-mtls").await;
+    until("the certificate to be renewed", || async {
+        services.bed.secret(&services.shop, "orders-mtls").await.map(|_| ()).ok_or_else(String::new)
+    })
+    .await;
+    let renewed = services.bed.mount(&services.shop, "orders-mtls").await;
+    let answer = services.call(&renewed, &orders, &serving.1, Some(&token), "");
+    assert!(answer.starts_with("200 "), "{answer}");
+    let mut forged = token.clone();
+    forged.replace_range(token.len() - 8..token.len() - 4, "AAAA");
+    assert!(call(Some(&forged), "").starts_with("401 "));
+    let lines = services.audited(&orders);
+    assert!(lines.iter().any(|line| line["reason"] == "Issued" && line["audience"] == payments.as_str()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.to_string().contains(&token)), "no token in the audit log");
+}
+
+#[tokio::test]
+async fn what_both_sides_do_not_grant_is_refused() {
+    let services = Services::new("refused").await;
+    let (bed, shop, audience) = (&services.bed, services.shop.as_str(), services.audience());
+    let (orders, client) = (Some(services.orders.as_path()), id(shop, "orders"));
+    let grant = ("grant_type", "client_credentials");
+    let to_pay = ("audience", audience.as_str());
+    let refused = |folder: Option<&Path>, form: &[(&str, &str)]| {
+        let (status, answer) = services.ask(folder, form);
+        (status, answer["error"].as_str().unwrap_or_default().to_owned())
+    };
+    let answer = |status: u16, error: &str| (status, error.to_owned());
+    assert_eq!(refused(None, &[grant, to_pay]), answer(401, "invalid_client"));
+    assert_eq!(refused(orders, &[grant, to_pay, ("client_id", &id(shop, "other"))]), answer(401, "invalid_client"));
+    assert_eq!(services.ask(orders, &[grant, to_pay, ("client_id", &client)]).0, 200);
+    assert_eq!(refused(orders, &[grant]), answer(400, "invalid_request"));
+    assert_eq!(refused(orders, &[grant, to_pay, ("audience", "other")]), answer(400, "invalid_request"));
+    assert_eq!(refused(orders, &[grant, grant, to_pay]), answer(400, "invalid_request"));
+    assert_eq!(refused(orders, &[("grant_type", "password"), to_pay]), answer(400, "unsupported_grant_type"));
+    assert_eq!(refused(orders, &[grant, to_pay, ("scope", "pay:read pay:audit")]), answer(400, "invalid_scope"));
+    for nobody in ["payments", &id(&services.pay, "nobody"), &client] {
+        assert_eq!(refused(orders, &[grant, ("audience", nobody)]), answer(400, "invalid_target"), "{nobody}");
+    }
+    // The callee asks for tokens as well, and may call nobody; an identity without signedToken may not ask.
+    let payments = Some(services.payments.as_path());
+    assert_eq!(refused(payments, &[grant, ("audience", &client)]), answer(400, "invalid_target"));
+    bed.apply(identity(shop, "plain", &[])).await.unwrap();
+    bed.ready("ServiceIdentity", Some(shop), "plain").await;
+    let plain = bed.mount(shop, "plain-mtls").await;
+    assert_eq!(refused(Some(&plain), &[grant, to_pay]), answer(400, "unauthorized_client"));
+    let (status, text) = services.curl(
+        orders,
+        "/token",
+        &["--header".into(), "Content-Type: application/json".into(), "--data".into(), "{}".into()],
+    );
+    assert!(status == 400 && text.contains("invalid_request"), "{status} {text}");
+    let (status, _) = services.curl(orders, "/token", &["--data".into(), "x".repeat(20_000)]);
+    assert_eq!(status, 400, "too long");
+    assert_eq!(services.curl(orders, "/token", &[]).0, 405);
+    assert_eq!(services.curl(None, "/other", &[]).0, 404);
+    assert_eq!(services.curl(None, "/jwks.json", &["--header".into(), "Host: other.example".into()]).0, 404);
+    let reasons: Vec<String> =
+        services.audited(&client).iter().map(|line| line["reason"].as_str().unwrap().to_owned()).collect();
+    for reason in ["Issued", "InvalidClient", "InvalidRequest", "UnsupportedGrantType", "InvalidScope", "InvalidTarget"]
+    {
+        assert!(reasons.iter().any(|it| it == reason), "{reason}: {reasons:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_trust_domain_gets_no_token() {
+    let services = Services::new("foreign").await;
+    let (bed, shop, audience) = (&services.bed, services.shop.as_str(), services.audience());
+    let domain = unique("foreign");
+    bed.apply(self_signed(&domain)).await.unwrap();
+    bed.ready("TrustDomain", None, &domain).await;
+    let foreign = with(calling(shop, "foreign", &[], &[]), "/spec/trustDomain", json!(domain));
+    bed.apply(foreign).await.unwrap();
+    bed.ready("ServiceIdentity", Some(shop), "foreign").await;
+    let folder = bed.mount(shop, "foreign-mtls").await;
+    let form = [("grant_type", "client_credentials"), ("audience", audience.as_str())];
+    let (status, answer) = services.ask(Some(&folder), &form);
+    assert_eq!((status, &answer["error"]), (401, &json!("invalid_client")));
+    bed.delete("ServiceIdentity", Some(shop), "foreign").await;
+    bed.delete("TrustDomain", None, &domain).await;
+}
+
+#[tokio::test]
+async fn a_call_ends_when_one_side_takes_it_back() {
+    let services = Services::new("ends").await;
+    let (bed, shop, pay, audience) =
+        (&services.bed, services.shop.as_str(), services.pay.as_str(), services.audience());
+    let form = [("grant_type", "client_credentials"), ("audience", audience.as_str())];
+    let ask = || async { services.ask(Some(&services.orders), &form) };
+    let becomes = |error: &'static str| async move {
+        until(error, || async {
+            let (_, answer) = ask().await;
+            if answer["error"].as_str().unwrap_or_default() == error { Ok(()) } else { Err(answer.to_string()) }
+        })
+        .await;
+    };
+    // The issuer is told again what somebody has deleted.
+    bed.delete("Secret", Some("credence-tokens"), &format!("calls.{shop}")).await;
+    until("the calls to be written again", || async {
+        bed.secret("credence-tokens", &format!("calls.{shop}")).await.map(|_| ()).ok_or_else(String::new)
+    })
+    .await;
+    becomes("").await;
+    bed.apply(calling(pay, "payments", &[], &[])).await.unwrap();
+    becomes("invalid_target").await;
+    let status = bed.get("ServiceIdentity", Some(shop), "orders").await.unwrap().data["status"]["calls"].clone();
+    let call = &status["callees"][0];
+    assert!(call["agreed"] == false && call["message"].as_str().unwrap().contains("allowedCallers"), "{status}");
+    let from_shop: [Rule; 1] = [(shop, "orders", &["pay:read"])];
+    bed.apply(calling(pay, "payments", &[], &from_shop)).await.unwrap();
+    becomes("").await;
+    // Without an operator as well as with one.
+    bed.delete("ServiceIdentity", Some(shop), "orders").await;
+    becomes("unauthorized_client").await;
+    until("nothing to be left of the namespace", || async {
+        let left = bed.secret("credence-tokens", &format!("calls.{shop}")).await;
+        left.map_or(Ok(()), |left| Err(format!("{:?}", left.metadata)))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_issuer_publishes_keys_and_says_what_it_can() {
+    let services = Services::new("published").await;
+    let (bed, issuer) = (&services.bed, services.bed.env("TOKENS_ISSUER").to_owned());
+    for path in ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"] {
+        let (status, text) = services.curl(None, path, &[]);
+        let metadata: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, metadata["issuer"].as_str()), (200, Some(issuer.as_str())));
+        assert_eq!(metadata["jwks_uri"], format!("{issuer}/jwks.json"));
+    }
+    let (_, keys) = services.curl(None, "/jwks.json", &[]);
+    assert!(!keys.contains("\"d\""), "no private key: {keys}");
+    let keys: Value = serde_json::from_str(&keys).unwrap();
+    let ids: Vec<&str> = keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap()).collect();
+    let status = bed.get("TrustDomain", None, "demo").await.unwrap().data["status"]["tokenKeys"].clone();
+    let told: Vec<(&str, &str)> = status
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| (key["id"].as_str().unwrap(), key["phase"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, [(ids[0], "Active"), (ids[1], "Prepared")], "the next key is published before it signs");
+    let (_, head) = services.curl(None, "/jwks.json", &["--head".into()]);
+    let etag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().trim().to_owned();
+    assert!(head.contains("cache-control: public, max-age=300"), "{head}");
+    assert_eq!(services.curl(None, "/jwks.json", &["--header".into(), format!("If-None-Match: {etag}")]).0, 304);
+    assert_eq!(services.curl(None, "/jwks.json", &["--data".into(), "x".into()]).0, 405);
+}
+
+#[tokio::test]
+async fn one_issuer_has_one_trust_domain_and_the_edge_reads_no_signing_key() {
+    let bed = Bed::open().await;
+    let name = unique("issuer");
+    let tokens = json!({"issuer": bed.env("TOKENS_ISSUER")});
+    bed.apply(with(self_signed(&name), "/spec/tokens", tokens)).await.unwrap();
+    bed.condition("TrustDomain", None, &name, "KeysReady", ("False", "Conflict")).await;
+    let own = json!({"issuer": format!("https://{name}.example"), "accessTokenLifetime": "1m"});
+    bed.apply(with(self_signed(&name), "/spec/tokens", own)).await.unwrap();
+    bed.condition("TrustDomain", None, &name, "KeysReady", ("True", "KeysStored")).await;
+    assert!(bed.secret("credence-tokens", &format!("issuer.{name}")).await.is_some());
+    for wrong in
+        ["http://a.example", "https://a.example/path", "https://a.example:443", "https://A.example", "https://"]
+    {
+        let refused = bed.apply(with(self_signed(&name), "/spec/tokens", json!({"issuer": wrong}))).await;
+        assert!(refused.unwrap_err().contains("issuer"), "{wrong}");
+    }
+    bed.delete("TrustDomain", None, &name).await;
+    until("its keys to be deleted", || async {
+        let left = bed.secret("credence-tokens", &format!("issuer.{name}")).await;
+        left.map_or(Ok(()), |_| Err("it is still there".to_owned()))
+    })
+    .await;
+    let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
+    let may = |account: &str, namespace: &str| {
+        let arguments = ["--kubeconfig", bed.env("KUBECONFIG"), "auth", "can-i", "get", "secrets"];
+        let who = ["--as", account, "--namespace", namespace];
+        run(&kubectl, &[&arguments[..], &who[..]].concat(), "").1.trim().to_owned()
+    };
+    let (edge, tokens) =
+        ("system:serviceaccount:credence-edge:credence-edge", "system:serviceaccount:credence-tokens:credence-tokens");
+    assert_eq!((may(edge, "credence-edge").as_str(), may(edge, "credence-tokens").as_str()), ("yes", "no"));
+    assert_eq!((may(tokens, "credence-tokens").as_str(), may(tokens, "credence-edge").as_str()), ("yes", "no"));
+}
+
+#[tokio::test]
+async fn a_trust_domain_without_tokens_says_so_to_its_identities() {
+    let bed = Bed::open().await;
+    let (namespace, domain) = (bed.namespace("untokened").await, unique("untokened"));
+    bed.apply(self_signed(&domain)).await.unwrap();
+    let to_other: [Rule; 1] = [(&namespace, "other", &[])];
+    bed.apply(with(calling(&namespace, "service", &to_other, &[]), "/spec/trustDomain", json!(domain))).await.unwrap();
+    let service = bed.ready("ServiceIdentity", Some(&namespace), "service").await;
+    let call = &service.data["status"]["calls"]["callees"][0];
+    assert!(call["message"].as_str().unwrap().contains("issues no tokens"), "{call}");
+    let alone = json!({"trustDomain": "demo", "authentication": {"signedToken": {}}});
+    let refused = bed.apply(manifest("ServiceIdentity", Some(&namespace), "alone", alone)).await.unwrap_err();
+    assert!(refused.contains("mtls"), "{refused}");
+    bed.delete("ServiceIdentity", Some(&namespace), "service").await;
+    bed.delete("TrustDomain", None, &domain).await;
+}
