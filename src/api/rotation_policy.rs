@@ -91,6 +91,8 @@ pub enum RotationTargetKind {
     WebhookEndpoint,
     /// Generated keys of a `WebhookDestination`.
     WebhookDestination,
+    /// Keys of the issuer of tokens of a `TrustDomain`. Only policies in the operator's namespace apply.
+    TrustDomain,
 }
 
 /// Lifetime and renewal point of certificates.

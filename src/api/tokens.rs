@@ -20,6 +20,20 @@ pub struct Tokens {
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+m)?([0-9]+s)?$"))]
     #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1m') && duration(self) <= duration('15m')").message("accessTokenLifetime: use a duration such as 5m, at least 1m and at most 15m"))]
     pub access_token_lifetime: Option<String>,
+
+    /// For how long a key is published before it signs, from `1m` to `720h`: longer than the verifiers keep a key set, whatever they are
+    /// told. Some ask only every hour. Default: `24h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[x_kube(validation = Rule::new("self != '' && duration(self) >= duration('1m') && duration(self) <= duration('720h')").message("publishFor: use a duration such as 24h, at least 1m and at most 720h"))]
+    pub publish_for: Option<String>,
+
+    /// IDs of keys that somebody else may have, as `status.tokenKeys` names them. They sign nothing and are published no more, at once:
+    /// tokens that they signed are refused as soon as verifiers ask for the keys again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub tainted_keys: Vec<String>,
 }
 
 /// Tokens for calls to other services.
@@ -98,10 +112,15 @@ pub struct CallStatus {
 pub struct TokenKeyStatus {
     /// Its ID, as in the key set of the issuer: the thumbprint of its public key (RFC 7638).
     pub id: String,
-    /// `Active` or `Prepared`.
+    /// `Active`, `Prepared` or `Retiring`.
     pub phase: TokenKeyPhase,
     /// Since when it has this phase.
     pub since: Time,
+    /// Since when it is published.
+    pub published_since: Time,
+    /// When a key that retires is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
 }
 
 /// The phase of a key that access tokens are signed with.
@@ -111,4 +130,6 @@ pub enum TokenKeyPhase {
     Prepared,
     /// It signs.
     Active,
+    /// It signs no more, and is published until the last token that it signed has expired.
+    Retiring,
 }

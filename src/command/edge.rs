@@ -133,6 +133,8 @@ impl Args {
             self.threads.map_or_else(|| available_parallelism().ok(), |count| NonZeroUsize::new(count.into()));
         role::Options {
             namespace: self.namespace.clone(),
+            replica: self.identity.clone().unwrap_or_else(process::default_identity),
+            pod_uid: self.pod_uid.clone(),
             certificates: CertificateSecrets {
                 own: self.certificate_secret.clone(),
                 serving: self.serving_certificate_secrets.clone(),
@@ -157,8 +159,6 @@ impl From<Args> for Options {
         let trusted = AddressPolicy::trusted(args.loopback_address);
         Self {
             role: args.role(),
-            replica: args.identity.unwrap_or_else(process::default_identity),
-            pod_uid: args.pod_uid,
             routing: RoutingConfig {
                 cluster_domain: args.cluster_domain,
                 service_address: args.service_address,

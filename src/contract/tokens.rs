@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::secret::{SecretText, serialize_exposed};
@@ -19,13 +18,19 @@ pub const CALLS_ENTRY: &str = "calls.json";
 pub struct IssuerDocument {
     /// Name of the `TrustDomain`.
     pub trust_domain: String,
+    /// Its UID: an object of the same name that is created later has another.
+    pub uid: String,
+    /// Generation of its spec.
+    pub generation: i64,
+    /// Digest of everything else in the document, private keys aside.
+    pub digest: String,
     /// URL of the issuer, without a slash at its end.
     pub issuer: String,
     /// How long an access token is valid, in seconds.
     pub access_token_seconds: u32,
     /// The authorities that vouch for SPIFFE IDs of the trust domain, in PEM.
     pub bundle: String,
-    /// The keys, the one that signs first.
+    /// The keys: the first one signs, and all are published.
     pub keys: Vec<TokenKeyDocument>,
 }
 
@@ -38,11 +43,6 @@ pub struct TokenKeyDocument {
     /// The private key, in PEM (PKCS#8).
     #[serde(serialize_with = "serialize_exposed")]
     pub key: SecretText,
-    /// Since when it signs; absent while it is only published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signs_since: Option<Timestamp>,
-    /// Since when it is published.
-    pub published_since: Timestamp,
 }
 
 /// The calls that the identities of a namespace may ask tokens for.
@@ -73,9 +73,8 @@ mod tests {
     #[test]
     fn documents_keep_their_stored_form() {
         let issuer = concat!(
-            r#"{"trustDomain":"demo","issuer":"https://tokens.example","accessTokenSeconds":300,"bundle":"b","#,
-            r#""keys":[{"id":"k1","key":"p","signsSince":"2026-01-01T00:00:00Z","publishedSince":"2026-01-01T00:00:00Z"},"#,
-            r#"{"id":"k2","key":"q","publishedSince":"2026-01-01T00:00:00Z"}]}"#
+            r#"{"trustDomain":"demo","uid":"u1","generation":3,"digest":"abc","issuer":"https://tokens.example","accessTokenSeconds":300,"bundle":"b","#,
+            r#""keys":[{"id":"k1","key":"p"},{"id":"k2","key":"q"}]}"#
         );
         let read: IssuerDocument = serde_json::from_str(issuer).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), issuer);

@@ -38,8 +38,13 @@ impl Table {
     fn row(&self, kind: KindName, signal: &Signal) -> Wake {
         match kind {
             KindName::TrustDomain => match signal {
-                Signal::NamespaceChanged(_) => Wake::All,
+                Signal::NamespaceChanged(_) | Signal::IssuerReplicasChanged => Wake::All,
                 Signal::OperatorSecretChanged(secret) => using(IndexKey::OperatorSecret(secret.clone())),
+                // Its keys are rotated.
+                Signal::RotationPolicyChanged(policy) if policy.namespace == self.operator_namespace => Wake::All,
+                Signal::IssuersServed(uids) => {
+                    Wake::Using(uids.iter().map(|uid| IndexKey::Uid(uid.as_str().into())).collect())
+                }
                 // A trust domain that is being deleted waits for its last identity.
                 Signal::IdentityDeleted => using(IndexKey::Terminating),
                 _ => Wake::Nobody,
@@ -160,6 +165,8 @@ mod tests {
             Signal::WrittenChanged(object),
             Signal::ReplicasChanged,
             Signal::RoutesServed(["1".to_owned()].into()),
+            Signal::IssuerReplicasChanged,
+            Signal::IssuersServed(["1".to_owned()].into()),
             Signal::ClockSet,
         ];
         for signal in &all {
@@ -187,6 +194,8 @@ mod tests {
                 | Signal::WrittenChanged(_)
                 | Signal::ReplicasChanged
                 | Signal::RoutesServed(_)
+                | Signal::IssuerReplicasChanged
+                | Signal::IssuersServed(_)
                 | Signal::ClockSet => {}
             }
         }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use super::registry::Work;
 use super::shared::namespaces::Namespaces;
 use super::shared::parts::Parts;
-use super::shared::replicas;
+use super::shared::replicas::{self, Reported};
 use super::shared::services::WatchedService;
 use super::shared::signal::{Signal, Signals};
 use super::shared::webhook::EXTERNAL_LABEL;
@@ -78,10 +78,25 @@ impl Watches {
             let config_maps = Api::<ConfigMap>::namespaced(client(), edge);
             let reports = watches.begin("edge_reports", move || watcher(config_maps.clone(), reports.clone()));
             let (replicas, signals) = (parts.replicas.clone(), parts.signals.clone());
-            watches.tasks.spawn(async move { replicas::follow(&replicas, &signals, reports).await });
+            let signal = |reported| match reported {
+                Reported::Replicas => Signal::ReplicasChanged,
+                Reported::Served(webhooks) => Signal::RoutesServed(webhooks),
+            };
+            watches.tasks.spawn(async move { replicas::follow(&replicas, &signals, signal, reports).await });
             if parts.settings.service_address.is_none() {
                 watches.services(parts);
             }
+        }
+        if let Some(tokens) = &parts.settings.tokens_namespace {
+            let reports = parts.listing.config().labels(&format!("{COMPONENT}={}", Component::EdgeReport));
+            let config_maps = Api::<ConfigMap>::namespaced(client(), tokens);
+            let reports = watches.begin("issuer_reports", move || watcher(config_maps.clone(), reports.clone()));
+            let (replicas, signals) = (parts.issuer_replicas.clone(), parts.signals.clone());
+            let signal = |reported| match reported {
+                Reported::Replicas => Signal::IssuerReplicasChanged,
+                Reported::Served(domains) => Signal::IssuersServed(domains),
+            };
+            watches.tasks.spawn(async move { replicas::follow(&replicas, &signals, signal, reports).await });
         }
         watches
     }

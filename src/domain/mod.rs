@@ -22,3 +22,4 @@ pub(crate) mod schedule;
 pub(crate) mod secret;
 pub(crate) mod selector;
 pub(crate) mod text;
+pub(crate) mod token_keys;

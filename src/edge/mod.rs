@@ -18,6 +18,7 @@ pub mod certificates;
 pub mod front;
 pub mod http;
 mod jws;
+mod report;
 pub mod role;
 pub mod tokens;
 pub mod webhook;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +29,10 @@ pub struct CertificateSecrets {
 pub struct Options {
     /// Namespace that the role runs in.
     pub namespace: String,
+    /// Name of this replica.
+    pub replica: String,
+    /// UID of the pod, if the replica runs in one.
+    pub pod_uid: Option<String>,
     /// The Secrets with its certificates.
     pub certificates: CertificateSecrets,
     /// Address for callers, over TLS.
@@ -92,6 +97,14 @@ pub trait Role: Service {
 }
 
 impl Options {
+    /// The pod that this replica runs in.
+    #[must_use]
+    pub fn pod(&self) -> Option<OwnerReference> {
+        let uid = self.pod_uid.clone()?;
+        let (api_version, kind, name) = ("v1".to_owned(), "Pod".to_owned(), self.replica.clone());
+        Some(OwnerReference { api_version, kind, name, uid, ..OwnerReference::default() })
+    }
+
     /// Opens the audit log, and starts the threads that serve connections.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, manifest, run, self_signed, unique, until, with};
@@ -302,20 +304,152 @@ async fn the_issuer_publishes_keys_and_says_what_it_can() {
     let (_, keys) = services.curl(None, "/jwks.json", &[]);
     assert!(!keys.contains("\"d\""), "no private key: {keys}");
     let keys: Value = serde_json::from_str(&keys).unwrap();
-    let ids: Vec<&str> = keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap()).collect();
-    let status = bed.get("TrustDomain", None, "demo").await.unwrap().data["status"]["tokenKeys"].clone();
-    let told: Vec<(&str, &str)> = status
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|key| (key["id"].as_str().unwrap(), key["phase"].as_str().unwrap()))
-        .collect();
-    assert_eq!(told, [(ids[0], "Active"), (ids[1], "Prepared")], "the next key is published before it signs");
+    assert!(keys["keys"].as_array().unwrap().len() >= 2, "the next key is published before it signs");
+    let phases: Vec<String> = phases(bed, "demo").await.into_iter().map(|(_, phase)| phase).take(2).collect();
+    assert_eq!(phases, ["Active", "Prepared"]);
     let (_, head) = services.curl(None, "/jwks.json", &["--head".into()]);
     let etag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().trim().to_owned();
     assert!(head.contains("cache-control: public, max-age=300"), "{head}");
     assert_eq!(services.curl(None, "/jwks.json", &["--header".into(), format!("If-None-Match: {etag}")]).0, 304);
     assert_eq!(services.curl(None, "/jwks.json", &["--data".into(), "x".into()]).0, 405);
+}
+
+/// The keys of the issuer of a trust domain, each with its phase.
+async fn phases(bed: &Bed, domain: &str) -> Vec<(String, String)> {
+    let status = bed.get("TrustDomain", None, domain).await.unwrap().data["status"]["tokenKeys"].clone();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    status.as_array().into_iter().flatten().map(|key| (text(&key["id"]), text(&key["phase"]))).collect()
+}
+
+/// The key that a token is signed with.
+fn signed_with(token: &str) -> String {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
+}
+
+/// A policy that asks for another key of a trust domain, now.
+fn turn(name: &str, domain: &str) -> Value {
+    let spec = json!({"targets": [{"kind": "TrustDomain", "name": domain}], "issuedBefore": jiff::Timestamp::now().to_string()});
+    manifest("RotationPolicy", Some("credence-system"), name, spec)
+}
+
+#[tokio::test]
+async fn keys_are_rotated_and_no_good_token_is_refused() {
+    let services = Services::new("turned").await;
+    let (bed, orders, payments) = (&services.bed, id(&services.shop, "orders"), services.audience());
+    let serving = Serving::start(services.example(&services.payments, &payments));
+    let call = |token: Option<&str>| services.call(&services.orders, &orders, &serving.1, token, "pay:read");
+    let first = services.token("pay:read");
+    let (before, policy) = (phases(bed, "demo").await, unique("turn"));
+    bed.apply(turn(&policy, "demo")).await.unwrap();
+    let (began, mut calls) = (std::time::Instant::now(), 0);
+    while signed_with(&services.token("pay:read")) == signed_with(&first) {
+        // The callee keeps the keys that it has read, and asks again for one that it does not know.
+        let answer = call(None);
+        assert!(answer.starts_with("200 "), "after {calls} calls: {answer}");
+        calls += 1;
+        assert!(began.elapsed() < std::time::Duration::from_secs(150), "{:?}", phases(bed, "demo").await);
+    }
+    for _ in 0..10 {
+        let answer = call(None);
+        assert!(answer.starts_with("200 "), "signed with the new key: {answer}");
+    }
+    let answer = call(Some(&first));
+    assert!(answer.starts_with("200 "), "signed with the former key, which retires: {answer}");
+    assert_eq!(signed_with(&services.token("pay:read")), before[1].0, "the key that was prepared");
+    until("the former key to retire", || async {
+        let now = phases(bed, "demo").await;
+        if now.contains(&(signed_with(&first), "Retiring".to_owned())) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    // The key that was prepared is from before as well, so the policy has done only half of its work.
+    let status = bed.get("RotationPolicy", Some("credence-system"), &policy).await.unwrap().data["status"].clone();
+    assert_eq!((&status["targets"], &status["outstanding"]), (&json!(1), &json!(1)), "{status}");
+    bed.delete("RotationPolicy", Some("credence-system"), &policy).await;
+}
+
+#[tokio::test]
+async fn a_key_signs_once_every_replica_serves_it_and_a_tainted_one_no_more() {
+    let services = Services::new("replicas").await;
+    let (bed, shop, domain) = (&services.bed, services.shop.as_str(), unique("replicas"));
+    let host = format!("{domain}.example");
+    let tokens =
+        |tainted: &[String]| json!({"issuer": format!("https://{host}"), "publishFor": "1m", "taintedKeys": tainted});
+    bed.apply(with(self_signed(&domain), "/spec/tokens", tokens(&[]))).await.unwrap();
+    bed.condition("TrustDomain", None, &domain, "KeysReady", ("True", "KeysStored")).await;
+    let published = || {
+        let (_, keys) = services.curl(None, "/jwks.json", &["--header".into(), format!("Host: {host}")]);
+        let keys: Value = serde_json::from_str(&keys).unwrap_or_default();
+        let ids = keys["keys"].as_array().into_iter().flatten().map(|key| key["kid"].as_str().unwrap().to_owned());
+        ids.collect::<Vec<_>>()
+    };
+    until("the issuer to be served", || async { if published().len() == 2 { Ok(()) } else { Err(String::new()) } })
+        .await;
+    let first = published();
+    // A replica that serves nothing of it.
+    let late = unique("late-replica");
+    let report = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "data": {"report.json": "{\"endpoints\":{}}"},
+        "metadata": {"name": late, "namespace": "credence-tokens", "labels": {"credence.dev/component": "edge-report"}},
+    });
+    bed.apply(report).await.unwrap();
+    let policy = unique("replicas");
+    bed.apply(turn(&policy, &domain)).await.unwrap();
+    let (began, mut message) = (std::time::Instant::now(), String::new());
+    while !message.contains("every replica") {
+        assert!(began.elapsed() < std::time::Duration::from_secs(120), "{message}");
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let conditions = bed.get("TrustDomain", None, &domain).await.unwrap().data["status"]["conditions"].clone();
+        let found = conditions.as_array().unwrap().iter().find(|it| it["type"] == "KeysReady").cloned();
+        message = found.unwrap()["message"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(published(), first, "nothing is signed with the next key");
+    bed.delete("ConfigMap", Some("credence-tokens"), &late).await;
+    let turned = until("the next key to sign", || async {
+        let now = published();
+        if now.len() == 3 && now[0] == first[1] { Ok(now) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    assert_eq!(turned[2], first[0], "the former key is published until its last token has expired");
+    // Of a key that somebody else may have nothing is left, and the next one signs at once.
+    bed.apply(with(self_signed(&domain), "/spec/tokens", tokens(&turned[..1]))).await.unwrap();
+    until("the tainted key to go", || async {
+        let now = published();
+        if now.len() == 3 && now[0] == turned[1] && !now.contains(&turned[0]) {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
+    })
+    .await;
+    bed.delete("RotationPolicy", Some("credence-system"), &policy).await;
+    // A token of one issuer is asked for at its own host, with a certificate of its trust domain.
+    bed.apply(with(calling(shop, "own", &[(shop, "other", &[])], &[]), "/spec/trustDomain", json!(domain)))
+        .await
+        .unwrap();
+    bed.apply(with(calling(shop, "other", &[], &[(shop, "own", &[])]), "/spec/trustDomain", json!(domain)))
+        .await
+        .unwrap();
+    agreed(bed, shop, "own").await;
+    let own = bed.mount(shop, "own-mtls").await;
+    let status = bed.get("ServiceIdentity", Some(shop), "other").await.unwrap().data["status"]["spiffeID"].clone();
+    let form = format!("grant_type=client_credentials&audience={}", status.as_str().unwrap());
+    let ask = |host: &str| {
+        let more = ["--header".to_owned(), format!("Host: {host}"), "--data".to_owned(), form.clone()];
+        services.curl(Some(&own), "/token", &more)
+    };
+    let (status, answer) = until("the issuer to know the call", || async {
+        let (status, answer) = ask(&host);
+        if status == 200 { Ok((status, answer)) } else { Err(answer) }
+    })
+    .await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((status, signed_with(answer["access_token"].as_str().unwrap())), (200, turned[1].clone()));
+    let other = services.bed.env("TOKENS_ISSUER").trim_start_matches("https://").to_owned();
+    assert_eq!(ask(&other).0, 401, "at the issuer of another trust domain");
+    bed.delete("ServiceIdentity", Some(shop), "own").await;
+    bed.delete("ServiceIdentity", Some(shop), "other").await;
+    bed.delete("TrustDomain", None, &domain).await;
 }
 
 #[tokio::test]

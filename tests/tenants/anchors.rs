@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use time::Duration;
 
 use crate::authority::{Authority, Leaf};
-use crate::bed::{identity, manifest};
+use crate::bed::{identity, manifest, until};
 use crate::hooks::{Sender, Target, endpoint, signing_key};
 use crate::tenant::{Tenant, Victim};
 
@@ -59,10 +59,15 @@ async fn an_authority_of_a_caller_vouches_for_no_identity() {
     assert_eq!(call(&service, "service").await, [200, 403, 200, 403]);
     assert_eq!(call(&Authority::new("PSP root").leaf(&names), "unknown").await, [403, 403, 200, 403]);
 
-    let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
-    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let ours = lines.filter(|line| paths.iter().any(|(own, name)| line["endpoint"] == format!("{own}/{name}")));
-    let seen: Vec<_> = ours.map(|line| line["sourceIdentity"].as_str().map(ToOwned::to_owned)).collect();
+    // A line is written a moment after its answer.
+    let seen = until("16 audit lines", || async {
+        let log = std::fs::read_to_string(bed.env("EDGE_AUDIT_LOG")).unwrap();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let ours = lines.filter(|line| paths.iter().any(|(own, name)| line["endpoint"] == format!("{own}/{name}")));
+        let seen: Vec<_> = ours.map(|line| line["sourceIdentity"].as_str().map(ToOwned::to_owned)).collect();
+        if seen.len() >= 16 { Ok(seen) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
     let (name, id) = (Some(names[0].to_owned()), Some(id));
     let expected = [
         [None, None, None, name.clone()],

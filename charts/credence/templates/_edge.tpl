@@ -49,7 +49,7 @@ metadata:
   namespace: {{ .values.namespace }}
   labels: {{- include "credence.edgeLabels" . | nindent 4 }}
 ---
-# It reads what the operator hands to it and its certificates; the edge also writes reports. It has no permissions in any other namespace; where it is to act as
+# It reads what the operator hands to it and its certificates, and writes reports. It has no permissions in any other namespace; where it is to act as
 # a ServiceAccount, that namespace grants it (docs/kinds/webhookendpoint.md).
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -61,11 +61,9 @@ rules:
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch]
-{{- if eq .role.serve "webhooks" }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create, patch, delete]
-{{- end }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding

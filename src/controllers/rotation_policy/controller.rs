@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::api::{RotationPolicy, ServiceIdentity, WebhookDestination, WebhookEndpoint};
+use crate::api::{RotationPolicy, ServiceIdentity, TrustDomain, WebhookDestination, WebhookEndpoint};
 use crate::controllers::settings::Settings;
 use crate::controllers::shared::gate::RotationGate;
 use crate::controllers::shared::handle::Handle;
@@ -14,6 +14,7 @@ use crate::controllers::shared::rotation_policies::RotationPolicies;
 pub struct Controller {
     pub handle: Handle<RotationPolicy>,
     pub identities: Handle<ServiceIdentity>,
+    pub trust_domains: Handle<TrustDomain>,
     pub endpoints: Handle<WebhookEndpoint>,
     pub destinations: Handle<WebhookDestination>,
     pub policies: RotationPolicies,
@@ -28,6 +29,7 @@ impl Controller {
         Self {
             handle: parts.handles.of(),
             identities: parts.handles.of(),
+            trust_domains: parts.handles.of(),
             endpoints: parts.handles.of(),
             destinations: parts.handles.of(),
             policies: RotationPolicies::new(parts),

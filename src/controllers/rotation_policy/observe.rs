@@ -6,7 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::controller::Controller;
-use crate::api::{RotationPolicy, RotationPolicySpec, RotationPolicyStatus, RotationTargetKind, ServiceIdentity};
+use crate::api::{
+    RotationPolicy, RotationPolicySpec, RotationPolicyStatus, RotationTargetKind, ServiceIdentity, TokenKeyPhase,
+};
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::kind::ManagedKind;
 use crate::controllers::shared::webhook::{KeySource, Webhook, key_secret};
@@ -67,8 +69,9 @@ fn count(controller: &Controller, policy: &RotationPolicy, rules: &Rules, now: T
         .map(|(identity, counts)| (counts, before.is_some_and(|before| is_older(&identity, before))));
     let endpoints = webhooks(controller, &controller.endpoints, policy, before);
     let destinations = webhooks(controller, &controller.destinations, policy, before);
+    let issuers = issuers(controller, policy, before);
     let mut targets = Targets::default();
-    for (is_in_effect, is_outstanding) in identities.chain(endpoints).chain(destinations) {
+    for (is_in_effect, is_outstanding) in identities.chain(endpoints).chain(destinations).chain(issuers) {
         // What was requested is outstanding wherever the policy is attached; another one may give the other rules.
         targets.all = targets.all.saturating_add(u32::from(is_in_effect || before.is_some()));
         targets.outstanding += u32::from(is_outstanding);
@@ -108,6 +111,23 @@ fn webhooks<'a, W: Webhook + ManagedKind>(
         .map(move |(webhook, counts)| {
             (counts, before.is_some_and(|before| signs_with_older(controller, &webhook, before)))
         })
+}
+
+/// The trust domains that issue tokens, for a policy of the operator's namespace: whether each still signs with a key from before.
+fn issuers(
+    controller: &Controller,
+    policy: &RotationPolicy,
+    before: Option<Timestamp>,
+) -> impl Iterator<Item = (bool, bool)> {
+    let is_platforms = policy.metadata.namespace.as_deref() == Some(&controller.settings.namespace);
+    let kind = RotationTargetKind::TrustDomain;
+    let attached =
+        is_platforms.then(|| attached(controller, &controller.trust_domains, policy, kind, KeyRotation::new));
+    attached.into_iter().flatten().filter(|(domain, _)| domain.spec.tokens.is_some()).map(move |(domain, counts)| {
+        let keys = domain.status.iter().flat_map(|status| &status.token_keys);
+        let mut signs = keys.filter(|key| key.phase == TokenKeyPhase::Active);
+        (counts, before.is_some_and(|before| signs.any(|key| key.published_since.0 < before)))
+    })
 }
 
 fn signs_with_older<W: Webhook>(controller: &Controller, webhook: &W, before: Timestamp) -> bool {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::brokers::kafka::ClientAccess;
 use crate::contract::component::Component;
 use crate::domain::key_set::KeyRecord;
 use crate::domain::rotation::Material;
+use crate::domain::token_keys::TokenKey;
 use crate::issuers::authority::Leaf;
 use crate::issuers::pem::Certificate;
 use crate::kubernetes::error::Error;
@@ -181,20 +181,7 @@ pub struct TokenFacts {
     /// Digest of its document, private keys aside.
     pub digest: String,
     /// The keys of an issuer, the one that signs first; none for calls.
-    pub keys: Vec<TokenKeyRecord>,
-}
-
-/// A key that tokens are signed with, without its material.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TokenKeyRecord {
-    /// Its ID.
-    pub id: String,
-    /// Since when it signs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signs_since: Option<Timestamp>,
-    /// Since when it is published.
-    pub published_since: Timestamp,
+    pub keys: Vec<TokenKey>,
 }
 
 impl Facts for TokenFacts {

@@ -61,6 +61,8 @@ pub struct Parts {
     pub token_secrets: TokenSecrets,
     pub token_calls: Arc<TokenCalls>,
     pub replicas: Arc<Replicas>,
+    /// The replicas of the token issuer.
+    pub issuer_replicas: Arc<Replicas>,
     pub services: Arc<Services>,
     pub sweep: SweepSignal,
     pub authorities: Arc<Authorities>,
@@ -96,6 +98,7 @@ impl Parts {
             bundles: Arc::new(Owned::new(client.clone())),
             webhook_secrets: Arc::new(Owned::new(client.clone())),
             replicas: Arc::default(),
+            issuer_replicas: Arc::default(),
             services: Arc::default(),
             sweep: SweepSignal::default(),
             authorities: Arc::default(),

@@ -12,11 +12,16 @@ use super::signal::{Signal, Signals};
 use crate::contract::report::{REPORT_ENTRY, Report, ServedRoute};
 
 /// Follows the reports until the watch ends, which it does not by itself.
-pub async fn follow(replicas: &Replicas, signals: &Signals, events: impl Stream<Item = Event<ConfigMap>> + Send) {
+pub async fn follow(
+    replicas: &Replicas,
+    signals: &Signals,
+    signal: fn(Reported) -> Signal,
+    events: impl Stream<Item = Event<ConfigMap>> + Send,
+) {
     pin_mut!(events);
     let mut listed: Vec<String> = Vec::new();
     while let Some(event) = events.next().await {
-        let reported = |name: &str, report| signals.emit(replicas.set(name, report));
+        let reported = |name: &str, report| signals.emit(signal(replicas.set(name, report)));
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(report) => {
@@ -39,13 +44,22 @@ const MAX_REPLICAS: usize = 64;
 /// How long a report may be, in bytes: what a ConfigMap takes.
 const MAX_REPORT: usize = 1 << 20;
 
+/// What has changed in the reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reported {
+    /// A replica appeared or disappeared.
+    Replicas,
+    /// A replica serves these objects, by their UIDs, other than before.
+    Served(BTreeSet<String>),
+}
+
 /// The last report of every replica.
 #[derive(Default)]
 pub struct Replicas(Mutex<BTreeMap<String, Report>>);
 
 impl Replicas {
-    /// Takes over the report of a replica, `None` when it is gone. Returns which webhooks have to know of it.
-    pub fn set(&self, replica: &str, report: Option<&ConfigMap>) -> Signal {
+    /// Takes over the report of a replica, `None` when it is gone. Returns what has changed.
+    pub fn set(&self, replica: &str, report: Option<&ConfigMap>) -> Reported {
         let mut reports = self.0.lock();
         let is_one_too_many = reports.len() >= MAX_REPLICAS && !reports.contains_key(replica);
         let fresh = report.and_then(|report| {
@@ -64,16 +78,22 @@ impl Replicas {
         };
         drop(reports);
         if before.is_none() != fresh.is_none() {
-            return Signal::ReplicasChanged;
+            return Reported::Replicas;
         }
         let (before, fresh) = (before.unwrap_or_default().endpoints, fresh.unwrap_or_default().endpoints);
         let changed = before.keys().chain(fresh.keys()).filter(|uid| before.get(*uid) != fresh.get(*uid));
-        Signal::RoutesServed(changed.cloned().collect::<BTreeSet<_>>())
+        Reported::Served(changed.cloned().collect())
     }
 
     /// The names of the replicas that have reported.
     pub fn names(&self) -> Vec<String> {
         self.0.lock().keys().cloned().collect()
+    }
+
+    /// Whether every replica serves an object (by UID) as the document with this digest says, and there is one.
+    pub fn all_serve(&self, uid: &str, digest: &str) -> bool {
+        let serving = self.serving(uid);
+        !serving.is_empty() && serving.values().all(|served| served.as_ref().is_some_and(|it| it.route == digest))
     }
 
     /// How every replica serves a webhook (by UID); `None` for a replica that does not.
@@ -111,7 +131,7 @@ mod tests {
         }
         assert_eq!(replicas.names().len(), MAX_REPLICAS);
         assert!(!replicas.names().contains(&MAX_REPLICAS.to_string()), "the last one");
-        assert_eq!(replicas.set("0", Some(&report(&[("a", "1")]))), Signal::RoutesServed(["a".to_owned()].into()));
+        assert_eq!(replicas.set("0", Some(&report(&[("a", "1")]))), Reported::Served(["a".to_owned()].into()));
     }
 
     #[test]
@@ -119,15 +139,16 @@ mod tests {
         let replicas = Replicas::default();
         assert_eq!(
             replicas.set("one", Some(&report(&[]))),
-            Signal::ReplicasChanged,
+            Reported::Replicas,
             "it serves nothing, so no webhook is served by every replica"
         );
         let changed = replicas.set("one", Some(&report(&[("a", "1"), ("b", "1")])));
-        assert_eq!(changed, Signal::RoutesServed(["a", "b"].map(ToOwned::to_owned).into()));
+        assert_eq!(changed, Reported::Served(["a", "b"].map(ToOwned::to_owned).into()));
         let changed = replicas.set("one", Some(&report(&[("a", "2"), ("b", "1")])));
-        assert_eq!(changed, Signal::RoutesServed(["a".to_owned()].into()));
+        assert_eq!(changed, Reported::Served(["a".to_owned()].into()));
         assert!(replicas.serving("c").values().all(Option::is_none) && replicas.serving("a")["one"].is_some());
-        assert_eq!(replicas.set("one", None), Signal::ReplicasChanged);
-        assert!(replicas.names().is_empty());
+        assert!(replicas.all_serve("a", "2") && !replicas.all_serve("a", "1") && !replicas.all_serve("c", "1"));
+        assert_eq!(replicas.set("one", None), Reported::Replicas);
+        assert!(replicas.names().is_empty() && !replicas.all_serve("a", "2"), "nobody serves it");
     }
 }

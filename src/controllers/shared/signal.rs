@@ -55,6 +55,10 @@ pub enum Signal {
     ReplicasChanged,
     /// A replica of the edge serves these webhooks, named by UID, other than before.
     RoutesServed(BTreeSet<String>),
+    /// A replica of the token issuer appeared or disappeared.
+    IssuerReplicasChanged,
+    /// A replica of the token issuer serves these trust domains, named by UID, other than before.
+    IssuersServed(BTreeSet<String>),
     /// The wall clock was set.
     ClockSet,
 }

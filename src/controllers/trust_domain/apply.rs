@@ -10,6 +10,7 @@ use super::tokens;
 use crate::contract::component::Component;
 use crate::controllers::shared::handle::Conclusion;
 use crate::controllers::shared::signal::Signal;
+use crate::controllers::shared::timing::wait;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::run::Done;
 use crate::kubernetes::{kept_for, uid};
@@ -54,11 +55,21 @@ pub async fn apply(controller: &Controller, observed: &Observed, plan: Plan) -> 
         controller.certificates.delete(&controller.settings.namespace, &secret, Some(&uid(domain))).await?;
     }
     let repair_at = outcome.as_ref().ok().and_then(|(_, publication, _)| publication.next);
+    let issuer = outcome.as_ref().ok().and_then(|(_, _, issuer)| issuer.as_ref()?.as_ref().ok()?.until);
+    let keys_at = issuer.map(|until| wait(observed.now, until));
     let (status, mut conditions) = describe(observed, &plan, outcome);
-    let next = repair_at.into_iter().chain(next_look(&status, &conditions, observed.now)).min();
+    let looks = keys_at.into_iter().chain(repair_at).chain(next_look(&status, &conditions, observed.now));
+    let next = looks.min();
     let ready = format!("issues for {}", domain.spec.domain);
+    let is_rotated = status.token_keys != observed.status.token_keys;
     let conclusion = Conclusion { object: domain, current: &observed.status, status, ready, next, now: observed.now };
     let done = controller.handle.conclude(conclusion, &mut conditions).await?;
+    if is_rotated {
+        let requests = observed.rotation.requests.iter().map(|request| &request.policy);
+        for policy in requests.chain([&observed.rotation.policy]).filter_map(|policy| policy.0.clone()) {
+            controller.signals.emit(Signal::RotationProgressed(policy));
+        }
+    }
     Ok(done.unwrap_or_else(Done::gone))
 }
 

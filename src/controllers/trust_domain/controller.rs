@@ -9,6 +9,8 @@ use crate::controllers::shared::claims::NameClaims;
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::namespaces::Namespaces;
 use crate::controllers::shared::parts::{Bundles, Certificates, OperatorSecrets, Parts};
+use crate::controllers::shared::replicas::Replicas;
+use crate::controllers::shared::rotation_policies::RotationPolicies;
 use crate::controllers::shared::signal::Signals;
 use crate::controllers::shared::token_calls::TokenSecrets;
 use crate::kubernetes::events::Events;
@@ -28,6 +30,8 @@ pub struct Controller {
     pub certificates: Certificates,
     pub bundles: Bundles,
     pub token_secrets: TokenSecrets,
+    pub issuer_replicas: Arc<Replicas>,
+    pub rotation: RotationPolicies,
     pub authorities: Arc<Authorities>,
     pub settings: Arc<Settings>,
     pub events: Events,
@@ -47,6 +51,8 @@ impl Controller {
             certificates: parts.certificates.clone(),
             bundles: parts.bundles.clone(),
             token_secrets: parts.token_secrets.clone(),
+            issuer_replicas: parts.issuer_replicas.clone(),
+            rotation: RotationPolicies::new(parts),
             authorities: parts.authorities.clone(),
             settings: parts.settings.clone(),
             events: parts.events.clone(),

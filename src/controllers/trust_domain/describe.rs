@@ -9,11 +9,14 @@ use super::authority::Provided;
 use super::bundle::Publication;
 use super::observe::Observed;
 use super::plan::{Deletion, Plan};
-use super::tokens::Issuer;
-use crate::api::{AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TokenKeyStatus, TrustDomainStatus};
+use super::tokens::{Issuer, KeySet};
+use crate::api::{
+    AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TokenKeyPhase, TokenKeyStatus, TrustDomainStatus,
+};
 use crate::controllers::shared::timing::{retry_in, wait};
 use crate::domain::refusal::Refusal;
 use crate::domain::text::{counted, listed};
+use crate::domain::token_keys::{TokenKey, Wait};
 use crate::issuers::self_signed::successor_due;
 use crate::kubernetes::run::Next;
 
@@ -96,21 +99,46 @@ fn describe_bundle(
     });
 }
 
-/// The keys of the issuer.
+/// The keys of the issuer, and what their rotation waits for.
 fn describe_issuer(observed: &Observed, issuer: Issuer, conditions: &mut Conditions) -> Vec<TokenKeyStatus> {
     match issuer {
         None => Vec::new(),
-        Some(Ok(keys)) => {
+        Some(Ok(KeySet { keys, waits, .. })) => {
             let url = observed.domain.spec.tokens.as_ref().map(|tokens| tokens.issuer.as_str()).unwrap_or_default();
-            let message = format!("access tokens are issued by {url}");
-            conditions.met(ConditionType::KeysReady, Reason::KeysStored, message);
-            keys
+            let waits = match waits {
+                None => String::new(),
+                Some(Wait::Publication(until)) => {
+                    format!("; the next key signs once it has been published until {until}")
+                }
+                Some(Wait::Replicas) => {
+                    "; the next key signs once every replica of the token issuer serves the present keys".to_owned()
+                }
+                Some(Wait::Retirement(until)) => {
+                    format!("; the next key signs once a former key is dropped at {until}")
+                }
+            };
+            conditions.met(
+                ConditionType::KeysReady,
+                Reason::KeysStored,
+                format!("access tokens are issued by {url}{waits}"),
+            );
+            keys.iter().map(describe_key).collect()
         }
         Some(Err(Refusal { reason, message })) => {
             conditions.unmet(ConditionType::KeysReady, reason, message);
             Vec::new()
         }
     }
+}
+
+fn describe_key(key: &TokenKey) -> TokenKeyStatus {
+    let (phase, since) = match (key.signs_since, key.retires_since) {
+        (_, Some(since)) => (TokenKeyPhase::Retiring, since),
+        (Some(since), None) => (TokenKeyPhase::Active, since),
+        (None, None) => (TokenKeyPhase::Prepared, key.published_since),
+    };
+    let (published_since, until) = (Time(key.published_since), key.ends().map(Time));
+    TokenKeyStatus { id: key.id.clone(), phase, since: Time(since), published_since, until }
 }
 
 /// What additional roots mean, if there are any.

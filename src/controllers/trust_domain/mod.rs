@@ -34,7 +34,8 @@ impl ManagedKind for TrustDomain {
 
     fn index_keys(&self) -> Vec<IndexKey> {
         let brought = self.spec.issuer.ca.as_ref().map(|ca| ca.secret_ref.name.as_str().into());
-        brought.map(IndexKey::OperatorSecret).into_iter().chain(IndexKey::terminating(self)).collect()
+        let own = self.metadata.uid.as_deref().map(|uid| IndexKey::Uid(uid.into()));
+        brought.map(IndexKey::OperatorSecret).into_iter().chain(own).chain(IndexKey::terminating(self)).collect()
     }
 
     fn claims(&self) -> Vec<NameClaim> {

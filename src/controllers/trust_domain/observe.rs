@@ -6,11 +6,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::controller::Controller;
-use crate::api::{TrustDomain, TrustDomainStatus};
+use crate::api::{RotationTargetKind, TrustDomain, TrustDomainStatus};
 use crate::contract::component::Component;
 use crate::controllers::shared::claims::{NameClaim, Scope};
 use crate::controllers::shared::kind::IndexKey;
 use crate::domain::altered::AlteredBy;
+use crate::domain::in_effect::{InEffect, in_effect};
+use crate::domain::key_set::KeyRotation;
 use crate::domain::name::{Name, ObjectRef};
 use crate::domain::rotation::Material;
 use crate::domain::selector;
@@ -38,6 +40,8 @@ pub struct Observed {
     pub domain_holder: Option<ObjectRef>,
     /// Another trust domain that has the same issuer of tokens.
     pub issuer_holder: Option<ObjectRef>,
+    /// When the keys of its issuer are rotated.
+    pub rotation: InEffect<KeyRotation>,
     /// The identities that keep a trust domain that is being deleted. One that is being deleted itself keeps nothing: its
     /// owner may hold it with a finalizer for as long as it likes.
     pub identities: Vec<Name>,
@@ -127,8 +131,11 @@ pub fn observe(controller: &Controller, domain: Arc<TrustDomain>) -> Observed {
     let ca_version = domain.spec.issuer.ca.as_ref().and_then(|ca| {
         controller.operator_secrets.get(Some(own_namespace), &ca.secret_ref.name)?.metadata.resource_version
     });
+    let policies = controller.rotation.policies_for(own_namespace);
+    let rotation = in_effect(&policies, RotationTargetKind::TrustDomain, &domain.metadata, KeyRotation::new);
     Observed {
         status: controller.handle.status(&domain),
+        rotation,
         root,
         intermediates,
         ca_version,

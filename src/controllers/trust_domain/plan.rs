@@ -169,11 +169,14 @@ mod tests {
     use std::sync::Arc;
 
     use jiff::{SignedDuration, Timestamp};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use serde_json::json;
 
     use super::super::observe::Hanging;
     use super::*;
-    use crate::api::{KindName, TrustDomainStatus};
+    use crate::api::{KindName, RotationTargetKind, TrustDomainStatus};
+    use crate::domain::in_effect::in_effect;
+    use crate::domain::key_set::KeyRotation;
     use crate::domain::name::{Name, ObjectRef};
 
     fn material(days: i64) -> Material {
@@ -206,6 +209,7 @@ mod tests {
             hanging: Hanging::default(),
             domain_holder: None,
             issuer_holder: None,
+            rotation: in_effect(&[], RotationTargetKind::TrustDomain, &ObjectMeta::default(), KeyRotation::new),
             identities: Vec::new(),
             now: Timestamp::UNIX_EPOCH,
         }

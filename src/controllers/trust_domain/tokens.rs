@@ -5,32 +5,43 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use zeroize::Zeroizing;
 
 use super::controller::Controller;
 use super::observe::Observed;
-use crate::api::{Reason, TokenKeyPhase, TokenKeyStatus, Tokens, whole_seconds};
+use crate::api::{Reason, Tokens, whole_seconds};
 use crate::contract::component::Component;
 use crate::contract::tokens::{ISSUER_ENTRY, IssuerDocument, TokenKeyDocument};
 use crate::controllers::shared::authorities::ActiveAuthority;
-use crate::controllers::shared::material::{TokenFacts, TokenKeyRecord};
+use crate::controllers::shared::material::TokenFacts;
 use crate::domain::identity::digest;
 use crate::domain::refusal::Refusal;
 use crate::domain::schedule::duration;
+use crate::domain::secret::SecretText;
+use crate::domain::token_keys::{Decision, Rules, TokenKey, Wait, decide};
 use crate::issuers::token_key;
 use crate::kubernetes::error::Error;
 use crate::kubernetes::{kept_metadata, uid};
 
 /// How long an access token is valid, unless the trust domain says otherwise.
 const LIFETIME: SignedDuration = SignedDuration::from_mins(5);
-/// How many keys there are: the one that signs, and the next one, which is published from the beginning.
-const KEYS: usize = 2;
+/// For how long a key is published before it signs, unless the trust domain says otherwise.
+const PUBLISH_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// Version of the form of the document. It is part of its digest.
 const FORMAT: &str = "1";
 
+/// The keys of an issuer, and what their rotation waits for.
+pub struct KeySet {
+    /// The keys, the one that signs first.
+    pub keys: Vec<TokenKey>,
+    /// What a rotation that is due waits for.
+    pub waits: Option<Wait>,
+    /// When to look again.
+    pub until: Option<Timestamp>,
+}
+
 /// The keys of an issuer, or why there is none; `None` when the trust domain asks for none.
-pub type Issuer = Option<Result<Vec<TokenKeyStatus>, Refusal>>;
+pub type Issuer = Option<Result<KeySet, Refusal>>;
 
 /// Brings the document of the issuer to what the spec says.
 ///
@@ -58,15 +69,39 @@ pub async fn provide(
         let message = format!("the issuer {} belongs to the {holder} already; use another URL", tokens.issuer);
         return Ok(Some(Err(Refusal::new(Reason::Conflict, message))));
     }
-    let wanted = Wanted::new(observed, tokens, authority)?;
     let known = controller.token_secrets.get(namespace, &secret).and_then(|record| record.facts.clone().ok());
-    if let Some(facts) = known.filter(|facts| facts.keys.len() == KEYS && facts.digest == wanted.digest(&facts.keys)) {
-        return Ok(Some(Ok(describe(&facts.keys))));
+    let facts = known.clone().unwrap_or_default();
+    let rules = Rules {
+        rotation: &observed.rotation.rules,
+        publish_for: read("tokens.publishFor", tokens.publish_for.as_deref(), PUBLISH_FOR)?,
+        tainted: &tokens.tainted_keys,
+    };
+    let is_served = controller.issuer_replicas.all_serve(&owner, &facts.digest);
+    let now = whole_seconds(observed.now);
+    let Decision { mut keys, make, waits, until } = decide(&rules, &facts.keys, is_served, now);
+    let wanted = wanted(observed, tokens, authority)?;
+    if make == 0 && known.is_some_and(|facts| facts.digest == digest_of(&wanted, &authority.signer.bundle_hash, &keys))
+    {
+        return Ok(Some(Ok(KeySet { keys, waits, until })));
     }
-    let keys = complete(stored(controller, namespace, &secret).await?, observed.now)?;
-    let records: Vec<TokenKeyRecord> = keys.iter().map(record).collect();
-    let facts = TokenFacts { digest: wanted.digest(&records), keys: records };
-    let document = IssuerDocument { keys, ..wanted.document };
+    let mut material = stored(controller, namespace, &secret).await?;
+    // What somebody else has changed or lost is replaced.
+    keys.retain(|key| material.contains_key(&key.id));
+    let Decision { mut keys, make, waits, until } = decide(&rules, &keys, is_served, now);
+    for _ in 0..make {
+        let (id, key) = token_key::make()?;
+        keys.push(TokenKey::new(id.clone(), now));
+        material.insert(id, key);
+    }
+    // The first key of all signs at once: nobody can have read the key set before.
+    if let Some(first) = keys.first_mut() {
+        first.signs_since.get_or_insert(now);
+    }
+    keys.sort_by_key(TokenKey::order);
+    let facts = TokenFacts { digest: digest_of(&wanted, &authority.signer.bundle_hash, &keys), keys };
+    let document = |key: &TokenKey| Some(TokenKeyDocument { id: key.id.clone(), key: material.get(&key.id)?.clone() });
+    let keys = facts.keys.iter().filter_map(document).collect();
+    let document = IssuerDocument { digest: facts.digest.clone(), keys, ..wanted };
     let text = Zeroizing::new(serde_json::to_vec(&document).map_err(|error| Error::Bug(error.to_string()))?);
     let component = Component::TokenIssuer;
     let object = Secret {
@@ -75,71 +110,48 @@ pub async fn provide(
         ..Secret::default()
     };
     controller.token_secrets.put(&object).await?;
-    tracing::info!(trust_domain = observed.name(), issuer = document.issuer, "issuer stored");
-    Ok(Some(Ok(describe(&facts.keys))))
+    let signs = facts.keys.first().map(|key| key.id.as_str()).unwrap_or_default();
+    tracing::info!(trust_domain = observed.name(), issuer = document.issuer, signs, "issuer stored");
+    Ok(Some(Ok(KeySet { keys: facts.keys, waits, until })))
+}
+
+/// A duration of the spec, whose form the API server has checked.
+fn read(field: &str, text: Option<&str>, default: SignedDuration) -> Result<SignedDuration, Error> {
+    duration(field, text, default).map_err(|error| Error::Bug(error.to_string()))
 }
 
 /// The document that the spec asks for, without keys.
-struct Wanted {
-    document: IssuerDocument,
-    bundle_hash: String,
+fn wanted(observed: &Observed, tokens: &Tokens, authority: &ActiveAuthority) -> Result<IssuerDocument, Error> {
+    let lifetime = read("tokens.accessTokenLifetime", tokens.access_token_lifetime.as_deref(), LIFETIME)?;
+    Ok(IssuerDocument {
+        trust_domain: observed.name().to_owned(),
+        uid: uid(&*observed.domain),
+        generation: observed.domain.metadata.generation.unwrap_or_default(),
+        digest: String::new(),
+        issuer: tokens.issuer.clone(),
+        access_token_seconds: u32::try_from(lifetime.as_secs()).map_err(|error| Error::Bug(error.to_string()))?,
+        bundle: authority.signer.bundle_pem.clone(),
+        keys: Vec::new(),
+    })
 }
 
-impl Wanted {
-    fn new(observed: &Observed, tokens: &Tokens, authority: &ActiveAuthority) -> Result<Self, Error> {
-        let lifetime = duration("tokens.accessTokenLifetime", tokens.access_token_lifetime.as_deref(), LIFETIME);
-        // The API server has checked its form.
-        let seconds = lifetime.map_err(|error| Error::Bug(error.to_string()))?.as_secs();
-        let document = IssuerDocument {
-            trust_domain: observed.name().to_owned(),
-            issuer: tokens.issuer.clone(),
-            access_token_seconds: u32::try_from(seconds).map_err(|error| Error::Bug(error.to_string()))?,
-            bundle: authority.signer.bundle_pem.clone(),
-            keys: Vec::new(),
-        };
-        Ok(Self { document, bundle_hash: authority.signer.bundle_hash.clone() })
-    }
-
-    fn digest(&self, keys: &[TokenKeyRecord]) -> String {
-        let IssuerDocument { issuer, access_token_seconds, .. } = &self.document;
-        let seconds = access_token_seconds.to_string();
-        let parts = [FORMAT, issuer, &seconds, &self.bundle_hash].into_iter();
-        digest(parts.chain(keys.iter().map(|key| key.id.as_str())))
-    }
+/// A digest of everything that the issuer has to know; of a key its ID and its place.
+fn digest_of(document: &IssuerDocument, bundle_hash: &str, keys: &[TokenKey]) -> String {
+    let (generation, seconds) = (document.generation.to_string(), document.access_token_seconds.to_string());
+    let parts = [FORMAT, &document.uid, &generation, &document.issuer, &seconds, bundle_hash].into_iter();
+    digest(parts.chain(keys.iter().map(|key| key.id.as_str())))
 }
 
-/// The keys that are stored, as far as they can be read.
-async fn stored(controller: &Controller, namespace: &str, secret: &str) -> Result<Vec<TokenKeyDocument>, Error> {
+/// The private keys that are stored, by ID, as far as they can be read.
+async fn stored(controller: &Controller, namespace: &str, secret: &str) -> Result<BTreeMap<String, SecretText>, Error> {
     if controller.token_secrets.get(namespace, secret).is_none() {
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     }
     let read = |secret: Secret| {
         let entry = secret.data.and_then(|mut data| data.remove(ISSUER_ENTRY))?;
         serde_json::from_slice::<IssuerDocument>(&Zeroizing::new(entry.0)).ok()
     };
     let found = controller.token_secrets.read_as(namespace, secret, read).await?.flatten();
-    Ok(found.map(|document| document.keys).unwrap_or_default())
-}
-
-/// Adds the keys that are missing. The first key of all signs at once: nobody can have read the key set before.
-fn complete(mut keys: Vec<TokenKeyDocument>, now: Timestamp) -> Result<Vec<TokenKeyDocument>, Error> {
-    let now = whole_seconds(now);
-    while keys.len() < KEYS {
-        let (id, key) = token_key::make()?;
-        keys.push(TokenKeyDocument { id, key, signs_since: None, published_since: now });
-    }
-    keys[0].signs_since.get_or_insert(now);
-    Ok(keys)
-}
-
-fn record(key: &TokenKeyDocument) -> TokenKeyRecord {
-    TokenKeyRecord { id: key.id.clone(), signs_since: key.signs_since, published_since: key.published_since }
-}
-
-fn describe(keys: &[TokenKeyRecord]) -> Vec<TokenKeyStatus> {
-    let status = |key: &TokenKeyRecord| match key.signs_since {
-        Some(since) => TokenKeyStatus { id: key.id.clone(), phase: TokenKeyPhase::Active, since: Time(since) },
-        None => TokenKeyStatus { id: key.id.clone(), phase: TokenKeyPhase::Prepared, since: Time(key.published_since) },
-    };
-    keys.iter().map(status).collect()
+    let keys = found.into_iter().flat_map(|document| document.keys);
+    Ok(keys.map(|key| (key.id, key.key)).collect())
 }

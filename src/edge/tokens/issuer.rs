@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::contract::report::ServedRoute;
 use crate::contract::tokens::{IssuerDocument, TokenKeyDocument};
 use crate::domain::jwk::P256PublicKey;
 use crate::edge::front::{Authorities, InvalidAuthorities};
@@ -70,6 +71,8 @@ impl Document {
 pub struct Issuer {
     /// Name of the `TrustDomain`.
     pub trust_domain: String,
+    /// Its UID, and what this replica reports of it.
+    pub served: (String, ServedRoute),
     /// The claim `iss`.
     pub url: String,
     /// Host, and port if it is not 443, as requests name them.
@@ -123,6 +126,14 @@ impl Issuer {
         let jwks = json!({ "keys": keys.iter().map(|(_, public)| public.to_json()).collect::<Vec<_>>() });
         Ok(Self {
             trust_domain: document.trust_domain.clone(),
+            served: (
+                document.uid.clone(),
+                ServedRoute {
+                    generation: document.generation,
+                    route: document.digest.clone(),
+                    ..ServedRoute::default()
+                },
+            ),
             authorities: Authorities::parse(document.bundle.as_bytes(), usize::MAX)?,
             metadata: Document::new(&metadata(&url)).ok_or(InvalidIssuer::Url)?,
             jwks: Document::new(&jwks).ok_or(InvalidIssuer::Url)?,
@@ -189,8 +200,6 @@ mod tests {
         TokenKeyDocument {
             id: public.map(|public| public.thumbprint()).unwrap_or_default(),
             key: SecretText::new(pair.serialize_pem()),
-            signs_since: None,
-            published_since: Timestamp::UNIX_EPOCH,
         }
     }
 
@@ -198,6 +207,9 @@ mod tests {
         let bundle = CertificateParams::new([]).unwrap().self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
         IssuerDocument {
             trust_domain: "demo".into(),
+            uid: "u1".into(),
+            generation: 1,
+            digest: "d1".into(),
             issuer: "https://tokens.example:8443".into(),
             access_token_seconds: 300,
             bundle,

@@ -8,8 +8,8 @@ use tokio::time::sleep;
 use super::metrics::Metrics;
 use super::service::TokenService;
 use super::watch;
-use crate::edge::certificates;
 use crate::edge::role::{self, RunError};
+use crate::edge::{certificates, report};
 use crate::kubernetes::health::Health;
 
 /// How often memory of quiet networks is given back.
@@ -34,11 +34,13 @@ pub async fn run(
     }
     let following = async {
         tokio::join!(
-            watch::follow(&service, client, &options.namespace, &options.certificates, health.clone()),
+            watch::follow(&service, client.clone(), &options.namespace, &options.certificates, health.clone()),
+            report::publish(client.clone(), &options, service.wait_until_listed(), || service.report()),
             tidy_forever(&service),
         );
     };
-    role::serve(service.clone(), &options, health.clone(), following, stop_requested, async {}).await
+    let withdrawing = report::withdraw(client.clone(), &options);
+    role::serve(service.clone(), &options, health.clone(), following, stop_requested, withdrawing).await
 }
 
 async fn tidy_forever(service: &TokenService) {

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use super::answer::{self, Answer};
 use super::audit::AuditRecord;
@@ -20,6 +21,7 @@ use super::issuer::{Document, Issued, Issuer, paths};
 use super::metrics::Metrics;
 use super::outcome::Reason;
 use super::request::{MAX_REQUEST, TokenRequest};
+use crate::contract::report::Report;
 use crate::contract::tokens::CallsDocument;
 use crate::edge::front::{
     AuditLog, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Workers, network_of,
@@ -39,6 +41,7 @@ pub struct TokenService {
     issuers: ArcSwap<HashMap<String, Arc<Issuer>>>,
     /// By the name of their Secret.
     by_secret: Mutex<BTreeMap<String, Arc<Issuer>>>,
+    listed: watch::Sender<bool>,
     calls: RwLock<Calls>,
     bodies: Arc<Quota>,
     rate: RateLimit,
@@ -56,6 +59,7 @@ impl TokenService {
             front: Arc::new(Front::new(limits, audit, metrics.front.clone(), workers)),
             issuers: ArcSwap::default(),
             by_secret: Mutex::default(),
+            listed: watch::Sender::new(false),
             calls: RwLock::default(),
             bodies: body::quota(limits),
             rate: RateLimit::new(RATE.0, RATE.1),
@@ -80,6 +84,23 @@ impl TokenService {
     /// Puts the calls of a namespace in the place of the former ones of this Secret; `None` removes them.
     pub fn set_calls(&self, secret: &str, document: Option<CallsDocument>) {
         self.calls.write().set(secret, document);
+    }
+
+    /// Which trust domains this replica issues tokens for, with which keys.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report { endpoints: self.by_secret.lock().values().map(|issuer| issuer.served.clone()).collect() }
+    }
+
+    /// Waits until all issuers were listed once.
+    pub async fn wait_until_listed(&self) {
+        // It cannot fail: the sender is part of `self`.
+        let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
+    }
+
+    /// All issuers were listed.
+    pub fn issuers_listed(&self) {
+        self.listed.send_replace(true);
     }
 
     /// Forgets networks that are quiet, and reports what was suppressed.

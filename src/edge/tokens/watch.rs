@@ -44,7 +44,10 @@ pub async fn follow(
     let (issuers, calls) = (labelled(ISSUERS, Component::TokenIssuer), labelled(CALLS, Component::TokenCalls));
     let set_issuer = |secret: &str, document| service.set_issuer(secret, compile(secret, document));
     tokio::join!(
-        follow_documents(issuers, ISSUER_ENTRY, set_issuer, || health.started(ISSUERS)),
+        follow_documents(issuers, ISSUER_ENTRY, set_issuer, || {
+            service.issuers_listed();
+            health.started(ISSUERS);
+        }),
         follow_documents(
             calls,
             CALLS_ENTRY,

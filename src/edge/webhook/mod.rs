@@ -21,7 +21,6 @@ mod outbound;
 pub mod outcome;
 mod received;
 mod replay;
-pub mod report;
 pub mod route;
 pub mod routing;
 pub mod run;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use thiserror::Error;
 
 use super::deliver::object::Objects;
@@ -12,10 +11,11 @@ use super::metrics::Metrics;
 use super::replay::{InvalidRedisUrl, Redis};
 use super::routing::RoutingConfig;
 use super::tidy::tidy_forever;
-use super::{report, watch as routes};
+use super::watch as routes;
 use crate::domain::address_policy::AddressPolicy;
 use crate::edge::certificates;
 use crate::edge::front::{DRAIN_TIMEOUT, FLUSH_TIMEOUT};
+use crate::edge::report;
 use crate::edge::role::{self, RunError};
 use crate::kubernetes::health::Health;
 
@@ -26,10 +26,6 @@ pub const MAX_STOP: Duration = report::WITHDRAW_TIMEOUT.saturating_add(DRAIN_TIM
 pub struct Options {
     /// What every role is started with.
     pub role: role::Options,
-    /// Name of this replica.
-    pub replica: String,
-    /// UID of the pod, if the replica runs in one.
-    pub pod_uid: Option<String>,
     /// How Services and destinations are reached.
     pub routing: RoutingConfig,
     /// URL of the Redis with the delivery history.
@@ -58,7 +54,7 @@ pub async fn run(
     options: Options,
     stop_requested: impl Future<Output = ()>,
 ) -> Result<(), GatewayError> {
-    let (namespace, replica) = (&options.role.namespace, &options.replica);
+    let namespace = &options.role.namespace;
     let client_error = |_| RunError::Client;
     let client = kube::Client::try_from(config.clone()).map_err(client_error)?;
     let objects = Objects::new(config, client.clone(), namespace).map_err(client_error)?;
@@ -70,22 +66,15 @@ pub async fn run(
     for part in [routes::ROUTES].into_iter().chain(certificates::PARTS) {
         health.starting(part);
     }
-    let pod = options.pod_uid.clone().map(|uid| OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "Pod".to_owned(),
-        name: replica.clone(),
-        uid,
-        ..OwnerReference::default()
-    });
     let following = async {
         tokio::join!(
             routes::follow(&gateway, client.clone(), namespace, &options.role.certificates, health.clone()),
-            report::publish(&gateway, client.clone(), namespace, replica, pod),
+            report::publish(client.clone(), &options.role, gateway.routes.wait_until_listed(), || gateway.report()),
             tidy_forever(&gateway),
             gateway.history.watch_redis(),
         );
     };
-    let withdrawing = report::withdraw(client.clone(), namespace, replica);
+    let withdrawing = report::withdraw(client.clone(), &options.role);
     role::serve(gateway.clone(), &options.role, health.clone(), following, stop_requested, withdrawing).await?;
     Ok(())
 }

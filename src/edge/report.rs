@@ -1,4 +1,4 @@
-//! Writes the report of this replica, which the operator reads.
+//! Writes the report of this replica of a role, which the operator reads.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::gateway::Gateway;
+use super::role::Options;
 use crate::contract::Component;
 use crate::contract::component::COMPONENT;
 use crate::contract::report::{REPORT_ENTRY, Report};
@@ -32,14 +32,15 @@ enum WriteError {
     Kubernetes(#[from] kube::Error),
 }
 
-/// Writes the report whenever it changes, and from time to time, for as long as it is polled.
-pub async fn publish(gateway: &Gateway, client: Client, namespace: &str, replica: &str, pod: Option<OwnerReference>) {
-    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+/// Writes the report whenever it changes, and from time to time, for as long as it is polled. It begins when everything that the
+/// replica serves is `listed`: one that says that it serves nothing would make everything unserved.
+pub async fn publish(client: Client, options: &Options, listed: impl Future<Output = ()>, report: impl Fn() -> Report) {
+    let api: Api<ConfigMap> = Api::namespaced(client, &options.namespace);
+    let (replica, pod) = (&options.replica, options.pod());
     let mut written: Option<(Report, Instant)> = None;
-    // Before that this replica serves nothing, and a report that says so would make every webhook unserved.
-    gateway.routes.wait_until_listed().await;
+    listed.await;
     loop {
-        let report = gateway.report();
+        let report = report();
         let is_written = |(written, at): &(Report, Instant)| *written == report && at.elapsed() < REPEAT;
         if !written.as_ref().is_some_and(is_written) {
             match write(&api, replica, pod.clone(), &report).await {
@@ -53,9 +54,9 @@ pub async fn publish(gateway: &Gateway, client: Client, namespace: &str, replica
 
 /// Deletes the report: this replica serves nothing any more. If the API server does not answer in time, the report stays until
 /// the pod is gone.
-pub async fn withdraw(client: Client, namespace: &str, replica: &str) {
-    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
-    let error = match timeout(WITHDRAW_TIMEOUT, api.delete(replica, &DeleteParams::default())).await {
+pub async fn withdraw(client: Client, options: &Options) {
+    let api: Api<ConfigMap> = Api::namespaced(client, &options.namespace);
+    let error = match timeout(WITHDRAW_TIMEOUT, api.delete(&options.replica, &DeleteParams::default())).await {
         Ok(Ok(_)) => return,
         Ok(Err(error)) => answer::describe(&error),
         Err(elapsed) => elapsed.to_string(),
