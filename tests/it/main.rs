@@ -9,6 +9,8 @@ mod authority;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod bed;
 mod beds;
+#[allow(dead_code, reason = "shared with the other tests")]
+mod calls;
 mod flooding_targets;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;

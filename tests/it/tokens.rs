@@ -1,7 +1,7 @@
 //! Access tokens: asked for with curl, verified by the libraries of others.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use base64::Engine;
@@ -9,126 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, manifest, run, self_signed, unique, until, with};
-
-const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/services/python/service.py");
-
-fn id(namespace: &str, name: &str) -> String {
-    format!("spiffe://demo.credence.example/ns/{namespace}/sa/{name}")
-}
-
-/// An identity that calls others, and lets others call it: `(namespace, name, scopes)` of each.
-pub fn calling(namespace: &str, name: &str, callees: &[Rule], callers: &[Rule]) -> Value {
-    let rules = |rules: &[Rule]| -> Value {
-        let rule = |(namespace, name, scopes): &Rule| json!({"identity": {"namespace": namespace, "name": name}, "scopes": scopes});
-        rules.iter().map(rule).collect()
-    };
-    let calling =
-        with(identity(namespace, name, &[]), "/spec/authentication/signedToken", json!({"callees": rules(callees)}));
-    with(calling, "/spec/allowedCallers", rules(callers))
-}
-
-pub type Rule<'a> = (&'a str, &'a str, &'a [&'a str]);
-
-/// Two services, of which the first may call the second, and what a Pod of each finds.
-pub struct Services {
-    pub bed: Bed,
-    pub shop: String,
-    pub pay: String,
-    pub orders: PathBuf,
-    pub payments: PathBuf,
-}
-
-impl Services {
-    pub async fn new(test: &str) -> Self {
-        let bed = Bed::open().await;
-        let (shop, pay) = (bed.namespace(&format!("{test}-shop")).await, bed.namespace(&format!("{test}-pay")).await);
-        let to_pay: [Rule; 1] = [(&pay, "payments", &["pay:read", "pay:write", "pay:audit"])];
-        let from_shop: [Rule; 1] = [(&shop, "orders", &["pay:read", "pay:write"])];
-        bed.apply(calling(&shop, "orders", &to_pay, &[])).await.unwrap();
-        bed.apply(calling(&pay, "payments", &[], &from_shop)).await.unwrap();
-        agreed(&bed, &shop, "orders").await;
-        let orders = bed.mount(&shop, "orders-mtls").await;
-        let payments = bed.mount(&pay, "payments-mtls").await;
-        Self { bed, shop, pay, orders, payments }
-    }
-
-    pub fn audience(&self) -> String {
-        id(&self.pay, "payments")
-    }
-
-    /// A request for a token with the certificate in a folder, by curl: the status and the answer.
-    pub fn ask(&self, folder: Option<&Path>, form: &[(&str, &str)]) -> (u16, Value) {
-        let mut arguments: Vec<String> = Vec::new();
-        for (name, value) in form {
-            arguments.extend(["--data-urlencode".to_owned(), format!("{name}={value}")]);
-        }
-        let (status, text) = self.curl(folder, "/token", &arguments);
-        (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}")))
-    }
-
-    pub fn curl(&self, folder: Option<&Path>, path: &str, more: &[String]) -> (u16, String) {
-        let url = format!("{}{path}", self.bed.env("TOKENS_ISSUER"));
-        let mut arguments =
-            ["--silent", "--show-error", "--cacert", self.bed.env("EDGE_CA"), "--write-out", "\n%{http_code}", &url]
-                .map(ToOwned::to_owned)
-                .to_vec();
-        if let Some(folder) = folder {
-            let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-            arguments.extend(["--cert".to_owned(), file("tls.crt"), "--key".to_owned(), file("tls.key")]);
-        }
-        arguments.extend_from_slice(more);
-        let (ok, output) = run("curl", &arguments.iter().map(String::as_str).collect::<Vec<_>>(), "");
-        assert!(ok, "{output}");
-        let (text, status) = output.rsplit_once('\n').unwrap();
-        (status.parse().unwrap(), text.to_owned())
-    }
-
-    pub fn token(&self, scope: &str) -> String {
-        let audience = self.audience();
-        let form = [("grant_type", "client_credentials"), ("audience", audience.as_str()), ("scope", scope)];
-        let (status, answer) = self.ask(Some(&self.orders), &form);
-        assert_eq!(status, 200, "{answer}");
-        answer["access_token"].as_str().unwrap().to_owned()
-    }
-
-    /// The audit lines of the issuer about a client, the last one last.
-    pub fn audited(&self, client: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.bed.env("TOKENS_AUDIT_LOG")).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["client"] == client).collect()
-    }
-
-    fn example(&self, folder: &Path, own: &str) -> Command {
-        let mut command = Command::new(format!("{}/bin/python3", self.bed.env("SIGNERS")));
-        command.arg(SERVICE).env("IDENTITY", folder).env("SPIFFE_ID", own);
-        command.env("ISSUER", self.bed.env("TOKENS_ISSUER")).env("ISSUER_CA", self.bed.env("EDGE_CA"));
-        command
-    }
-
-    /// Calls a service as the one in a folder, with this token, or with one that it gets: what the callee answers.
-    fn call(&self, folder: &Path, own: &str, url: &str, token: Option<&str>, scope: &str) -> String {
-        let mut command = self.example(folder, own);
-        command.args(["call", url, &self.audience(), scope]).envs(token.map(|token| ("TOKEN", token)));
-        let output = command.output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
-    }
-}
-
-/// Waits until the calls of an identity are agreed on.
-pub async fn agreed(bed: &Bed, namespace: &str, name: &str) {
-    until("both sides to agree", || async {
-        let status = bed.get("ServiceIdentity", Some(namespace), name).await.unwrap().data["status"].clone();
-        let callees = status["calls"]["callees"].as_array().cloned().unwrap_or_default();
-        let ready = status["conditions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|it| it["type"] == "Ready" && it["status"] == "True");
-        let agreed = ready && !callees.is_empty() && callees.iter().all(|call| call["agreed"] == true);
-        if agreed { Ok(()) } else { Err(status.to_string()) }
-    })
-    .await;
-}
+use crate::calls::{Language, Rule, Services, agreed, calling, id};
 
 /// A service of the example, which ends with the test.
 struct Serving(Child, String);
@@ -183,6 +64,36 @@ async fn a_service_calls_another_one_with_a_token() {
     let lines = services.audited(&orders);
     assert!(lines.iter().any(|line| line["reason"] == "Issued" && line["audience"] == payments.as_str()), "{lines:?}");
     assert!(!lines.iter().any(|line| line.to_string().contains(&token)), "no token in the audit log");
+}
+
+#[tokio::test]
+async fn services_in_several_languages_agree_about_tokens() {
+    let services = Services::new("languages").await;
+    let (orders, payments) = (id(&services.shop, "orders"), services.audience());
+    let token = services.token("pay:read");
+    let mut forged = token.clone();
+    forged.replace_range(token.len() - 8..token.len() - 4, "AAAA");
+    let of_others = [forged.as_str(), "x.y.z"];
+    for callee in [Language::Python, Language::Go, Language::Java] {
+        let serving = Serving::start(services.example_in(callee, &services.payments, &payments));
+        for caller in [Language::Python, Language::Go, Language::Java] {
+            let call = |token: Option<&str>, scope: &str| {
+                services.call_in(caller, &services.orders, &orders, &serving.1, token, scope)
+            };
+            let answer = call(None, "pay:read");
+            let told = answer.strip_prefix("200 ").unwrap_or_else(|| panic!("{caller:?} to {callee:?}: {answer}"));
+            let told: Value = serde_json::from_str(told).unwrap();
+            assert_eq!(told, json!({"caller": orders, "scopes": ["pay:read"]}), "{caller:?} to {callee:?}");
+            if caller == Language::Go {
+                assert!(call(None, "pay:write").starts_with("403 "), "{callee:?}");
+                for token in of_others {
+                    assert!(call(Some(token), "").starts_with("401 "), "{callee:?}");
+                }
+                let stolen = services.call_in(caller, &services.payments, &payments, &serving.1, Some(&token), "");
+                assert!(stolen.starts_with("401 "), "{callee:?}: {stolen}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

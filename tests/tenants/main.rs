@@ -9,6 +9,9 @@ mod authority;
 #[path = "../it/bed.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod bed;
+#[path = "../it/calls.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod calls;
 mod customer;
 mod deletion;
 mod failing;
@@ -30,3 +33,4 @@ mod rotation;
 mod secrets;
 mod shares;
 mod tenant;
+mod tokens;

@@ -77,7 +77,7 @@ def verify(authorization, peer, keys, scope):
     # The token belongs to the caller that got it. This holds when its certificate is renewed as well.
     if claims["client_id"] != peer:
         raise Refused(401, "the token was issued to another service")
-    if scope not in claims.get("scope", "").split(" "):
+    if scope not in str(claims.get("scope", "")).split(" "):
         raise Refused(403, f"the token has no scope {scope}")
     return claims
 

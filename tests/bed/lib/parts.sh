@@ -18,12 +18,17 @@ NGINX=$CACHE/nginx-$NGINX_VERSION
 # The libraries that senders sign webhooks with, by a digest of their pinned versions.
 SIGNERS=$CACHE/signers-$(sha256sum <"$PROJECT/tests/signers/requirements.txt" | cut -c1-12)
 NODE_SIGNERS=$CACHE/node-signers-$(sha256sum <"$PROJECT/tests/signers/package.json" | cut -c1-12)
+# The examples of services that call each other, by a digest of their sources.
+SERVICES=$PROJECT/examples/services
+digest_of() { (cd "$1" && find . -type f -not -path './target/*' -not -name service -print0 | sort -z | xargs -0 cat) | sha256sum | cut -c1-12; }
+GO_SERVICE=$CACHE/go-service-$(digest_of "$SERVICES/go")
+JAVA_SERVICE=$CACHE/java-service-$(digest_of "$SERVICES/java")
 
 parts_for() { # bed, demo, tests, bench or lint
     case $1 in
     bed) echo kubernetes etcd helm kafka ;;
     demo) echo kubernetes etcd helm kafka signers ;;
-    tests) echo kubernetes etcd helm kafka signers node-signers promtool glua ;;
+    tests) echo kubernetes etcd helm kafka signers node-signers go-service java-service promtool glua ;;
     bench) echo kubernetes etcd helm kafka nginx ;;
     lint) echo shellcheck cargo-deny ;;
     *) return 1 ;;
@@ -41,6 +46,8 @@ describe_part() { # PART
     kafka) set -- "$KAFKA" download_kafka mvn 0.5 "downloading Kafka $KAFKA_VERSION" ;;
     signers) set -- "$SIGNERS" install_signers python3 0.3 "installing the Python libraries that sign webhooks" ;;
     node-signers) set -- "$NODE_SIGNERS" install_node_signers npm 0.1 "installing the JavaScript libraries that sign webhooks" ;;
+    go-service) set -- "$GO_SERVICE" build_go_service go 0.5 "building the example service in Go" ;;
+    java-service) set -- "$JAVA_SERVICE" build_java_service mvn 0.3 "building the example service in Java" ;;
     shellcheck) set -- "$SHELLCHECK" install_shellcheck python3 0.1 "installing shellcheck $SHELLCHECK_VERSION" ;;
     cargo-deny) set -- "$CARGO_DENY" build_cargo_deny cargo 1.5 "building cargo-deny $CARGO_DENY_VERSION" ;;
     cyclonedx) set -- "$CYCLONEDX" build_cyclonedx cargo 1 "building cargo-cyclonedx $CYCLONEDX_VERSION" ;;
@@ -176,6 +183,17 @@ install_signers() { # INTO
 install_node_signers() { # INTO
     cp "$PROJECT/tests/signers/package.json" "$1/"
     npm install --prefix "$1" --no-fund --no-audit --no-update-notifier --silent
+}
+
+build_go_service() { # INTO
+    (cd "$SERVICES/go" && go build -trimpath -o "$1/service" .)
+}
+
+build_java_service() { # INTO
+    cp --recursive "$SERVICES/java" "$1/build"
+    mvn --quiet --batch-mode --file "$1/build/pom.xml" package
+    mv "$1/build/target/service.jar" "$1/"
+    rm --recursive "$1/build"
 }
 
 # The package is only unpacked: installing it would start a server.

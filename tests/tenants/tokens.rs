@@ -1,0 +1,130 @@
+//! Access tokens: nobody gets one in another's name, or for a service that does not name it, or uses up another's room.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, manifest, until};
+use crate::calls::{Rule, Services, calling, id};
+use crate::tenant::Tenant;
+
+/// What the status of an identity says about its first callee.
+async fn told(bed: &Bed, namespace: &str, name: &str) -> Value {
+    until("the calls to be described", || async {
+        let found = bed.get("ServiceIdentity", Some(namespace), name).await.unwrap();
+        let status = found.data["status"].clone();
+        let is_current = status["observedGeneration"].as_i64() == found.metadata.generation;
+        let call = status["calls"]["callees"][0].clone();
+        if is_current && call.is_object() { Ok(call) } else { Err(status.to_string()) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_tenant_gets_no_token_that_a_victim_does_not_grant() {
+    let victim = Services::new("stolen").await;
+    let tenant = Tenant::new("stealing").await;
+    let (namespace, pay) = (tenant.namespace.as_str(), victim.pay.as_str());
+    // It names the victim, with everything that it has, and grants itself what the victim would have to grant.
+    let all: &[&str] = &["pay:read", "pay:write", "pay:audit"];
+    let own = calling(namespace, "own", &[(pay, "payments", all)], &[(namespace, "own", all)]);
+    tenant.own.apply(own).await.unwrap();
+    let refused = told(&tenant.bed, namespace, "own").await;
+    assert_eq!(refused["agreed"], false, "{refused}");
+    let nobody = calling(namespace, "curious", &[(pay, "nobody", all)], &[]);
+    tenant.own.apply(nobody).await.unwrap();
+    let unknown = told(&tenant.bed, namespace, "curious").await;
+    let same = |call: &Value, name: &str| call["message"].as_str().unwrap().replace(&format!("{pay}/{name}"), "");
+    assert_eq!(same(&refused, "payments"), same(&unknown, "nobody"), "it does not learn who exists");
+    tenant.bed.ready("ServiceIdentity", Some(namespace), "own").await;
+    let folder = tenant.bed.mount(namespace, "own-mtls").await;
+    let audience = victim.audience();
+    let ask = |more: &[(&str, &str)]| {
+        let form = [&[("grant_type", "client_credentials"), ("audience", audience.as_str())], more].concat();
+        let (status, answer) = victim.ask(Some(&folder), &form);
+        (status, answer["error"].as_str().unwrap_or_default().to_owned())
+    };
+    until("the issuer to know the tenant", || async {
+        let answer = ask(&[]);
+        if answer == (400, "invalid_target".to_owned()) { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    assert_eq!(ask(&[("client_id", &id(&victim.shop, "orders"))]), (401, "invalid_client".to_owned()));
+    // Its own status says what it likes.
+    let forged = json!({"status": {"calls": {"callees": [{"identity": format!("{pay}/payments"), "agreed": true, "scopes": all}]}}});
+    let writer = tenant.with_status().await;
+    let api = writer.api("ServiceIdentity", Some(namespace));
+    let params = kube::api::PatchParams::default();
+    api.patch_status("own", &params, &kube::api::Patch::Merge(&forged)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(ask(&[]), (400, "invalid_target".to_owned()));
+    // The keys are the platform's, and so is what may be called.
+    for attempt in [
+        tenant.own.api("Secret", Some("credence-tokens")).list(&ListParams::default()).await.map(|_| ()),
+        tenant.own.api("Secret", Some("credence-tokens")).get("issuer.demo").await.map(|_| ()),
+    ] {
+        assert!(attempt.unwrap_err().to_string().contains("forbidden"));
+    }
+    let tokens = json!({"kind": "TrustDomain", "name": "demo"});
+    let turn = json!({"targets": [tokens], "issuedBefore": jiff::Timestamp::now().to_string()});
+    let before = tenant.bed.get("TrustDomain", None, "demo").await.unwrap().metadata.generation;
+    tenant.own.apply(manifest("RotationPolicy", Some(namespace), "turn", turn)).await.unwrap();
+    let policy = tenant.bed.ready("RotationPolicy", Some(namespace), "turn").await;
+    assert_eq!(
+        policy.data["status"]["targets"].as_i64().unwrap_or_default(),
+        0,
+        "a tenant rotates no key of an issuer"
+    );
+    assert_eq!(tenant.bed.get("TrustDomain", None, "demo").await.unwrap().metadata.generation, before);
+    victim.token("pay:read");
+}
+
+#[tokio::test]
+async fn the_calls_of_a_namespace_have_a_share() {
+    let victim = Services::new("shared").await;
+    let tenant = Tenant::new("filling").await;
+    let (bed, namespace) = (&tenant.bed, tenant.namespace.as_str());
+    // 30 callers of 32 callees with the longest scopes are about 1 MiB.
+    let scopes: Vec<String> = (0..16).map(|number| format!("{number:s>64}")).collect();
+    let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
+    let names =
+        |prefix: &str, count: usize| -> Vec<String> { (0..count).map(|number| format!("{prefix}{number}")).collect() };
+    let (callers, callees) = (names("caller", 30), names("callee", 32));
+    let to: Vec<Rule> = callees.iter().map(|name| (namespace, name.as_str(), scopes.as_slice())).collect();
+    let from: Vec<Rule> = callers.iter().map(|name| (namespace, name.as_str(), scopes.as_slice())).collect();
+    let callees = callees.iter().map(|name| calling(namespace, name, &[], &from));
+    let callers = callers.iter().map(|name| calling(namespace, name, &to, &[]));
+    let manifests: Vec<Value> = callees.chain(callers).collect();
+    let applied = stream::iter(manifests.into_iter().map(|manifest| tenant.own.apply(manifest))).buffer_unordered(8);
+    applied.for_each(|result| async { _ = result.unwrap() }).await;
+    // The victim goes on meanwhile, at the issuer and with what it changes.
+    let from_shop: [Rule; 1] = [(&victim.shop, "orders", &["pay:read"])];
+    let began = Instant::now();
+    bed.apply(calling(&victim.pay, "payments", &[], &from_shop)).await.unwrap();
+    until("the victim's change to be in force", || async {
+        let audience = victim.audience();
+        let form = [("grant_type", "client_credentials"), ("audience", audience.as_str()), ("scope", "pay:write")];
+        let (_, answer) = victim.ask(Some(&victim.orders), &form);
+        if answer["error"] == "invalid_scope" { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    until("some of the tenant's identities to have no room", || async {
+        let found = bed.api("ServiceIdentity", Some(namespace)).list(&ListParams::default()).await.unwrap();
+        let reasons = found.items.iter().filter_map(|it| {
+            let conditions = it.data["status"]["conditions"].as_array()?;
+            let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
+            Some(ready["reason"].as_str()?.to_owned())
+        });
+        let reasons: Vec<String> = reasons.collect();
+        let (full, fine) =
+            ["LimitExceeded", "Ready"].map(|reason| reasons.iter().filter(|it| *it == reason).count()).into();
+        if full > 0 && full < 15 && fine + full == 62 { Ok(()) } else { Err(format!("{full} {fine}")) }
+    })
+    .await;
+    let stored = bed.secret("credence-tokens", &format!("calls.{namespace}")).await.unwrap().data.unwrap();
+    assert!(stored["calls.json"].0.len() < 900 << 10, "{}", stored["calls.json"].0.len());
+    victim.token("pay:read");
+}
