@@ -23,12 +23,14 @@ SERVICES=$PROJECT/examples/services
 digest_of() { (cd "$1" && find . -type f -not -path './target/*' -not -name service -print0 | sort -z | xargs -0 cat) | sha256sum | cut -c1-12; }
 GO_SERVICE=$CACHE/go-service-$(digest_of "$SERVICES/go")
 JAVA_SERVICE=$CACHE/java-service-$(digest_of "$SERVICES/java")
+# The OpenID provider that users log in at, by a digest of its scripts and of its pinned versions.
+PROVIDER=$CACHE/provider-$(cat "$PROJECT/tests/it/provider/"*.{mjs,json} | sha256sum | cut -c1-12)
 
 parts_for() { # bed, demo, tests, bench or lint
     case $1 in
     bed) echo kubernetes etcd helm kafka ;;
     demo) echo kubernetes etcd helm kafka signers ;;
-    tests) echo kubernetes etcd helm kafka signers node-signers go-service java-service promtool glua ;;
+    tests) echo kubernetes etcd helm kafka signers node-signers go-service java-service provider promtool glua ;;
     bench) echo kubernetes etcd helm kafka nginx ;;
     lint) echo shellcheck cargo-deny ;;
     *) return 1 ;;
@@ -48,6 +50,7 @@ describe_part() { # PART
     node-signers) set -- "$NODE_SIGNERS" install_node_signers npm 0.1 "installing the JavaScript libraries that sign webhooks" ;;
     go-service) set -- "$GO_SERVICE" build_go_service go 0.5 "building the example service in Go" ;;
     java-service) set -- "$JAVA_SERVICE" build_java_service mvn 0.3 "building the example service in Java" ;;
+    provider) set -- "$PROVIDER" install_provider npm 0.1 "installing the OpenID provider" ;;
     shellcheck) set -- "$SHELLCHECK" install_shellcheck python3 0.1 "installing shellcheck $SHELLCHECK_VERSION" ;;
     cargo-deny) set -- "$CARGO_DENY" build_cargo_deny cargo 1.5 "building cargo-deny $CARGO_DENY_VERSION" ;;
     cyclonedx) set -- "$CYCLONEDX" build_cyclonedx cargo 1 "building cargo-cyclonedx $CYCLONEDX_VERSION" ;;
@@ -194,6 +197,12 @@ build_java_service() { # INTO
     mvn --quiet --batch-mode --file "$1/build/pom.xml" package
     mv "$1/build/target/service.jar" "$1/"
     rm --recursive "$1/build"
+}
+
+# With its scripts, because an ES module finds its packages beside itself only.
+install_provider() { # INTO
+    cp "$PROJECT/tests/it/provider/"*.{mjs,json} "$1/"
+    npm ci --prefix "$1" --ignore-scripts --no-fund --no-audit --no-update-notifier
 }
 
 # The package is only unpacked: installing it would start a server.
