@@ -15,10 +15,12 @@
 //! implements [`Role`](crate::edge::role::Role), any other implements [`Protocol`](crate::edge::front::Protocol).
 
 pub mod certificates;
+mod encoding;
 pub mod front;
 pub mod http;
-mod jws;
+pub mod jose;
 mod report;
 pub mod role;
 pub mod tokens;
 pub mod webhook;
+mod work;

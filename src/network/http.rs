@@ -1,19 +1,25 @@
-//! Connectors for clients of hyper.
+//! Connectors for clients of hyper, and whom their TLS trusts.
 
 use std::future::{Future, ready};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use tower::Service;
 
 use super::{admitted, denied};
 use crate::domain::address_policy::AddressPolicy;
+use crate::domain::defect;
+use crate::domain::invalid_field::InvalidField;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -86,6 +92,32 @@ impl Service<Uri> for PolicyConnector {
         let connecting = self.inner.call(uri);
         Box::pin(async move { connecting.await.map_err(Into::into) })
     }
+}
+
+/// The certificate authorities of the public web.
+#[must_use]
+pub fn public_web() -> Arc<RootCertStore> {
+    static ROOTS: LazyLock<Arc<RootCertStore>> =
+        LazyLock::new(|| Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()));
+    ROOTS.clone()
+}
+
+/// The certificate authorities of a field, in PEM.
+///
+/// # Errors
+/// Says what is wrong with the field.
+pub fn authorities(field: &'static str, pem: &str) -> Result<Arc<RootCertStore>, InvalidField> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let authority = authority.map_err(|error| InvalidField::new(field, defect::of_pem(&error)))?;
+        let unusable =
+            |error| InvalidField::new(field, format!("a certificate cannot be a root: {}", defect::of_tls(&error)));
+        roots.add(authority).map_err(unusable)?;
+    }
+    if roots.is_empty() {
+        return Err(InvalidField::new(field, "there is no certificate in it; write authorities in PEM"));
+    }
+    Ok(Arc::new(roots))
 }
 
 #[cfg(test)]

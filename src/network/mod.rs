@@ -1,5 +1,6 @@
 //! Connections, to addresses that a policy admits and to no other, and what arrives on connections.
 
+pub mod bounded;
 pub mod http;
 mod pieces;
 

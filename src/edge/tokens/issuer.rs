@@ -19,7 +19,7 @@ use crate::contract::report::ServedRoute;
 use crate::contract::tokens::{IssuerDocument, TokenKeyDocument};
 use crate::domain::jwk::P256PublicKey;
 use crate::edge::front::{Authorities, InvalidAuthorities};
-use crate::edge::jws::Signer;
+use crate::edge::jose::Signer;
 
 /// Where a client finds what it needs, below the URL of the issuer.
 pub mod paths {

@@ -14,7 +14,7 @@ use crate::api::WebhookTarget;
 use crate::contract::route::KeyDocument;
 use crate::domain::key_set::is_within;
 use crate::edge::front::{CertificateError, LoadedCertificate};
-use crate::edge::jws;
+use crate::edge::jose;
 
 /// How long an assertion is valid, in seconds.
 const LIFETIME: i64 = 60;
@@ -68,7 +68,7 @@ impl<'a> Assertion<'a> {
 
 /// Signs assertions with the edge's own certificate.
 pub struct Signer {
-    signer: jws::Signer,
+    signer: jose::Signer,
     /// The edge's SPIFFE ID.
     pub issuer: String,
 }
@@ -81,7 +81,7 @@ impl Signer {
     pub fn new(certificate: &LoadedCertificate) -> Result<Self, CertificateError> {
         let chain: Vec<String> = certificate.chain.iter().map(|certificate| STANDARD.encode(certificate)).collect();
         let header = |algorithm: &str| json!({"alg": algorithm, "typ": "JWT", "x5c": chain});
-        let signer = jws::Signer::new(certificate.key.secret_der(), header).ok_or(CertificateError::SigningKey)?;
+        let signer = jose::Signer::new(certificate.key.secret_der(), header).ok_or(CertificateError::SigningKey)?;
         Ok(Self { signer, issuer: certificate.spiffe_id.clone() })
     }
 
@@ -96,7 +96,7 @@ impl Signer {
 pub struct SharedKey {
     not_before: Option<Timestamp>,
     not_after: Option<Timestamp>,
-    signer: jws::Signer,
+    signer: jose::Signer,
 }
 
 impl SharedKey {
@@ -110,7 +110,7 @@ impl SharedKey {
             )));
         }
         let header = |algorithm: &str| json!({"alg": algorithm, "typ": "JWT", "kid": id});
-        let signer = jws::Signer::with_secret(bytes, header);
+        let signer = jose::Signer::with_secret(bytes, header);
         Ok(Self { not_before: *not_before, not_after: *not_after, signer })
     }
 

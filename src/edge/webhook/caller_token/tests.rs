@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::secret::SecretText;
-use crate::edge::webhook::verify::testing::{Issuer, at, claiming, encode};
+use crate::edge::jose::testing::{Issuer, claiming, encode};
+use crate::edge::webhook::verify::testing::at;
 
 const NOW: i64 = 1_700_000_000;
 const WINDOW: Window = Window { past: SignedDuration::from_mins(5), future: SignedDuration::from_mins(1) };

@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
-use super::bounded::Bounded;
 use crate::domain::address_policy::AddressPolicy;
 use crate::domain::text::foreign;
+use crate::network::bounded::Bounded;
 use crate::network::http::{PolicyResolver, connector};
 
 /// How long an idle connection is kept.

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -18,22 +18,20 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::SignedDuration;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::bounded::BoundedConnector;
 use super::retry::{Answer, LogThrottle, RetryPolicy};
 use crate::api::DestinationTarget;
 use crate::domain::address_policy::AddressPolicy;
-use crate::domain::defect;
 use crate::domain::invalid_field::InvalidField;
 use crate::domain::schedule::duration;
 use crate::domain::text::foreign;
 use crate::edge::webhook::outcome::Reason;
-use crate::network::http::PolicyConnector;
+use crate::network::bounded::BoundedConnector;
+use crate::network::http::{PolicyConnector, authorities, public_web};
 
 /// Maximum number of deliveries on the way to one destination: a destination that hangs must not use up what others need.
 const MAX_CONCURRENT: usize = 64;
@@ -41,10 +39,6 @@ const MAX_CONCURRENT: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
-
-/// The certificate authorities of the public web, shared by all destinations.
-static PUBLIC_WEB: LazyLock<Arc<RootCertStore>> =
-    LazyLock::new(|| Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()));
 
 /// A destination, with its connections.
 pub struct Destination {
@@ -151,7 +145,7 @@ fn failed(error: &(dyn Error + 'static)) -> (Answer, String) {
 }
 
 fn tls(public_keys: &[String], ca_bundle: Option<&str>) -> Result<ClientConfig, InvalidField> {
-    let roots = ca_bundle.map_or_else(|| Ok(PUBLIC_WEB.clone()), authorities)?;
+    let roots = ca_bundle.map_or_else(|| Ok(public_web()), |pem| authorities("target.caBundle", pem))?;
     let chain = WebPkiServerVerifier::builder(roots)
         .build()
         .map_err(|_| InvalidField::new("target.caBundle", "there is no certificate in it; write authorities in PEM"))?;
@@ -163,18 +157,6 @@ fn tls(public_keys: &[String], ca_bundle: Option<&str>) -> Result<ClientConfig, 
     // A resumed session does not present its certificate again, even if that has expired or was replaced.
     config.resumption = Resumption::disabled();
     Ok(config)
-}
-
-fn authorities(pem: &str) -> Result<Arc<RootCertStore>, InvalidField> {
-    let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let authority = authority.map_err(|error| InvalidField::new("target.caBundle", defect::of_pem(&error)))?;
-        let unusable = |error| {
-            InvalidField::new("target.caBundle", format!("a certificate cannot be a root: {}", defect::of_tls(&error)))
-        };
-        roots.add(authority).map_err(unusable)?;
-    }
-    Ok(Arc::new(roots))
 }
 
 fn digest_of(key: &str) -> Result<[u8; 32], InvalidField> {

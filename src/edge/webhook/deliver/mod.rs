@@ -1,6 +1,5 @@
 //! Hands deliveries to their targets, with a limited number of attempts.
 
-mod bounded;
 mod connections;
 pub mod delivery;
 pub mod destination;

@@ -2,19 +2,19 @@
 //! claims themselves.
 
 use http::HeaderMap;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
-use super::encoding::base64url;
 use super::error::VerifyError;
+use super::header;
 use super::keys::{Key, signer};
 use super::timestamp::Window;
 use super::verifier::Verifier;
-use super::{header, timestamp};
+use crate::edge::jose::{Audience, Times, UnverifiedToken};
 
-/// Maximum lifetime of a token, in seconds.
-const MAX_LIFETIME: i64 = 3600;
+/// Maximum lifetime of a token.
+const MAX_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 
 /// The issuer, audience and subjects that a token must have.
 #[derive(Clone, Debug)]
@@ -28,28 +28,10 @@ pub struct ExpectedClaims {
 }
 
 #[derive(Deserialize)]
-struct Header {
-    alg: String,
-    kid: Option<String>,
-    /// Extensions that must be understood (RFC 7515 section 4.1.11); none is.
-    crit: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
 struct Claims {
     iss: String,
     aud: Audience,
     sub: Option<String>,
-    iat: i64,
-    exp: i64,
-    nbf: Option<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Several(Vec<String>),
 }
 
 /// A token that a live key has signed, and that is valid now.
@@ -59,46 +41,35 @@ pub struct BearerToken<'a> {
     /// When it was issued.
     pub issued_at: Timestamp,
     claims: Claims,
-    payload: Vec<u8>,
+    token: UnverifiedToken<'a>,
 }
 
 impl<'a> BearerToken<'a> {
     /// Reads and verifies the token of a request. Its age is limited by its expiry and the maximum lifetime only.
-    pub fn verify(headers: &HeaderMap, keys: &'a [Key], window: &Window, now: Timestamp) -> Result<Self, VerifyError> {
+    pub fn verify(
+        headers: &'a HeaderMap,
+        keys: &'a [Key],
+        window: &Window,
+        now: Timestamp,
+    ) -> Result<Self, VerifyError> {
         let token = header::required(headers, "authorization")?;
-        let token = token.strip_prefix("Bearer ").ok_or(VerifyError::MalformedHeader)?;
-        let (signed, signature) = token.rsplit_once('.').ok_or(VerifyError::MalformedHeader)?;
-        let (header, payload) = signed.split_once('.').ok_or(VerifyError::MalformedHeader)?;
-        let decode = |text| base64url(text).ok_or(VerifyError::MalformedHeader);
-        let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
-        let header: Header = serde_json::from_slice(&header).map_err(|_| VerifyError::MalformedHeader)?;
-        if header.crit.is_some() {
-            return Err(VerifyError::MalformedHeader);
-        }
-        if !["ES256", "EdDSA", "RS256", "PS256"].contains(&header.alg.as_str()) {
-            return Err(VerifyError::WrongAlgorithm);
-        }
+        let token = UnverifiedToken::parse(token.strip_prefix("Bearer ").ok_or(VerifyError::MalformedHeader)?)?;
         let key = signer(keys, now, |key| match &key.verifier {
-            Verifier::Jwks(keys) => keys.verifies(&header.alg, header.kid.as_deref(), signed.as_bytes(), &signature),
+            Verifier::Jwks(keys) => token.is_signed_by(keys),
             _ => false,
         })?;
-        let claims: Claims = serde_json::from_slice(&payload).map_err(|_| VerifyError::WrongClaims)?;
-        let issued_at = claims.check_times(window, now)?;
-        Ok(Self { key, issued_at, claims, payload })
+        let issued_at = token.claims::<Times>()?.check(MAX_LIFETIME, window.future, now)?;
+        Ok(Self { key, issued_at, claims: token.claims()?, token })
     }
 
     /// Whether issuer, audience and subject are as expected.
     pub fn matches(&self, expected: &ExpectedClaims) -> bool {
-        let Claims { iss, aud, sub, .. } = &self.claims;
-        let audience = match aud {
-            Audience::One(one) => *one == expected.audience,
-            Audience::Several(several) => several.contains(&expected.audience),
-        };
+        let Claims { iss, aud, sub } = &self.claims;
         let subject = match &expected.subjects {
             Some(subjects) => sub.as_ref().is_some_and(|sub| subjects.contains(sub)),
             None => true,
         };
-        *iss == expected.issuer && audience && subject
+        *iss == expected.issuer && aud.is_for(|aud| aud == expected.audience) && subject
     }
 
     /// The subject.
@@ -108,24 +79,6 @@ impl<'a> BearerToken<'a> {
 
     /// Further claims.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, VerifyError> {
-        serde_json::from_slice(&self.payload).map_err(|_| VerifyError::WrongClaims)
-    }
-}
-
-impl Claims {
-    /// The time at which the token was issued, if it is valid now and its lifetime is not too long.
-    fn check_times(&self, window: &Window, now: Timestamp) -> Result<Timestamp, VerifyError> {
-        if !self.exp.checked_sub(self.iat).is_some_and(|life| (1..=MAX_LIFETIME).contains(&life)) {
-            return Err(VerifyError::WrongClaims);
-        }
-        if now >= timestamp::from_seconds(self.exp)? {
-            return Err(VerifyError::TooOld);
-        }
-        let issued_at = timestamp::from_seconds(self.iat)?;
-        let begins_at = self.nbf.map_or(Ok(issued_at), timestamp::from_seconds)?;
-        if issued_at.max(begins_at).duration_since(now) > window.future {
-            return Err(VerifyError::TooNew);
-        }
-        Ok(issued_at)
+        Ok(self.token.claims()?)
     }
 }

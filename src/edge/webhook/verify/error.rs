@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
+use crate::edge::jose::{InvalidKeySet, TokenError};
+
 /// Why a key cannot be used, with what to write instead. It never repeats the key.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -13,6 +15,12 @@ impl InvalidKey {
     /// A reason, with what to write instead.
     pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
         Self(message.into())
+    }
+}
+
+impl From<InvalidKeySet> for InvalidKey {
+    fn from(error: InvalidKeySet) -> Self {
+        Self::new(error.0)
     }
 }
 
@@ -39,4 +47,16 @@ pub enum VerifyError {
     WrongAlgorithm,
     /// The claims of the JWT are not as the endpoint expects.
     WrongClaims,
+}
+
+impl From<TokenError> for VerifyError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Malformed => Self::MalformedHeader,
+            TokenError::WrongAlgorithm => Self::WrongAlgorithm,
+            TokenError::WrongClaims => Self::WrongClaims,
+            TokenError::Expired => Self::TooOld,
+            TokenError::NotYetValid => Self::TooNew,
+        }
+    }
 }

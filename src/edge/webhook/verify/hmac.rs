@@ -6,9 +6,10 @@ use http::HeaderName;
 use super::check::{SignatureCheck, Verified};
 use super::error::VerifyError;
 use super::hash::identity;
-use super::{encoding, header};
+use super::header;
 use crate::api::{GenericHmac, HmacHash, MacEncoding, SignedPart};
 use crate::domain::invalid_field::InvalidField;
+use crate::edge::encoding;
 
 /// What is signed, and which header has the MAC.
 #[derive(Clone, Debug)]

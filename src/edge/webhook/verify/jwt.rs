@@ -5,11 +5,11 @@ use serde::Deserialize;
 
 use super::bearer::{BearerToken, ExpectedClaims};
 use super::check::{SignatureCheck, Verified};
-use super::encoding::base64url;
 use super::error::VerifyError;
 use super::hash::{identity, sha256};
 use super::{header, timestamp};
 use crate::api::JwtVerification;
+use crate::edge::encoding::base64url;
 
 /// The claims that an endpoint expects.
 pub(super) fn expected(spec: &JwtVerification) -> ExpectedClaims {

@@ -5,7 +5,6 @@
 
 pub(super) mod bearer;
 mod check;
-mod encoding;
 mod error;
 mod form;
 #[cfg(fuzzing)]
@@ -16,7 +15,6 @@ mod hash;
 pub(super) mod header;
 mod hmac;
 mod http_signatures;
-mod jwks;
 mod jwt;
 pub mod keys;
 mod request;
@@ -33,7 +31,6 @@ mod tests;
 mod timestamp;
 mod twilio;
 mod verifier;
-mod work;
 
 pub use check::Verified;
 pub use error::{InvalidKey, VerifyError};

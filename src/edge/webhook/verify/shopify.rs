@@ -5,7 +5,8 @@ use aws_lc_rs::hmac::HMAC_SHA256;
 use super::check::{SignatureCheck, Verified};
 use super::error::VerifyError;
 use super::hash::identity;
-use super::{encoding, header};
+use super::header;
+use crate::edge::encoding;
 
 /// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {

@@ -3,9 +3,9 @@
 use aws_lc_rs::hmac::HMAC_SHA256;
 
 use super::check::{SignatureCheck, Verified};
-use super::encoding;
 use super::error::VerifyError;
 use super::hash::identity;
+use crate::edge::encoding;
 
 /// Verifies a request.
 pub(super) fn verify(check: &SignatureCheck<'_>) -> Result<Verified, VerifyError> {

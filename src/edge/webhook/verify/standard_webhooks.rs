@@ -5,12 +5,11 @@ use aws_lc_rs::hmac::HMAC_SHA256;
 use http::HeaderName;
 
 use super::check::{SignatureCheck, Verified};
-use super::encoding;
 use super::error::VerifyError;
 use super::hash::identity;
 use super::header::delivery_id;
-use super::verifier::Verifier;
-use super::work::MAX_PUBLIC_KEY;
+use super::verifier::{MAX_PUBLIC_KEY_SIGNATURES, Verifier};
+use crate::edge::encoding;
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 
@@ -56,7 +55,7 @@ impl Signatures {
                 "v1a" => found.public.push(decoded()?),
                 _ => {}
             }
-            if count >= MAX_SIGNATURES || found.public.len() > MAX_PUBLIC_KEY {
+            if count >= MAX_SIGNATURES || found.public.len() > MAX_PUBLIC_KEY_SIGNATURES {
                 return Err(VerifyError::MalformedHeader);
             }
         }

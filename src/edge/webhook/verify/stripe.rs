@@ -4,9 +4,9 @@
 use aws_lc_rs::hmac::HMAC_SHA256;
 
 use super::check::{SignatureCheck, Verified};
-use super::encoding;
 use super::error::VerifyError;
 use super::hash::identity;
+use crate::edge::encoding;
 
 /// Maximum number of entries in one header.
 const MAX_ENTRIES: usize = 16;

@@ -1,11 +1,8 @@
 //! What the tests of all schemes share.
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::check::Verified;
 use super::error::VerifyError;
@@ -145,43 +142,4 @@ pub(super) fn refused_when_altered(
             assert!(verify(&request.clone().set(name, &value[..position])).is_err(), "{name}: {}", &value[..position]);
         }
     }
-}
-
-/// Base64 for URLs, as JWTs have it.
-pub fn encode(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// An issuer of JWTs, which signs by Ed25519.
-pub struct Issuer(Ed25519KeyPair);
-
-impl Issuer {
-    pub fn new(seed: u8) -> Self {
-        Self(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
-    }
-
-    /// Its public key in base64url.
-    pub fn public_key(&self) -> String {
-        encode(self.0.public_key())
-    }
-
-    pub fn jwks(&self) -> String {
-        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": self.public_key()}]}).to_string()
-    }
-
-    /// A token with this header and these claims, whatever they are.
-    pub fn token(&self, header: &str, claims: &str) -> String {
-        let signed = format!("{}.{}", encode(header), encode(claims));
-        let signature = encode(self.0.sign(signed.as_bytes()));
-        format!("{signed}.{signature}")
-    }
-}
-
-/// Claims with one of them replaced, or removed by null.
-pub fn claiming(mut claims: Value, name: &str, value: Value) -> Value {
-    claims[name] = value;
-    if claims[name].is_null() {
-        claims.as_object_mut().unwrap().remove(name);
-    }
-    claims
 }

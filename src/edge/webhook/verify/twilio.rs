@@ -14,7 +14,8 @@ use super::error::VerifyError;
 use super::hash::{identity, sha256};
 use super::target::Target;
 use super::verifier::Verifier;
-use super::{encoding, form, header};
+use super::{form, header};
+use crate::edge::encoding;
 
 /// Maximum number of fields in a form.
 const MAX_FIELDS: usize = 1000;

@@ -12,10 +12,12 @@ use zeroize::Zeroizing;
 
 use super::error::InvalidKey;
 use super::hash::sha256;
-use super::jwks::Jwks;
-use super::{encoding, work};
 use crate::api::SignatureAlgorithm;
+use crate::edge::jose::KeySet;
+use crate::edge::{encoding, work};
 
+/// Maximum number of signatures by public keys in one request: unlike a MAC, each is verified for every key.
+pub(super) const MAX_PUBLIC_KEY_SIGNATURES: usize = 4;
 /// Minimum length of a secret, in bytes: a shorter one can be guessed.
 const MIN_SECRET: usize = 16;
 
@@ -32,7 +34,7 @@ pub enum Verifier {
     /// A password.
     Token(Token),
     /// Public keys of an issuer of JWTs.
-    Jwks(Jwks),
+    Jwks(KeySet),
 }
 
 impl Verifier {
@@ -74,7 +76,7 @@ impl Verifier {
         match self {
             Self::Mac(_) => length,
             Self::Token(_) => 0,
-            Self::Ed25519(_) | Self::EcdsaP256(_) => work::MAX_PUBLIC_KEY * (length + work::ELLIPTIC),
+            Self::Ed25519(_) | Self::EcdsaP256(_) => MAX_PUBLIC_KEY_SIGNATURES * (length + work::ELLIPTIC),
             Self::RsaPss(_) => length + work::rsa(work::MAX_RSA_KEY),
             Self::Jwks(keys) => length + keys.work(),
         }
@@ -85,7 +87,7 @@ impl Verifier {
     /// # Errors
     /// Says what to write instead, and never repeats the key.
     pub fn jwks(text: &[u8]) -> Result<Self, InvalidKey> {
-        Jwks::parse(text).map(Self::Jwks)
+        Ok(Self::Jwks(KeySet::parse(text)?))
     }
 }
 

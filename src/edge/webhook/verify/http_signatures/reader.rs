@@ -1,8 +1,8 @@
 //! Reads structured fields: dictionaries of inner lists and of byte sequences. It is stricter than the standard
 //! where that allows two readings: no key is repeated, and base64 is canonical. Decimals are refused, since nothing here uses them.
 
-use super::super::encoding;
 use super::structured::{InnerList, Item, Parameters, Text, Value};
+use crate::edge::encoding;
 
 /// Maximum number of members, items and parameters of one list.
 const MAX_ITEMS: usize = 32;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::encoding;
+use crate::edge::encoding;
 
 /// A value without parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]

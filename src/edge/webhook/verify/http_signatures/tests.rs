@@ -5,7 +5,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 
 use super::*;
 use crate::api::Verification;
-use crate::edge::webhook::verify::encoding::{base64, to_base64};
+use crate::edge::encoding::{base64, to_base64};
 use crate::edge::webhook::verify::keys::Key;
 use crate::edge::webhook::verify::scheme::Scheme;
 use crate::edge::webhook::verify::testing::{Request, at, key, refused_when_altered};

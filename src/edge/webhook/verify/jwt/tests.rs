@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::Verification;
+use crate::edge::jose::testing::{Issuer, claiming as replaced, encode};
 use crate::edge::webhook::verify::scheme::Scheme;
-use crate::edge::webhook::verify::testing::{self, Issuer, Request, at, encode, key, refused_when_altered};
+use crate::edge::webhook::verify::testing::{Request, at, key, refused_when_altered};
 
 const NOW: i64 = 1_700_000_000;
 const BODY: &str = r#"{"a":1}"#;
@@ -42,7 +43,7 @@ fn claims() -> Value {
 
 /// A claim set with one claim replaced, or removed by null.
 fn with(name: &str, value: Value) -> Value {
-    testing::claiming(claims(), name, value)
+    replaced(claims(), name, value)
 }
 
 fn carrying(token: &str) -> Request {

@@ -1,5 +1,5 @@
-//! A limit on what a target sends before its answer is complete: between two writes of the edge, no more than a head may have. A
-//! target that sends interim responses without end would otherwise keep the thread busy that other deliveries need.
+//! A limit on what a server sends before its answer is complete: between two writes to it, no more than a head may have. One that
+//! sends interim responses without end would otherwise keep the thread busy that others need.
 
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
@@ -13,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower::Service;
 
-use crate::network::http::PolicyConnector;
+use super::http::PolicyConnector;
 
-/// How much a target may send between two writes, in bytes: its head, interim responses before it, and the beginning of a body,
-/// which nobody reads. The handshake of TLS is less.
+/// How much a server may send between two writes, in bytes: its head, interim responses before it, and a body that is short or that
+/// nobody reads to its end. The handshake of TLS is less.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// A connection with the limit.
@@ -45,7 +45,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.left == 0 {
-            let error = "the target sends too much before its answer is complete";
+            let error = "the server sends too much before its answer is complete";
             return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, error)));
         }
         let left = self.left;
@@ -92,7 +92,7 @@ impl<S: Connection> Connection for Bounded<S> {
     }
 }
 
-/// Connects to destinations, below TLS.
+/// Connects with the limit, below TLS.
 #[derive(Clone)]
 pub struct BoundedConnector(pub PolicyConnector);
 
@@ -119,14 +119,14 @@ mod tests {
 
     #[tokio::test]
     async fn each_write_allows_an_answer_of_limited_length() {
-        let (edge, mut target) = tokio::io::duplex(4 * MAX_ANSWER);
-        let mut edge = Bounded::new(edge);
-        target.write_all(&vec![b'a'; 2 * MAX_ANSWER]).await.unwrap();
+        let (client, mut server) = tokio::io::duplex(4 * MAX_ANSWER);
+        let mut client = Bounded::new(client);
+        server.write_all(&vec![b'a'; 2 * MAX_ANSWER]).await.unwrap();
         let mut read = vec![0; MAX_ANSWER];
-        edge.read_exact(&mut read).await.unwrap();
-        assert_eq!(edge.read_u8().await.unwrap_err().kind(), ErrorKind::InvalidData);
-        edge.write_all(b"next").await.unwrap();
-        edge.read_exact(&mut read).await.unwrap();
-        assert_eq!(edge.read_u8().await.unwrap_err().kind(), ErrorKind::InvalidData);
+        client.read_exact(&mut read).await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap_err().kind(), ErrorKind::InvalidData);
+        client.write_all(b"next").await.unwrap();
+        client.read_exact(&mut read).await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap_err().kind(), ErrorKind::InvalidData);
     }
 }

@@ -4,7 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 /// Hexadecimal in lower case.
-pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -18,17 +19,20 @@ pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Base64 (RFC 4648 section 4) with padding.
-pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
 /// Writes base64 (RFC 4648 section 4) with padding.
-pub(super) fn to_base64(bytes: &[u8]) -> String {
+#[must_use]
+pub fn to_base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
 /// Base64 for URLs (RFC 4648 section 5) without padding.
-pub(super) fn base64url(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn base64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 

@@ -1,21 +1,34 @@
 //! The public keys of an issuer of JWTs (RFC 7517). A key fixes its algorithm; a token cannot choose another.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
     RsaParameters, RsaPublicKeyComponents,
 };
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use thiserror::Error;
 
-use super::encoding::base64url;
-use super::error::InvalidKey;
-use super::work;
+use crate::edge::encoding::base64url;
+use crate::edge::work;
 
 /// Maximum number of keys in a set.
 const MAX_KEYS: usize = 32;
 
+/// Why a JWK Set cannot be used, with what to write instead. It never repeats a part of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct InvalidKeySet(pub Cow<'static, str>);
+
+impl InvalidKeySet {
+    fn new(message: impl Into<Cow<'static, str>>) -> Self {
+        Self(message.into())
+    }
+}
+
 /// Public keys that can verify.
-pub struct Jwks(Vec<Jwk>);
+pub struct KeySet(Vec<Jwk>);
 
 struct Jwk {
     id: Option<String>,
@@ -26,7 +39,7 @@ struct Jwk {
 }
 
 #[derive(Deserialize)]
-struct KeySet {
+struct Entries {
     keys: Vec<Entry>,
 }
 
@@ -46,17 +59,20 @@ struct Entry {
     d: Option<IgnoredAny>,
 }
 
-impl Jwks {
+impl KeySet {
     /// Reads a JWK Set. Keys of other kinds and for other purposes are skipped.
-    pub(super) fn parse(text: &[u8]) -> Result<Self, InvalidKey> {
+    ///
+    /// # Errors
+    /// Says what to write instead.
+    pub fn parse(text: &[u8]) -> Result<Self, InvalidKeySet> {
         // The error of serde_json could quote a part of a key.
-        let set: KeySet = serde_json::from_slice(text)
-            .map_err(|_| InvalidKey::new(r#"not a JWK Set; write {"keys": [...]} with the issuer's public keys"#))?;
+        let set: Entries = serde_json::from_slice(text)
+            .map_err(|_| InvalidKeySet::new(r#"not a JWK Set; write {"keys": [...]} with the issuer's public keys"#))?;
         if set.keys.len() > MAX_KEYS {
-            return Err(InvalidKey::new(format!("the JWK Set holds too many keys; write at most {MAX_KEYS}")));
+            return Err(InvalidKeySet::new(format!("the JWK Set holds too many keys; write at most {MAX_KEYS}")));
         }
         if set.keys.iter().any(|entry| entry.d.is_some() || entry.kty == "oct") {
-            return Err(InvalidKey::new(
+            return Err(InvalidKeySet::new(
                 "the JWK Set holds a secret key, which nobody but the issuer may have; write public keys",
             ));
         }
@@ -65,7 +81,7 @@ impl Jwks {
             keys.extend(entry.read()?);
         }
         if keys.is_empty() {
-            return Err(InvalidKey::new(
+            return Err(InvalidKeySet::new(
                 "the JWK Set holds no key that can be used; write keys for ES256, EdDSA, RS256 or PS256",
             ));
         }
@@ -73,12 +89,20 @@ impl Jwks {
     }
 
     /// What a token takes at most that names none of the keys, in bytes that are hashed in the same time.
-    pub(super) fn work(&self) -> usize {
+    #[must_use]
+    pub fn work(&self) -> usize {
         self.0.iter().map(|key| key.work).sum()
     }
 
+    /// Whether there is a key with this ID, or none is given.
+    #[must_use]
+    pub fn has(&self, id: Option<&str>) -> bool {
+        id.is_none() || self.0.iter().any(|key| key.id.as_deref() == id)
+    }
+
     /// Whether the signature is of a key with this algorithm and, where one is given, this ID.
-    pub(super) fn verifies(&self, algorithm: &str, id: Option<&str>, signed: &[u8], signature: &[u8]) -> bool {
+    #[must_use]
+    pub fn verifies(&self, algorithm: &str, id: Option<&str>, signed: &[u8], signature: &[u8]) -> bool {
         self.0
             .iter()
             .filter(|key| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id))
@@ -92,21 +116,21 @@ impl Entry {
             && self.key_ops.as_ref().is_none_or(|operations| operations.iter().any(|operation| operation == "verify"))
     }
 
-    fn read(self) -> Result<Option<Jwk>, InvalidKey> {
+    fn read(self) -> Result<Option<Jwk>, InvalidKeySet> {
         let (algorithm, key) = match (self.kty.as_str(), self.crv.as_deref(), self.alg.as_deref()) {
             ("EC", Some("P-256"), None | Some("ES256")) => ("ES256", self.p256()),
             ("OKP", Some("Ed25519"), None | Some("EdDSA")) => ("EdDSA", self.ed25519()),
             ("RSA", None, Some("RS256")) => ("RS256", self.rsa(&RSA_PKCS1_2048_8192_SHA256)),
             ("RSA", None, Some("PS256")) => ("PS256", self.rsa(&RSA_PSS_2048_8192_SHA256)),
             ("RSA", None, None) => {
-                return Err(InvalidKey::new(
+                return Err(InvalidKeySet::new(
                     "an RSA key of the JWK Set names no algorithm; write \"alg\": \"RS256\" or \"PS256\"",
                 ));
             }
             _ => return Ok(None),
         };
         let key =
-            key.ok_or_else(|| InvalidKey::new(format!("a key of the JWK Set is not a public key for {algorithm}")))?;
+            key.ok_or_else(|| InvalidKeySet::new(format!("a key of the JWK Set is not a public key for {algorithm}")))?;
         // The modulus in base64 is a third longer than its bytes.
         let work = self.n.as_ref().map_or(work::ELLIPTIC, |n| work::rsa(n.len() / 4 * 3));
         Ok(Some(Jwk { id: self.kid, algorithm, key, work }))
@@ -141,7 +165,7 @@ mod tests {
     const ED25519: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
     fn parse(keys: &str) -> Result<Vec<&'static str>, String> {
-        let set = Jwks::parse(format!(r#"{{"keys":[{keys}]}}"#).as_bytes()).map_err(|error| error.to_string())?;
+        let set = KeySet::parse(format!(r#"{{"keys":[{keys}]}}"#).as_bytes()).map_err(|error| error.to_string())?;
         Ok(set.0.iter().map(|key| key.algorithm).collect())
     }
 
@@ -154,7 +178,7 @@ mod tests {
     #[test]
     fn the_signatures_of_the_standards_are_verified() {
         let p256 = r#"{"kty":"EC","crv":"P-256","kid":"p","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
-        let set = Jwks::parse(format!(r#"{{"keys":[{ED25519},{p256}]}}"#).as_bytes()).unwrap();
+        let set = KeySet::parse(format!(r#"{{"keys":[{ED25519},{p256}]}}"#).as_bytes()).unwrap();
         let signed = b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
         let signature =
             base64url("hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg")
@@ -205,7 +229,7 @@ mod tests {
         }
         assert!(parse(&vec![ED25519; MAX_KEYS + 1].join(",")).unwrap_err().contains("at most"));
         for no_set in ["", "[]", "{}", r#"{"keys":"hush"}"#] {
-            assert!(Jwks::parse(no_set.as_bytes()).err().unwrap().to_string().starts_with("not a JWK Set"));
+            assert!(KeySet::parse(no_set.as_bytes()).err().unwrap().to_string().starts_with("not a JWK Set"));
         }
     }
 }
