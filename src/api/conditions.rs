@@ -25,6 +25,8 @@ pub enum ConditionType {
     Applied,
     /// The keys of a webhook, or of an issuer of tokens, can be used.
     KeysReady,
+    /// The identity providers whose users services may act for can be used.
+    SubjectIssuersReady,
     /// Every replica of the edge serves the current route of the webhook.
     Programmed,
     /// No renewal that a rotation policy requested is outstanding.
@@ -48,6 +50,7 @@ impl ConditionType {
             Self::InSync => "InSync",
             Self::Applied => "Applied",
             Self::KeysReady => "KeysReady",
+            Self::SubjectIssuersReady => "SubjectIssuersReady",
             Self::Programmed => "Programmed",
             Self::Rotated => "Rotated",
             Self::Ready => "Ready",
@@ -207,12 +210,14 @@ reasons! {
     InvalidSpec,
     /// It is more than one object or one namespace may have.
     LimitExceeded,
-    /// The keys of a webhook, or of an issuer of tokens, are stored.
+    /// The keys of a webhook, of an issuer of tokens, or of an identity provider, are stored.
     KeysStored,
-    /// The keys of a webhook cannot be used.
+    /// The keys of a webhook or of an identity provider cannot be used.
     KeysInvalid,
     /// Some keys of a webhook are not used; the others are.
     KeysNotUsed,
+    /// The key set of an identity provider cannot be fetched, and no former one is left.
+    KeysNotFetched,
     /// Every replica of the edge serves the webhook.
     Programmed,
     /// A replica of the edge does not serve the current route of the webhook.

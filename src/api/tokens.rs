@@ -87,6 +87,10 @@ pub struct CallsStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["identity".into()]))]
     pub callers: Vec<CallStatus>,
+    /// The subject issuers of the trust domain whose users the service may act for, when it is called with their tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub subject_issuers: Vec<String>,
 }
 
 /// Calls between this service and another one.

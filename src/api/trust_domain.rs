@@ -5,7 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Environment, NamespaceSelector, SecretReference, TokenKeyStatus, Tokens};
+use super::{
+    Environment, NamespaceSelector, SecretReference, SubjectIssuer, SubjectIssuerStatus, TokenKeyStatus, Tokens,
+};
 
 /// A SPIFFE trust domain: one issuing authority, one trust bundle, one environment.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -27,6 +29,7 @@ use super::{Environment, NamespaceSelector, SecretReference, TokenKeyStatus, Tok
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.subjectIssuers) || has(self.tokens)").message("subjectIssuers: access tokens name their users, and none are issued; set tokens as well"))]
 pub struct TrustDomainSpec {
     /// Name of the SPIFFE trust domain, such as `prod.shop.example`: lower-case letters, digits, dots, dashes and
     /// underscores (SPIFFE-ID, section 2.1). It is part of every SPIFFE ID. Immutable.
@@ -71,6 +74,13 @@ pub struct TrustDomainSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub tokens: Option<Tokens>,
+
+    /// The identity providers whose users the services of this trust domain may act for. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.issuer == a.issuer))").message("subjectIssuers: two of them have the same issuer; a token of it would be of both"))]
+    pub subject_issuers: Vec<SubjectIssuer>,
 }
 
 /// The authority that issues the certificates.
@@ -175,7 +185,8 @@ pub struct TrustDomainStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Conditions in the order of the work: `Accepted`, `AuthorityReady`, `BundlePublished`, `Ready`.
+    /// Conditions in the order of the work: `Accepted`, `AuthorityReady`, `BundlePublished`, `KeysReady` and
+    /// `SubjectIssuersReady` where tokens are issued, `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -192,6 +203,11 @@ pub struct TrustDomainStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub token_keys: Vec<TokenKeyStatus>,
+
+    /// The identity providers whose users services may act for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub subject_issuers: Vec<SubjectIssuerStatus>,
 }
 
 /// The authority that signs certificates.

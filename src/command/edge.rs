@@ -66,7 +66,7 @@ pub struct Args {
     /// Address at which every Service is reached instead of its own, for a cluster without a network.
     #[arg(long)]
     service_address: Option<IpAddr>,
-    /// The one loopback address, such as `127.0.0.1`, that brokers and Redis may have: for an installation on a machine without a
+    /// The one loopback address, such as `127.0.0.1`, that brokers, Redis and key sets may have: for an installation on a machine without a
     /// network. Without it, no connection to them leads to a loopback address.
     #[arg(long)]
     loopback_address: Option<IpAddr>,
@@ -121,7 +121,10 @@ pub async fn run(args: Args) -> Result<(), EdgeError> {
     let config = process::cluster().await?;
     match args.serve {
         Role::Webhooks => Box::pin(webhook::run::run(config, args.into(), process::stop_requested())).await?,
-        Role::Tokens => Box::pin(tokens::run::run(config, args.role(), process::stop_requested())).await?,
+        Role::Tokens => {
+            let addresses = AddressPolicy::trusted(args.loopback_address);
+            Box::pin(tokens::run::run(config, args.role(), addresses, process::stop_requested())).await?;
+        }
     }
     Ok(())
 }

@@ -28,6 +28,58 @@ pub struct ServedRoute {
     /// Why it refuses deliveries of this webhook, whatever they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refuses: Option<RefusalCause>,
+    /// Of a trust domain: the identity providers whose key sets cannot be fetched, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub key_sets: BTreeMap<String, KeySetReport>,
+}
+
+/// A key set that cannot be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySetReport {
+    /// Why not.
+    pub problem: FetchProblem,
+    /// Whether one that was fetched before is used.
+    pub kept: bool,
+}
+
+/// Why a key set cannot be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FetchProblem {
+    /// There is no connection, or no whole answer in time.
+    Unreachable,
+    /// The address policy refuses the address.
+    AddressRefused,
+    /// The certificate of the server is not trusted.
+    Untrusted,
+    /// The answer has another status than 200.
+    WrongStatus,
+    /// The answer is too long.
+    TooLong,
+    /// The answer is not a JWK Set with keys that can be used.
+    Unusable,
+    /// What another version reports.
+    #[serde(other)]
+    Other,
+}
+
+impl FetchProblem {
+    /// What has happened, and what to do.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Unreachable => "the server cannot be reached, or does not answer within 10 seconds",
+            Self::AddressRefused => "its address is one of this machine, link-local or of a metadata service",
+            Self::Untrusted => {
+                "the certificate of the server is not trusted; set caBundle if a private authority issued it"
+            }
+            Self::WrongStatus => {
+                "the server does not answer with status 200; name the key set itself, redirects are not followed"
+            }
+            Self::TooLong => "the answer is longer than 32 KiB",
+            Self::Unusable => "the answer is not a JWK Set with keys for ES256, EdDSA, RS256 or PS256",
+            Self::Other => "see the log of the token issuer",
+        }
+    }
 }
 
 /// Why a replica refuses deliveries of a webhook, whatever they are.

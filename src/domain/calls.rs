@@ -1,9 +1,10 @@
 //! Who may call whom with access tokens: what both sides say. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::name::Name;
-use crate::api::{CallRule, CallStatus};
+use super::selector::{self, Labels};
+use crate::api::{CallRule, CallStatus, SubjectAudience, SubjectIssuer};
 
 /// Another identity that a rule names, as far as calls concern it. It exists, and belongs to the trust domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,17 @@ pub fn scopes(rules: &[CallRule], own: &str, other: &Name) -> Option<BTreeSet<St
 
 fn peer(rule: &CallRule, own: &str) -> Name {
     Name::new(Some(rule.identity.namespace.as_deref().unwrap_or(own)), &rule.identity.name)
+}
+
+/// The audiences of tokens that name users who an identity may act for, by the name of the identity provider, without those that its
+/// namespace, with these labels, may not use.
+#[must_use]
+pub fn users(issuers: &[SubjectIssuer], labels: &Labels, own: &Name) -> BTreeMap<String, BTreeSet<String>> {
+    let means_it = |it: &&SubjectAudience| *it.identity.namespace == *own.namespace && *it.identity.name == *own.name;
+    let audiences =
+        |issuer: &SubjectIssuer| issuer.audiences.iter().filter(means_it).map(|it| it.audience.clone()).collect();
+    let usable = issuers.iter().filter(|issuer| selector::matches(&issuer.namespace_selector, labels));
+    usable.map(|issuer| (issuer.name.clone(), audiences(issuer))).collect()
 }
 
 /// What becomes of the calls between an identity and another one that it names with these scopes.
@@ -99,6 +111,28 @@ mod tests {
         assert_eq!(scopes(&rules(), "shop", &name("other", "mail")), Some(set(&[])));
         assert_eq!(scopes(&rules(), "shop", &name("other", "pay")), None);
         assert_eq!(named(&rules(), "shop"), BTreeSet::from([name("shop", "pay"), name("other", "mail")]));
+    }
+
+    #[test]
+    fn users_are_those_of_the_providers_that_a_namespace_may_use() {
+        let issuer = |name: &str, labels: serde_json::Value| -> SubjectIssuer {
+            let audience = |name: &str| json!({"audience": format!("{name}-app"), "identity": {"namespace": "shop", "name": name}});
+            serde_json::from_value(json!({
+                "name": name, "issuer": name, "namespaceSelector": {"matchLabels": labels}, "keys": {"secretRef": {"name": "k"}},
+                "audiences": [audience("web"), audience("pay")],
+            }))
+            .unwrap()
+        };
+        let issuers = [issuer("customers", json!({})), issuer("staff", json!({"team": "back-office"}))];
+        let of = |labels: &[(&str, &str)], own: Name| {
+            let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            users(&issuers, &labels, &own)
+        };
+        let web = BTreeMap::from([("customers".to_owned(), set(&["web-app"]))]);
+        assert_eq!(of(&[], name("shop", "web")), web);
+        assert_eq!(of(&[], name("other", "web")), BTreeMap::from([("customers".to_owned(), set(&[]))]));
+        let both = of(&[("team", "back-office")], name("shop", "pay"));
+        assert_eq!(both.into_keys().collect::<Vec<_>>(), ["customers", "staff"]);
     }
 
     #[test]

@@ -21,5 +21,6 @@ pub(crate) mod rotation;
 pub(crate) mod schedule;
 pub(crate) mod secret;
 pub(crate) mod selector;
+pub(crate) mod tenant_pattern;
 pub(crate) mod text;
 pub(crate) mod token_keys;

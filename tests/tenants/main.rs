@@ -20,6 +20,9 @@ mod groups;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
 mod hostile_broker;
+#[path = "../it/identity_provider.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod identity_provider;
 mod kafka_peer;
 mod memory;
 mod names;

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::{StreamExt, stream};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, manifest, until};
 use crate::calls::{Rule, Services, calling, id};
+use crate::identity_provider::{Provider, SubjectIssuer, exchange};
 use crate::tenant::Tenant;
 
 /// What the status of an identity says about its first callee.
@@ -79,6 +82,55 @@ async fn a_tenant_gets_no_token_that_a_victim_does_not_grant() {
     );
     assert_eq!(tenant.bed.get("TrustDomain", None, "demo").await.unwrap().metadata.generation, before);
     victim.token("pay:read");
+}
+
+#[tokio::test]
+async fn a_tenant_acts_for_no_user_who_has_called_a_victim() {
+    let victim = Services::new("called").await;
+    let tenant = Tenant::new("acting").await;
+    let (namespace, orders, payments) = (tenant.namespace.as_str(), id(&victim.shop, "orders"), victim.audience());
+    let provider = Provider::start(&tenant.bed, 0, "victims");
+    let of_the_shop = json!([{"audience": "web-shop", "identity": {"namespace": victim.shop, "name": "orders"}}]);
+    let issuer = SubjectIssuer::add(&tenant.bed, &provider.by_url(of_the_shop)).await;
+    let own = id(namespace, "own");
+    tenant.own.apply(calling(namespace, "own", &[(namespace, "own", &[])], &[(namespace, "own", &[])])).await.unwrap();
+    issuer.known_to(&tenant.bed, namespace, "own").await;
+    issuer.known_to(&tenant.bed, &victim.shop, "orders").await;
+    let folder = tenant.bed.mount(namespace, "own-mtls").await;
+    // Whatever the victim's user has sent or got: tokens that were made for the victim, or by it.
+    let user = provider.login("alice", &json!("acme"), &orders);
+    let (status, answer) = exchange(&victim, &victim.orders, &user["access_token"], &payments, "");
+    assert_eq!(status, 200, "{answer}");
+    for stolen in [&user["access_token"], &user["id_token"], &answer["access_token"]] {
+        let (status, answer) = exchange(&victim, &folder, stolen, &own, "");
+        assert_eq!((status, &answer["error"]), (400, &json!("invalid_request")), "{answer}");
+        assert_eq!(victim.audited(&own).last().unwrap()["reason"], "SubjectWrongAudience");
+        let (_, answer) = exchange(&victim, &folder, stolen, &payments, "");
+        assert_eq!(answer["error"], "invalid_target", "it has no call to the victim's callee");
+    }
+    // A user who calls the tenant is known to it, and to nobody else by that.
+    let caller = provider.login("alice", &json!("acme"), &own);
+    let (status, answer) = exchange(&victim, &folder, &caller["access_token"], &own, "");
+    assert_eq!(status, 200, "{answer}");
+    let (_, answer) = exchange(&victim, &victim.orders, &answer["access_token"], &payments, "");
+    assert_eq!(answer["error"], "invalid_request");
+    // Which providers there are is the platform's word.
+    let mine = json!({"spec": {"subjectIssuers": []}});
+    let params = kube::api::PatchParams::default();
+    let domains = tenant.own.api("TrustDomain", None);
+    let attempt = domains.patch("demo", &params, &kube::api::Patch::Merge(&mine)).await;
+    assert!(attempt.unwrap_err().to_string().contains("forbidden"));
+    // Many keys that nobody knows make the issuer ask the provider seldom, and cost the victim nothing.
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"nobody"}"#);
+    let rest = caller["access_token"].as_str().unwrap().split_once('.').unwrap().1;
+    let before = Instant::now();
+    for _ in 0..20 {
+        let (_, answer) = exchange(&victim, &folder, &json!(format!("{header}.{rest}")), &own, "");
+        assert_eq!(answer["error"], "invalid_request");
+    }
+    let (status, answer) = exchange(&victim, &victim.orders, &user["access_token"], &payments, "");
+    assert_eq!(status, 200, "{answer} after {:?}", before.elapsed());
+    issuer.remove(&tenant.bed).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::api::{CallRule, CallStatus, CallsStatus, Reason, ServiceIdentity, Tru
 use crate::contract::tokens::CallerDocument;
 use crate::controllers::shared::handle::Handle;
 use crate::controllers::shared::namespaces::Namespaces;
-use crate::domain::calls::{Peer, Side, describe, named, scopes};
+use crate::domain::calls::{Peer, Side, describe, named, scopes, users};
 use crate::domain::identity::SpiffeId;
 use crate::domain::name::Name;
 use crate::domain::refusal::Refusal;
@@ -22,6 +22,8 @@ use crate::stalls::elsewhere;
 struct Peers {
     callees: BTreeMap<Name, Option<Peer>>,
     callers: BTreeMap<Name, Option<Peer>>,
+    /// The audiences of tokens that name users who the identity may act for, by the name of the identity provider.
+    users: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Describes the calls of an accepted identity, and hands them over. The error says why it has none.
@@ -50,6 +52,7 @@ pub async fn settle(
         trust_domain: identity.spec.trust_domain.clone(),
         spiffe_id: spiffe_id.to_string(),
         callees: agreed(&status, &looked_up),
+        users: looked_up.users,
     });
     let caller = caller.filter(|_| identity.spec.authentication.signed_token.is_some());
     if controller.token_calls.record(&own, caller).await? {
@@ -98,6 +101,7 @@ fn none(identity: &ServiceIdentity, own: &Name, domain: &TrustDomain) -> CallsSt
     CallsStatus {
         callees: named(callees(identity), &own.namespace).into_iter().map(status).collect(),
         callers: named(&identity.spec.allowed_callers, &own.namespace).into_iter().map(status).collect(),
+        subject_issuers: Vec::new(),
     }
 }
 
@@ -130,6 +134,11 @@ fn look_up(
     Peers {
         callees: all(named(callees(identity), &own.namespace), Side::Caller),
         callers: all(named(&identity.spec.allowed_callers, &own.namespace), Side::Callee),
+        users: if identity.spec.authentication.signed_token.is_some() {
+            users(&domain.spec.subject_issuers, &namespaces.labels(&own.namespace), &own)
+        } else {
+            BTreeMap::new()
+        },
     }
 }
 
@@ -143,6 +152,7 @@ fn describe_all(identity: &ServiceIdentity, own: &Name, peers: &Peers) -> CallsS
     CallsStatus {
         callees: status(callees(identity), Side::Caller, &peers.callees),
         callers: status(&identity.spec.allowed_callers, Side::Callee, &peers.callers),
+        subject_issuers: peers.users.keys().cloned().collect(),
     }
 }
 

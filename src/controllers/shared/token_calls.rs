@@ -69,7 +69,10 @@ fn size(name: &str, caller: &CallerDocument) -> usize {
     let callees = caller.callees.iter();
     let callees: usize =
         callees.map(|(id, scopes)| id.len() + 8 + scopes.iter().map(|it| it.len() + 3).sum::<usize>()).sum();
-    name.len() + caller.trust_domain.len() + caller.spiffe_id.len() + 64 + callees
+    let users = caller.users.iter();
+    let users: usize =
+        users.map(|(name, audiences)| name.len() + 8 + audiences.iter().map(|it| it.len() + 3).sum::<usize>()).sum();
+    name.len() + caller.trust_domain.len() + caller.spiffe_id.len() + 80 + callees + users
 }
 
 /// What is known of one namespace.
@@ -225,6 +228,7 @@ mod tests {
             trust_domain: "demo".into(),
             spiffe_id: "spiffe://d/ns/a/sa/s".into(),
             callees: callees.collect(),
+            users: BTreeMap::new(),
         }
     }
 

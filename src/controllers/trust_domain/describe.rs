@@ -9,6 +9,7 @@ use super::authority::Provided;
 use super::bundle::Publication;
 use super::observe::Observed;
 use super::plan::{Deletion, Plan};
+use super::subject_issuers::SubjectIssuers;
 use super::tokens::{Issuer, KeySet};
 use crate::api::{
     AuthorityStatus, BundleStatus, ConditionType, Conditions, Reason, TokenKeyPhase, TokenKeyStatus, TrustDomainStatus,
@@ -59,7 +60,7 @@ pub fn describe(observed: &Observed, plan: &Plan, outcome: Outcome) -> (TrustDom
                 renew_at: is_embedded.then(|| Time(successor_due(ends))),
             });
             describe_bundle(observed, &provided, publication, &mut status, &mut conditions);
-            status.token_keys = describe_issuer(observed, issuer, &mut conditions);
+            describe_issuer(observed, issuer, &mut status, &mut conditions);
         }
         Err(Refusal { reason, message }) => {
             conditions.unmet(ConditionType::AuthorityReady, reason, message);
@@ -99,11 +100,12 @@ fn describe_bundle(
     });
 }
 
-/// The keys of the issuer, and what their rotation waits for.
-fn describe_issuer(observed: &Observed, issuer: Issuer, conditions: &mut Conditions) -> Vec<TokenKeyStatus> {
+/// The keys of the issuer, what their rotation waits for, and whose users services may act for.
+fn describe_issuer(observed: &Observed, issuer: Issuer, status: &mut TrustDomainStatus, conditions: &mut Conditions) {
+    (status.token_keys, status.subject_issuers) = (Vec::new(), Vec::new());
     match issuer {
-        None => Vec::new(),
-        Some(Ok(KeySet { keys, waits, .. })) => {
+        None => {}
+        Some(Ok(KeySet { keys, waits, subject_issuers, .. })) => {
             let url = observed.domain.spec.tokens.as_ref().map(|tokens| tokens.issuer.as_str()).unwrap_or_default();
             let waits = match waits {
                 None => String::new(),
@@ -122,11 +124,28 @@ fn describe_issuer(observed: &Observed, issuer: Issuer, conditions: &mut Conditi
                 Reason::KeysStored,
                 format!("access tokens are issued by {url}{waits}"),
             );
-            keys.iter().map(describe_key).collect()
+            status.token_keys = keys.iter().map(describe_key).collect();
+            status.subject_issuers = subject_issuers.describe(&observed.domain);
+            describe_subject_issuers(&subject_issuers, conditions);
         }
-        Some(Err(Refusal { reason, message })) => {
-            conditions.unmet(ConditionType::KeysReady, reason, message);
-            Vec::new()
+        Some(Err(Refusal { reason, message })) => conditions.unmet(ConditionType::KeysReady, reason, message),
+    }
+}
+
+/// Whether services can act for users. A provider that is away while its former keys are used changes nothing.
+fn describe_subject_issuers(SubjectIssuers { documents, problems }: &SubjectIssuers, conditions: &mut Conditions) {
+    let mut unusable = problems.values().filter(|problem| !problem.is_usable).map(|problem| &problem.refusal);
+    match unusable.next() {
+        Some(Refusal { reason, message }) => {
+            let more = unusable.count();
+            let more = if more > 0 { format!("; {more} more cannot be used either") } else { String::new() };
+            conditions.unmet(ConditionType::SubjectIssuersReady, *reason, format!("{message}{more}"));
+        }
+        None if documents.is_empty() => {}
+        None => {
+            let issuers = counted(documents.len(), "subject issuer", "subject issuers");
+            let message = format!("services may act for the users of {issuers}");
+            conditions.met(ConditionType::SubjectIssuersReady, Reason::KeysStored, message);
         }
     }
 }

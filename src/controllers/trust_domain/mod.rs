@@ -7,6 +7,7 @@ mod controller;
 mod describe;
 mod observe;
 mod plan;
+mod subject_issuers;
 mod tokens;
 
 use std::sync::Arc;
@@ -33,9 +34,11 @@ impl ManagedKind for TrustDomain {
     }
 
     fn index_keys(&self) -> Vec<IndexKey> {
-        let brought = self.spec.issuer.ca.as_ref().map(|ca| ca.secret_ref.name.as_str().into());
+        let brought = self.spec.issuer.ca.as_ref().map(|ca| &ca.secret_ref);
+        let of_providers = self.spec.subject_issuers.iter().filter_map(|issuer| issuer.keys.secret_ref.as_ref());
+        let secrets = brought.into_iter().chain(of_providers).map(|secret| secret.name.as_str().into());
         let own = self.metadata.uid.as_deref().map(|uid| IndexKey::Uid(uid.into()));
-        brought.map(IndexKey::OperatorSecret).into_iter().chain(own).chain(IndexKey::terminating(self)).collect()
+        secrets.map(IndexKey::OperatorSecret).chain(own).chain(IndexKey::terminating(self)).collect()
     }
 
     fn claims(&self) -> Vec<NameClaim> {

@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 
 use super::controller::Controller;
 use super::observe::Observed;
+use super::subject_issuers::SubjectIssuers;
 use crate::api::{Reason, Tokens, whole_seconds};
 use crate::contract::component::Component;
-use crate::contract::tokens::{ISSUER_ENTRY, IssuerDocument, TokenKeyDocument};
+use crate::contract::tokens::{ISSUER_ENTRY, IssuerDocument, SubjectKeysDocument, TokenKeyDocument};
 use crate::controllers::shared::authorities::ActiveAuthority;
 use crate::controllers::shared::material::TokenFacts;
 use crate::domain::identity::digest;
@@ -38,6 +39,8 @@ pub struct KeySet {
     pub waits: Option<Wait>,
     /// When to look again.
     pub until: Option<Timestamp>,
+    /// The identity providers whose users services may act for.
+    pub subject_issuers: SubjectIssuers,
 }
 
 /// The keys of an issuer, or why there is none; `None` when the trust domain asks for none.
@@ -79,12 +82,16 @@ pub async fn provide(
     let is_served = controller.issuer_replicas.all_serve(&owner, &facts.digest);
     let now = whole_seconds(observed.now);
     let Decision { mut keys, make, waits, until } = decide(&rules, &facts.keys, is_served, now);
-    let wanted = wanted(observed, tokens, authority)?;
+    let subject_issuers = SubjectIssuers::read(controller, &observed.domain).await?;
+    let wanted = wanted(observed, tokens, authority, &subject_issuers)?;
     if make == 0 && known.is_some_and(|facts| facts.digest == digest_of(&wanted, &authority.signer.bundle_hash, &keys))
     {
-        return Ok(Some(Ok(KeySet { keys, waits, until })));
+        return Ok(Some(Ok(KeySet { keys, waits, until, subject_issuers })));
     }
-    let mut material = stored(controller, namespace, &secret).await?;
+    let stored = stored(controller, namespace, &secret).await?;
+    let bundle_sequence = sequence(stored.as_ref(), &wanted, now);
+    let stored = stored.into_iter().flat_map(|document| document.keys);
+    let mut material: BTreeMap<String, SecretText> = stored.map(|key| (key.id, key.key)).collect();
     // What somebody else has changed or lost is replaced.
     keys.retain(|key| material.contains_key(&key.id));
     let Decision { mut keys, make, waits, until } = decide(&rules, &keys, is_served, now);
@@ -101,7 +108,7 @@ pub async fn provide(
     let facts = TokenFacts { digest: digest_of(&wanted, &authority.signer.bundle_hash, &keys), keys };
     let document = |key: &TokenKey| Some(TokenKeyDocument { id: key.id.clone(), key: material.get(&key.id)?.clone() });
     let keys = facts.keys.iter().filter_map(document).collect();
-    let document = IssuerDocument { digest: facts.digest.clone(), keys, ..wanted };
+    let document = IssuerDocument { digest: facts.digest.clone(), bundle_sequence, keys, ..wanted };
     let text = Zeroizing::new(serde_json::to_vec(&document).map_err(|error| Error::Bug(error.to_string()))?);
     let component = Component::TokenIssuer;
     let object = Secret {
@@ -112,7 +119,7 @@ pub async fn provide(
     controller.token_secrets.put(&object).await?;
     let signs = facts.keys.first().map(|key| key.id.as_str()).unwrap_or_default();
     tracing::info!(trust_domain = observed.name(), issuer = document.issuer, signs, "issuer stored");
-    Ok(Some(Ok(KeySet { keys: facts.keys, waits, until })))
+    Ok(Some(Ok(KeySet { keys: facts.keys, waits, until, subject_issuers })))
 }
 
 /// A duration of the spec, whose form the API server has checked.
@@ -121,7 +128,12 @@ fn read(field: &str, text: Option<&str>, default: SignedDuration) -> Result<Sign
 }
 
 /// The document that the spec asks for, without keys.
-fn wanted(observed: &Observed, tokens: &Tokens, authority: &ActiveAuthority) -> Result<IssuerDocument, Error> {
+fn wanted(
+    observed: &Observed,
+    tokens: &Tokens,
+    authority: &ActiveAuthority,
+    subject_issuers: &SubjectIssuers,
+) -> Result<IssuerDocument, Error> {
     let lifetime = read("tokens.accessTokenLifetime", tokens.access_token_lifetime.as_deref(), LIFETIME)?;
     Ok(IssuerDocument {
         trust_domain: observed.name().to_owned(),
@@ -131,7 +143,9 @@ fn wanted(observed: &Observed, tokens: &Tokens, authority: &ActiveAuthority) -> 
         issuer: tokens.issuer.clone(),
         access_token_seconds: u32::try_from(lifetime.as_secs()).map_err(|error| Error::Bug(error.to_string()))?,
         bundle: authority.signer.bundle_pem.clone(),
+        bundle_sequence: 0,
         keys: Vec::new(),
+        subject_issuers: subject_issuers.documents.clone(),
     })
 }
 
@@ -139,19 +153,33 @@ fn wanted(observed: &Observed, tokens: &Tokens, authority: &ActiveAuthority) -> 
 fn digest_of(document: &IssuerDocument, bundle_hash: &str, keys: &[TokenKey]) -> String {
     let (generation, seconds) = (document.generation.to_string(), document.access_token_seconds.to_string());
     let parts = [FORMAT, &document.uid, &generation, &document.issuer, &seconds, bundle_hash].into_iter();
-    digest(parts.chain(keys.iter().map(|key| key.id.as_str())))
+    // What the spec says of them is in its generation.
+    let providers = document.subject_issuers.iter().flat_map(|it| match &it.keys {
+        SubjectKeysDocument::Jwks(jwks) => [it.name.as_str(), jwks],
+        SubjectKeysDocument::Url(source) => [it.name.as_str(), &source.url],
+    });
+    digest(parts.chain(providers).chain(keys.iter().map(|key| key.id.as_str())))
 }
 
-/// The private keys that are stored, by ID, as far as they can be read.
-async fn stored(controller: &Controller, namespace: &str, secret: &str) -> Result<BTreeMap<String, SecretText>, Error> {
+/// The number of the bundle: the time since when it is this one, in seconds since 1970, so that it grows even when the Secret is lost.
+fn sequence(stored: Option<&IssuerDocument>, wanted: &IssuerDocument, now: Timestamp) -> u64 {
+    match stored {
+        Some(stored) if stored.bundle == wanted.bundle && stored.bundle_sequence > 0 => stored.bundle_sequence,
+        stored => {
+            let before = stored.map_or(0, |stored| stored.bundle_sequence);
+            u64::try_from(now.as_second()).unwrap_or_default().max(before + 1)
+        }
+    }
+}
+
+/// The document that is stored, if it can be read.
+async fn stored(controller: &Controller, namespace: &str, secret: &str) -> Result<Option<IssuerDocument>, Error> {
     if controller.token_secrets.get(namespace, secret).is_none() {
-        return Ok(BTreeMap::new());
+        return Ok(None);
     }
     let read = |secret: Secret| {
         let entry = secret.data.and_then(|mut data| data.remove(ISSUER_ENTRY))?;
         serde_json::from_slice::<IssuerDocument>(&Zeroizing::new(entry.0)).ok()
     };
-    let found = controller.token_secrets.read_as(namespace, secret, read).await?.flatten();
-    let keys = found.into_iter().flat_map(|document| document.keys);
-    Ok(keys.map(|key| (key.id, key.key)).collect())
+    Ok(controller.token_secrets.read_as(namespace, secret, read).await?.flatten())
 }

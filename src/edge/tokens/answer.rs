@@ -1,5 +1,7 @@
 //! The answers of the issuer. Pure.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -9,6 +11,7 @@ use serde_json::json;
 
 use super::issuer::{Document, Issued};
 use super::outcome::Reason;
+use super::request::ACCESS_TOKEN;
 
 /// What a client gets.
 pub type Answer = Response<Full<Bytes>>;
@@ -69,12 +72,15 @@ fn matches(known: &HeaderValue, etag: &HeaderValue) -> bool {
     known.split(',').map(str::trim).any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag)
 }
 
-/// A token (RFC 6749 section 5.1).
+/// A token (RFC 6749 section 5.1); one that was exchanged says what it is (RFC 8693 section 2.2.1).
 #[must_use]
-pub fn token(issued: &Issued, scope: Option<String>) -> Answer {
+pub fn token(issued: &Issued, scopes: &BTreeSet<String>, is_exchanged: bool) -> Answer {
     let mut body = json!({"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.expires_in});
-    if let Some(scope) = scope {
-        body["scope"] = scope.into();
+    if !scopes.is_empty() {
+        body["scope"] = scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ").into();
+    }
+    if is_exchanged {
+        body["issued_token_type"] = ACCESS_TOKEN.into();
     }
     private(StatusCode::OK, body.to_string())
 }

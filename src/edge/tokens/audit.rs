@@ -17,7 +17,8 @@ pub struct AuditRecord {
     pub time: Timestamp,
     /// The transaction: an ID that the issuer gives to each request (UUID version 7, RFC 9562).
     pub txn: Uuid,
-    /// Always `AccessToken`: what was asked for.
+    /// What was asked for: an `AccessToken` in the client's own name, or a `TokenExchange`; empty when the request could not be read.
+    #[serde(skip_serializing_if = "str::is_empty")]
     pub request: &'static str,
     /// Name of the `TrustDomain`, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,6 +35,12 @@ pub struct AuditRecord {
     /// SPIFFE ID of the service that the token is for, if the client may call it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
+    /// Whom the client acts for: a user, as `<subject issuer>:<name>`, or a service by its SPIFFE ID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The tenant of that user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// The scopes of the token.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub scopes: BTreeSet<String>,
@@ -49,13 +56,15 @@ impl AuditRecord {
         Self {
             time: Timestamp::now(),
             txn: Uuid::now_v7(),
-            request: "AccessToken",
+            request: "",
             trust_domain: trust_domain.map(ToOwned::to_owned),
             result: "",
             reason: "",
             source,
             client: None,
             audience: None,
+            subject: None,
+            tenant: None,
             scopes: BTreeSet::new(),
             token: None,
         }

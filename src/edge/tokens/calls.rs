@@ -64,6 +64,7 @@ mod tests {
             trust_domain: "demo".into(),
             spiffe_id: format!("spiffe://d/ns/a/sa/{name}"),
             callees: BTreeMap::from([(PAY.to_owned(), scopes(&["pay:read", "pay:write"]))]),
+            users: BTreeMap::new(),
         }
     }
 
@@ -72,7 +73,7 @@ mod tests {
     }
 
     fn asked(audience: &str, scopes: Option<BTreeSet<String>>) -> TokenRequest {
-        TokenRequest { audience: audience.into(), scopes, client_id: None }
+        TokenRequest { audience: audience.into(), scopes, client_id: None, subject_token: None }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One trust domain that issues tokens: its documents, and the key that signs. Pure, but for the random part of token IDs.
+//! One trust domain that issues tokens: its documents, the key that signs, and whose users services may act for. Pure, but for the random part of token IDs.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +15,16 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::bundle;
+use super::key_sets::KeySets;
+use super::outcome::Reason;
+use super::request::{EXCHANGE, SubjectToken};
+use super::subject::{self, AT_JWT, Actor, InvalidSubjectIssuer, Subject, SubjectIssuer};
 use crate::contract::report::ServedRoute;
-use crate::contract::tokens::{IssuerDocument, TokenKeyDocument};
+use crate::contract::tokens::{CallerDocument, IssuerDocument, SubjectIssuerDocument, TokenKeyDocument};
 use crate::domain::jwk::P256PublicKey;
 use crate::edge::front::{Authorities, InvalidAuthorities};
-use crate::edge::jose::Signer;
+use crate::edge::jose::{KeySet, Signer};
 
 /// Where a client finds what it needs, below the URL of the issuer.
 pub mod paths {
@@ -29,6 +34,8 @@ pub mod paths {
     pub const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
     /// The keys.
     pub const JWKS: &str = "/jwks.json";
+    /// The trust bundle (SPIFFE Federation section 5.1).
+    pub const BUNDLE: &str = "/bundle.json";
     /// The token endpoint.
     pub const TOKEN: &str = "/token";
 }
@@ -71,8 +78,8 @@ impl Document {
 pub struct Issuer {
     /// Name of the `TrustDomain`.
     pub trust_domain: String,
-    /// Its UID, and what this replica reports of it.
-    pub served: (String, ServedRoute),
+    /// The UID of that object.
+    pub uid: String,
     /// The claim `iss`.
     pub url: String,
     /// Host, and port if it is not 443, as requests name them.
@@ -83,8 +90,14 @@ pub struct Issuer {
     pub metadata: Document,
     /// The public keys.
     pub jwks: Document,
+    /// The trust bundle, unless an authority in it has a key that a JWK cannot have.
+    pub bundle: Option<Document>,
+    served: ServedRoute,
     lifetime: i64,
     signer: Signer,
+    /// The published keys, which verify what was issued before.
+    keys: KeySet,
+    providers: Vec<SubjectIssuer>,
 }
 
 /// An issued token.
@@ -97,7 +110,21 @@ pub struct Issued {
     pub expires_in: i64,
 }
 
-/// The claims of an access token (RFC 9068 section 2.2). Without an end user, `sub` is the client.
+/// Whom a token is issued to, and for what.
+pub struct Grant<'a> {
+    /// The SPIFFE ID of the client.
+    pub client: &'a str,
+    /// The SPIFFE ID of the service that the token is for.
+    pub audience: &'a str,
+    /// The scopes.
+    pub scopes: &'a BTreeSet<String>,
+    /// Whom the client acts for; `None` when it acts for itself.
+    pub subject: Option<&'a Subject>,
+    /// When the certificate of the client ends, in seconds since 1970: the token does not outlive it.
+    pub not_after: i64,
+}
+
+/// The claims of an access token (RFC 9068 section 2.2). A client that acts for nobody else is the subject itself.
 #[derive(Serialize)]
 struct Claims<'a> {
     iss: &'a str,
@@ -109,6 +136,10 @@ struct Claims<'a> {
     jti: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<&'a Actor>,
 }
 
 impl Issuer {
@@ -116,7 +147,7 @@ impl Issuer {
     ///
     /// # Errors
     /// [`InvalidIssuer`].
-    pub fn compile(document: &IssuerDocument) -> Result<Self, InvalidIssuer> {
+    pub fn compile(document: &IssuerDocument, key_sets: &KeySets) -> Result<Self, InvalidIssuer> {
         let url = document.issuer.clone();
         let authority =
             url.strip_prefix("https://").filter(|it| !it.contains('/')).ok_or(InvalidIssuer::Url)?.to_owned();
@@ -126,60 +157,89 @@ impl Issuer {
         let jwks = json!({ "keys": keys.iter().map(|(_, public)| public.to_json()).collect::<Vec<_>>() });
         Ok(Self {
             trust_domain: document.trust_domain.clone(),
-            served: (
-                document.uid.clone(),
-                ServedRoute {
-                    generation: document.generation,
-                    route: document.digest.clone(),
-                    ..ServedRoute::default()
-                },
-            ),
+            uid: document.uid.clone(),
+            served: ServedRoute {
+                generation: document.generation,
+                route: document.digest.clone(),
+                ..ServedRoute::default()
+            },
             authorities: Authorities::parse(document.bundle.as_bytes(), usize::MAX)?,
             metadata: Document::new(&metadata(&url)).ok_or(InvalidIssuer::Url)?,
             jwks: Document::new(&jwks).ok_or(InvalidIssuer::Url)?,
+            bundle: bundle::document(&document.bundle, document.bundle_sequence).and_then(|it| Document::new(&it)),
             lifetime: document.access_token_seconds.into(),
             signer: keys.into_iter().next().ok_or(InvalidIssuer::NoKey)?.0,
+            keys: KeySet::parse(jwks.to_string().as_bytes()).map_err(|_| InvalidIssuer::NoKey)?,
+            providers: document.subject_issuers.iter().filter_map(|it| provider(it, key_sets)).collect(),
             authority,
             url,
         })
     }
 
-    /// Issues a token to a client for an audience, both by their SPIFFE IDs. It is valid until the certificate of the client ends, in
-    /// seconds since 1970, at the latest. `None` if the library fails.
+    /// What this replica reports of it.
     #[must_use]
-    pub fn issue(
-        &self,
-        client: &str,
-        audience: &str,
-        scopes: &BTreeSet<String>,
-        not_after: i64,
-        now: Timestamp,
-    ) -> Option<Issued> {
+    pub fn report(&self) -> ServedRoute {
+        let failing = self.providers.iter().filter_map(|it| Some((it.name.clone(), it.keys.report()?)));
+        ServedRoute { key_sets: failing.collect(), ..self.served.clone() }
+    }
+
+    /// Whom a service acts for that shows this token.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn subject(&self, token: &SubjectToken, caller: &CallerDocument, now: Timestamp) -> Result<Subject, Reason> {
+        subject::verify(token.expose(), caller, (&self.url, &self.keys), &self.providers, now)
+    }
+
+    /// Issues a token. `None` if the library fails.
+    #[must_use]
+    pub fn issue(&self, grant: &Grant<'_>, now: Timestamp) -> Option<Issued> {
+        let Grant { client, audience, scopes, subject, not_after } = *grant;
         let (id, iat) = (Uuid::now_v7(), now.as_second());
         let exp = iat.saturating_add(self.lifetime).min(not_after);
-        let scope = (!scopes.is_empty()).then(|| scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
-        let claims = Claims { iss: &self.url, sub: client, client_id: client, aud: audience, iat, exp, jti: id, scope };
+        let exp = subject.map_or(exp, |subject| exp.min(subject.expires_at));
+        let claims = Claims {
+            iss: &self.url,
+            sub: subject.map_or(client, |subject| &subject.id),
+            client_id: client,
+            aud: audience,
+            iat,
+            exp,
+            jti: id,
+            scope: (!scopes.is_empty()).then(|| scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ")),
+            tenant: subject.and_then(|subject| subject.tenant.as_deref()),
+            act: subject.map(|subject| &subject.actors),
+        };
         Some(Issued { token: self.signer.sign(&claims)?, id, expires_in: exp.saturating_sub(iat) })
     }
+}
+
+/// An identity provider; one that cannot be used has no users here, and the others go on.
+fn provider(document: &SubjectIssuerDocument, key_sets: &KeySets) -> Option<SubjectIssuer> {
+    let compiled = SubjectIssuer::compile(document, |source| key_sets.get(source));
+    let failed = |error: &InvalidSubjectIssuer| {
+        tracing::error!(subject_issuer = document.name, %error, "invalid subject issuer; its users are refused");
+    };
+    compiled.inspect_err(failed).ok()
 }
 
 /// A key that signs access tokens (RFC 9068 section 2.1), with its public key.
 fn read(document: &TokenKeyDocument) -> Option<(Signer, P256PublicKey)> {
     let der = PrivatePkcs8KeyDer::from_pem_slice(document.key.expose().as_bytes()).ok()?;
-    let header = |algorithm: &str| json!({"alg": algorithm, "typ": "at+jwt", "kid": document.id});
+    let header = |algorithm: &str| json!({"alg": algorithm, "typ": AT_JWT, "kid": document.id});
     let signer = Signer::new(der.secret_pkcs8_der(), header)?;
     let public = P256PublicKey::from_point(signer.public_point()?)?;
     (public.thumbprint() == document.id).then_some((signer, public))
 }
 
-/// The metadata, for `OpenID Connect Discovery` as for RFC 8414. There are no end users and no ID tokens; members that the former
+/// The metadata, for `OpenID Connect Discovery` as for RFC 8414. Nobody logs in here and there are no ID tokens; members that the former
 /// requires say so.
 fn metadata(url: &str) -> Value {
     json!({
         "issuer": url,
         "token_endpoint": format!("{url}{}", paths::TOKEN),
         "jwks_uri": format!("{url}{}", paths::JWKS),
-        "grant_types_supported": ["client_credentials"],
+        "grant_types_supported": ["client_credentials", EXCHANGE],
         "token_endpoint_auth_methods_supported": ["spiffe_x509"],
         "response_types_supported": [],
         "subject_types_supported": ["public"],
@@ -193,6 +253,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData};
 
     use super::*;
+    use crate::domain::address_policy::AddressPolicy;
     use crate::domain::secret::SecretText;
 
     fn key(pair: &KeyPair) -> TokenKeyDocument {
@@ -213,8 +274,14 @@ mod tests {
             issuer: "https://tokens.example:8443".into(),
             access_token_seconds: 300,
             bundle,
+            bundle_sequence: 1,
             keys,
+            subject_issuers: Vec::new(),
         }
+    }
+
+    fn nothing_fetched() -> KeySets {
+        KeySets::new(AddressPolicy::trusted(None))
     }
 
     fn decode(part: &str) -> Value {
@@ -224,10 +291,17 @@ mod tests {
     #[test]
     fn a_token_is_signed_with_the_first_key_and_ends_with_the_certificate() {
         let pairs = [(); 2].map(|()| KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap());
-        let issuer = Issuer::compile(&document(pairs.iter().map(key).collect())).unwrap();
+        let issuer = Issuer::compile(&document(pairs.iter().map(key).collect()), &nothing_fetched()).unwrap();
         let now = Timestamp::from_second(1_000).unwrap();
         let scopes = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
-        let issued = issuer.issue("spiffe://d/ns/a/sa/shop", "spiffe://d/ns/b/sa/pay", &scopes, 1_100, now).unwrap();
+        let grant = Grant {
+            client: "spiffe://d/ns/a/sa/shop",
+            audience: "spiffe://d/ns/b/sa/pay",
+            scopes: &scopes,
+            subject: None,
+            not_after: 1_100,
+        };
+        let issued = issuer.issue(&grant, now).unwrap();
         let (message, signature) = issued.token.rsplit_once('.').unwrap();
         let (header, payload) =
             message.split_once('.').map(|(header, payload)| (decode(header), decode(payload))).unwrap();
@@ -244,14 +318,15 @@ mod tests {
         let ids: Vec<&str> = keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap()).collect();
         assert_eq!(ids, [key(&pairs[0]).id.as_str(), key(&pairs[1]).id.as_str()]);
         assert!(!std::str::from_utf8(&issuer.jwks.text).unwrap().contains("\"d\""), "no private key");
-        let long = issuer.issue("c", "a", &BTreeSet::new(), i64::MAX, now).unwrap();
+        let long = issuer.issue(&Grant { scopes: &BTreeSet::new(), not_after: i64::MAX, ..grant }, now).unwrap();
         assert_eq!(long.expires_in, 300);
         assert_eq!(decode(long.token.split('.').nth(1).unwrap()).get("scope"), None);
     }
 
     #[test]
     fn a_document_that_cannot_be_served_is_refused_and_not_repeated() {
-        let refused = |document: &IssuerDocument| Issuer::compile(document).err().unwrap().to_string();
+        let refused =
+            |document: &IssuerDocument| Issuer::compile(document, &nothing_fetched()).err().unwrap().to_string();
         assert_eq!(refused(&document(Vec::new())), "there is no key");
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let ed25519 = KeyPair::generate_for(&PKCS_ED25519).unwrap();

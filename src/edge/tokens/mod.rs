@@ -2,21 +2,26 @@
 //! service, with the scopes that both sides name. Services verify tokens with the keys that the issuer publishes.
 //!
 //! ```text
-//! POST /token ─▶ request (form) ─▶ login (SVID) ─▶ calls (who may call whom) ─▶ issuer (signs) ─▶ audit line, answer
-//! GET /jwks.json, /.well-known/… ─▶ issuer (documents)
+//! POST /token ─▶ login (SVID) ─▶ request (form) ─▶ calls (who may call whom) ─▶ subject (for whom) ─▶ issuer (signs) ─▶ audit line, answer
+//! GET /jwks.json, /bundle.json, /.well-known/… ─▶ issuer (documents)
 //! ```
 //!
 //! One process serves every trust domain that issues tokens. The host that a request is for says which one it means.
 
 mod answer;
 mod audit;
+mod bundle;
 mod calls;
 mod issuer;
+mod key_sets;
 mod metrics;
 mod outcome;
 mod request;
 pub mod run;
 mod service;
+mod subject;
 mod watch;
 
+pub use key_sets::Fetched;
 pub use metrics::Metrics;
+pub use subject::{InvalidSubjectIssuer, SubjectIssuer};

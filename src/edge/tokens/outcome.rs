@@ -25,6 +25,22 @@ pub enum Reason {
     InvalidTarget,
     /// A scope is not granted.
     InvalidScope,
+    /// The subject token is not a compact JWT of a type that names somebody.
+    SubjectMalformed,
+    /// Its issuer is none whose users this service may act for.
+    SubjectUnknownIssuer,
+    /// No key of its issuer has signed it, with an algorithm that this one uses.
+    SubjectWrongSignature,
+    /// It is not valid any more.
+    SubjectExpired,
+    /// It is not valid yet.
+    SubjectNotYetValid,
+    /// It is for somebody else than the service.
+    SubjectWrongAudience,
+    /// Its subject, its tenant or another claim is missing or not accepted.
+    SubjectWrongClaims,
+    /// The keys of its issuer could not be fetched yet.
+    SubjectKeysMissing,
     /// There were too many requests.
     TooMany,
     /// There is no key to sign with, or the audit log is full.
@@ -33,7 +49,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 19] = [
         Self::Issued,
         Self::Malformed,
         Self::BodyIncomplete,
@@ -43,6 +59,14 @@ impl Reason {
         Self::UnsupportedGrantType,
         Self::InvalidTarget,
         Self::InvalidScope,
+        Self::SubjectMalformed,
+        Self::SubjectUnknownIssuer,
+        Self::SubjectWrongSignature,
+        Self::SubjectExpired,
+        Self::SubjectNotYetValid,
+        Self::SubjectWrongAudience,
+        Self::SubjectWrongClaims,
+        Self::SubjectKeysMissing,
         Self::TooMany,
         Self::NotReady,
     ];
@@ -60,27 +84,42 @@ impl Reason {
             Self::UnsupportedGrantType => "UnsupportedGrantType",
             Self::InvalidTarget => "InvalidTarget",
             Self::InvalidScope => "InvalidScope",
+            Self::SubjectMalformed => "SubjectMalformed",
+            Self::SubjectUnknownIssuer => "SubjectUnknownIssuer",
+            Self::SubjectWrongSignature => "SubjectWrongSignature",
+            Self::SubjectExpired => "SubjectExpired",
+            Self::SubjectNotYetValid => "SubjectNotYetValid",
+            Self::SubjectWrongAudience => "SubjectWrongAudience",
+            Self::SubjectWrongClaims => "SubjectWrongClaims",
+            Self::SubjectKeysMissing => "SubjectKeysMissing",
             Self::TooMany => "TooMany",
             Self::NotReady => "NotReady",
         }
     }
 
-    /// The error code of the answer (RFC 6749 section 5.2, RFC 8707 section 2), and its status. What is not in one of these standards
+    /// The error code of the answer (RFC 6749 section 5.2, RFC 8707 section 2, RFC 8693 section 2.2.2), and its status. What is not in one of these standards
     /// has the code of the nearest.
     #[must_use]
     pub fn error(self) -> (StatusCode, &'static str) {
         match self {
             Self::Issued => (StatusCode::OK, ""),
-            Self::Malformed | Self::BodyIncomplete | Self::InvalidRequest => {
-                (StatusCode::BAD_REQUEST, "invalid_request")
-            }
+            Self::Malformed
+            | Self::BodyIncomplete
+            | Self::InvalidRequest
+            | Self::SubjectMalformed
+            | Self::SubjectUnknownIssuer
+            | Self::SubjectWrongSignature
+            | Self::SubjectExpired
+            | Self::SubjectNotYetValid
+            | Self::SubjectWrongAudience
+            | Self::SubjectWrongClaims => (StatusCode::BAD_REQUEST, "invalid_request"),
             Self::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client"),
             Self::UnauthorizedClient => (StatusCode::BAD_REQUEST, "unauthorized_client"),
             Self::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type"),
             Self::InvalidTarget => (StatusCode::BAD_REQUEST, "invalid_target"),
             Self::InvalidScope => (StatusCode::BAD_REQUEST, "invalid_scope"),
             Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
-            Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+            Self::NotReady | Self::SubjectKeysMissing => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
         }
     }
 
@@ -98,13 +137,20 @@ impl Reason {
                 "present a certificate of this trust domain; client_id is its SPIFFE ID, if it is sent"
             }
             Self::UnauthorizedClient => "this service has no signedToken in its ServiceIdentity",
-            Self::UnsupportedGrantType => "use grant_type=client_credentials",
+            Self::UnsupportedGrantType => "use grant_type=client_credentials, or that of a token exchange",
             Self::InvalidTarget => {
                 "this service may not call the audience: both of their ServiceIdentities must name the other"
             }
             Self::InvalidScope => "a scope is not granted for this audience",
+            Self::SubjectMalformed
+            | Self::SubjectUnknownIssuer
+            | Self::SubjectWrongSignature
+            | Self::SubjectNotYetValid
+            | Self::SubjectWrongAudience
+            | Self::SubjectWrongClaims => "this service may not act on the subject token",
+            Self::SubjectExpired => "the subject token has expired",
             Self::TooMany => "too many requests; try again later",
-            Self::NotReady => "no token can be issued now; try again later",
+            Self::NotReady | Self::SubjectKeysMissing => "no token can be issued now; try again later",
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The request for a token: a form (RFC 6749 section 4.4.2, with the audience of RFC 8693 section 2.1 or RFC 8707 section 2). Pure.
+//! The request for a token: a form. A service asks for itself (RFC 6749 section 4.4.2, with the audience of RFC 8693 section 2.1 or RFC
+//! 8707 section 2), or for the user or service that a token names (RFC 8693 section 2.1). Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -10,6 +12,13 @@ use super::outcome::Reason;
 /// The longest request, in bytes.
 pub const MAX_REQUEST: usize = 16 << 10;
 const FORM: &str = "application/x-www-form-urlencoded";
+/// The grant type of an exchange.
+pub const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// The type of the tokens that are issued (RFC 8693 section 3).
+pub const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// The types of tokens that name whom a service acts for.
+const SUBJECT_TOKENS: [&str; 3] =
+    [ACCESS_TOKEN, "urn:ietf:params:oauth:token-type:id_token", "urn:ietf:params:oauth:token-type:jwt"];
 /// Other ways to authenticate a client: only one may be used (RFC 6749 section 2.3).
 const OTHER_PROOFS: [&str; 3] = ["client_secret", "client_assertion", "client_assertion_type"];
 
@@ -22,6 +31,26 @@ pub struct TokenRequest {
     pub scopes: Option<BTreeSet<String>>,
     /// Who the client says it is.
     pub client_id: Option<String>,
+    /// A token that names whom the client acts for; `None` when it acts for itself.
+    pub subject_token: Option<SubjectToken>,
+}
+
+/// A token that names whom a client acts for. It cannot be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SubjectToken(String);
+
+impl SubjectToken {
+    /// The token, which must not be logged.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SubjectToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("SubjectToken(redacted)")
+    }
 }
 
 impl TokenRequest {
@@ -42,17 +71,31 @@ impl TokenRequest {
         if OTHER_PROOFS.iter().any(|proof| parameters.contains_key(*proof)) {
             return Err(Reason::InvalidRequest);
         }
-        match parameters.remove("grant_type").as_deref() {
-            Some("client_credentials") => {}
+        let subject_token = match parameters.remove("grant_type").as_deref() {
+            Some("client_credentials") => None,
+            Some(EXCHANGE) => Some(exchanged(&mut parameters)?),
             Some(_) => return Err(Reason::UnsupportedGrantType),
             None => return Err(Reason::InvalidRequest),
-        }
+        };
         let audience = match (parameters.remove("audience"), parameters.remove("resource")) {
             (Some(audience), Some(resource)) if audience != resource => return Err(Reason::InvalidRequest),
             (audience, resource) => audience.or(resource).ok_or(Reason::InvalidRequest)?,
         };
         let scopes = parameters.remove("scope").map(|scopes| scopes.split(' ').map(ToOwned::to_owned).collect());
-        Ok(Self { audience, scopes, client_id: parameters.remove("client_id") })
+        Ok(Self { audience, scopes, client_id: parameters.remove("client_id"), subject_token })
+    }
+}
+
+/// The token that is exchanged. The actor is the client itself, so there is no token of one.
+fn exchanged(parameters: &mut BTreeMap<String, String>) -> Result<SubjectToken, Reason> {
+    let wanted = parameters.remove("requested_token_type");
+    let has_actor = parameters.contains_key("actor_token") || parameters.contains_key("actor_token_type");
+    if has_actor || wanted.is_some_and(|wanted| wanted != ACCESS_TOKEN) {
+        return Err(Reason::InvalidRequest);
+    }
+    match (parameters.remove("subject_token"), parameters.remove("subject_token_type")) {
+        (Some(token), Some(token_type)) if SUBJECT_TOKENS.contains(&token_type.as_str()) => Ok(SubjectToken(token)),
+        _ => Err(Reason::InvalidRequest),
     }
 }
 
@@ -90,6 +133,31 @@ mod tests {
         assert_eq!((request.scopes, request.client_id.as_deref()), (None, Some("c")));
         let form = "Application/X-WWW-Form-Urlencoded; charset=UTF-8";
         assert!(TokenRequest::parse(&headers(form), both.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn an_exchange_names_whom_the_client_acts_for() {
+        let typed = |name: &str| format!("&subject_token_type=urn:ietf:params:oauth:token-type:{name}");
+        let valid = format!("grant_type={EXCHANGE}&audience={AUDIENCE}&subject_token=a.b.c");
+        for name in ["access_token", "id_token", "jwt"] {
+            let request = parse(&format!("{valid}{}", typed(name))).unwrap();
+            assert_eq!(request.subject_token.as_ref().map(SubjectToken::expose), Some("a.b.c"));
+            assert!(!format!("{request:?}").contains("a.b.c"));
+        }
+        assert!(parse(&format!("{valid}{}&requested_token_type={ACCESS_TOKEN}", typed("jwt"))).is_ok());
+        for wrong in [
+            valid.clone(),
+            format!("{valid}{}", typed("saml2")),
+            format!("{valid}{}", typed("refresh_token")),
+            format!("{valid}{}&subject_token=d.e.f", typed("jwt")),
+            format!("{valid}{}&actor_token=d.e.f", typed("jwt")),
+            format!("{valid}{}&requested_token_type=urn:ietf:params:oauth:token-type:refresh_token", typed("jwt")),
+            format!("grant_type={EXCHANGE}&audience={AUDIENCE}{}", typed("jwt")),
+        ] {
+            assert_eq!(parse(&wrong), Err(Reason::InvalidRequest), "{wrong}");
+        }
+        let own = parse(&format!("grant_type=client_credentials&audience={AUDIENCE}&subject_token=a.b.c")).unwrap();
+        assert_eq!(own.subject_token, None, "a parameter of another grant has no effect");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::answer::{self, Answer};
 use super::audit::AuditRecord;
 use super::calls::{Calls, grant};
-use super::issuer::{Document, Issued, Issuer, paths};
+use super::issuer::{Document, Grant, Issued, Issuer, paths};
 use super::metrics::Metrics;
 use super::outcome::Reason;
 use super::request::{MAX_REQUEST, TokenRequest};
@@ -89,7 +89,9 @@ impl TokenService {
     /// Which trust domains this replica issues tokens for, with which keys.
     #[must_use]
     pub fn report(&self) -> Report {
-        Report { endpoints: self.by_secret.lock().values().map(|issuer| issuer.served.clone()).collect() }
+        Report {
+            endpoints: self.by_secret.lock().values().map(|issuer| (issuer.uid.clone(), issuer.report())).collect(),
+        }
     }
 
     /// Waits until all issuers were listed once.
@@ -124,16 +126,15 @@ impl TokenService {
     /// Answers a request for a token.
     async fn token(&self, issuer: &Issuer, caller: &Caller, parts: &Parts, body: &mut Incoming) -> Answer {
         let mut record = AuditRecord::begin(caller.address, Some(&issuer.trust_domain));
-        match self.issue(issuer, caller, parts, body, &mut record).await {
+        let (reason, answer) = match self.issue(issuer, caller, parts, body, &mut record).await {
             Ok(issued) => {
                 record.token = Some(issued.id);
-                self.record(record, Reason::Issued, |record| {
-                    let scopes = record.scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
-                    answer::token(&issued, (!scopes.is_empty()).then_some(scopes))
-                })
+                (Reason::Issued, answer::token(&issued, &record.scopes, record.subject.is_some()))
             }
-            Err(reason) => self.record(record, reason, |_| answer::refusal(reason)),
-        }
+            Err(reason) => (reason, answer::refusal(reason)),
+        };
+        self.record(record, reason);
+        answer
     }
 
     async fn issue(
@@ -162,24 +163,31 @@ impl TokenService {
         let mut permit = self.bodies.permit(network, None);
         let form = body::read(body, MAX_REQUEST, &mut permit).await?.join();
         let request = TokenRequest::parse(&parts.headers, &form)?;
+        record.request = if request.subject_token.is_some() { "TokenExchange" } else { "AccessToken" };
         if request.client_id.as_deref().is_some_and(|claimed| claimed != client) {
             return Err(Reason::InvalidClient);
         }
-        let calls = self.calls.read().of(&issuer.trust_domain, client).ok_or(Reason::UnauthorizedClient)?;
-        record.scopes = grant(&calls, &request)?;
-        let issued = issuer.issue(client, &request.audience, &record.scopes, not_after, Timestamp::now());
-        record.audience = Some(request.audience);
-        issued.ok_or(Reason::NotReady)
+        let (calls, now) = (self.calls.read().of(&issuer.trust_domain, client), Timestamp::now());
+        let calls = calls.ok_or(Reason::UnauthorizedClient)?;
+        let scopes = grant(&calls, &request)?;
+        record.audience = Some(request.audience.clone());
+        let subject = request.subject_token.as_ref().map(|token| issuer.subject(token, &calls, now)).transpose()?;
+        let (audience, subject) = (&request.audience, subject.as_ref());
+        record.subject = subject.map(|subject| subject.id.clone());
+        record.tenant = subject.and_then(|subject| subject.tenant.clone());
+        let grant = Grant { client, audience, scopes: &scopes, subject, not_after };
+        let issued = issuer.issue(&grant, now).ok_or(Reason::NotReady)?;
+        record.scopes = scopes;
+        Ok(issued)
     }
 
-    /// Writes an audit line, and then makes the answer. Of clients that are not known, only so many have a line.
-    fn record<T>(&self, mut record: AuditRecord, reason: Reason, then: impl FnOnce(&AuditRecord) -> T) -> T {
+    /// Writes an audit line. Of clients that are not known, only so many have one.
+    fn record(&self, mut record: AuditRecord, reason: Reason) {
         record.end(reason);
         if record.client.is_some() || self.unassigned.admits(network_of(record.source), Instant::now()) {
             self.front.record(&record, reason != Reason::Issued);
         }
         self.metrics.requested(reason);
-        then(&record)
     }
 }
 
@@ -210,7 +218,7 @@ impl Service for TokenService {
     }
 
     fn head_refused(self: Arc<Self>, caller: &Caller, error: RequestError) {
-        self.record(AuditRecord::begin(caller.address, None), error.into(), |_| ());
+        self.record(AuditRecord::begin(caller.address, None), error.into());
     }
 
     fn stop(&self) {}
@@ -222,6 +230,7 @@ impl Service for TokenService {
 fn document<'a>(issuer: &'a Issuer, path: &str) -> Option<(&'a Document, Option<HeaderValue>)> {
     match path {
         paths::JWKS => Some((&issuer.jwks, Some(answer::JWK_SET))),
+        paths::BUNDLE => issuer.bundle.as_ref().map(|bundle| (bundle, None)),
         paths::OPENID_CONFIGURATION | paths::AUTHORIZATION_SERVER => Some((&issuer.metadata, None)),
         _ => None,
     }

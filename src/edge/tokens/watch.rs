@@ -11,6 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::issuer::Issuer;
+use super::key_sets::KeySets;
 use super::service::TokenService;
 use crate::contract::component::{self, Component};
 use crate::contract::tokens::{CALLS_ENTRY, ISSUER_ENTRY, IssuerDocument};
@@ -31,6 +32,7 @@ pub async fn follow(
     client: Client,
     namespace: &str,
     names: &CertificateSecrets,
+    key_sets: &KeySets,
     health: Arc<Health>,
 ) {
     let counted = service.clone();
@@ -42,7 +44,7 @@ pub async fn follow(
         interruptions.clone().retry_forever(part, move || watcher(secrets.clone(), config.clone()))
     };
     let (issuers, calls) = (labelled(ISSUERS, Component::TokenIssuer), labelled(CALLS, Component::TokenCalls));
-    let set_issuer = |secret: &str, document| service.set_issuer(secret, compile(secret, document));
+    let set_issuer = |secret: &str, document| service.set_issuer(secret, compile(secret, document, key_sets));
     tokio::join!(
         follow_documents(issuers, ISSUER_ENTRY, set_issuer, || {
             service.issuers_listed();
@@ -60,8 +62,8 @@ pub async fn follow(
     );
 }
 
-fn compile(secret: &str, document: Option<IssuerDocument>) -> Option<Issuer> {
-    let compiled = document.map(|document| Issuer::compile(&document))?;
+fn compile(secret: &str, document: Option<IssuerDocument>, key_sets: &KeySets) -> Option<Issuer> {
+    let compiled = document.map(|document| Issuer::compile(&document, key_sets))?;
     compiled.inspect_err(|error| tracing::error!(secret, %error, "invalid issuer; not serving it")).ok()
 }
 

@@ -103,7 +103,7 @@ impl Gateway {
             let webhook = &active.route.webhook;
             let (generation, route, refuses) =
                 (webhook.generation, active.route.digest.clone(), self.refuses(active, now));
-            let route = ServedRoute { generation, route, used, refuses };
+            let route = ServedRoute { generation, route, used, refuses, ..ServedRoute::default() };
             (webhook.uid.clone(), route)
         };
         Report { endpoints: table.iter().map(served).collect::<BTreeMap<_, _>>() }

@@ -1,0 +1,228 @@
+//! The keys of identity providers: given by the platform, or fetched from a URL. They are fetched in the background and kept, so that
+//! no request waits for a provider, and a provider that is away for a while stops nobody.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::ACCEPT;
+use http::{HeaderValue, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::contract::report::{FetchProblem, KeySetReport};
+use crate::contract::tokens::{KeySetUrl, MAX_KEY_SET};
+use crate::domain::address_policy::AddressPolicy;
+use crate::domain::invalid_field::InvalidField;
+use crate::edge::jose::KeySet;
+use crate::network::bounded::BoundedConnector;
+use crate::network::http::{PolicyConnector, authorities, public_web};
+
+/// How often a key set is fetched.
+const EVERY: Duration = Duration::from_secs(300);
+/// How soon it is fetched again at the earliest, when a token names a key that is not in it.
+const AGAIN: Duration = Duration::from_secs(30);
+/// How soon a fetch that failed is repeated at first; then after twice the time, and so on up to [`EVERY`].
+const RETRY: Duration = Duration::from_secs(2);
+/// For how long a key set is used that cannot be fetched any more.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a fetch may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const MEDIA_TYPES: HeaderValue = HeaderValue::from_static("application/jwk-set+json, application/json");
+
+/// The keys of an identity provider.
+pub enum Keys {
+    /// The platform gave them.
+    Given(KeySet),
+    /// They are fetched.
+    Fetched(Arc<Fetched>),
+}
+
+impl Keys {
+    /// Calls `verify` with the keys; `None` while there are none.
+    pub fn verify(&self, key_id: Option<&str>, verify: impl FnOnce(&KeySet) -> bool) -> Option<bool> {
+        match self {
+            Self::Given(keys) => Some(verify(keys)),
+            Self::Fetched(fetched) => {
+                let kept = fetched.kept()?;
+                if !kept.keys.has(key_id) {
+                    fetched.asked.notify_one();
+                }
+                Some(verify(&kept.keys))
+            }
+        }
+    }
+
+    /// What to report of them, if something is wrong.
+    pub fn report(&self) -> Option<KeySetReport> {
+        match self {
+            Self::Given(_) => None,
+            Self::Fetched(fetched) => {
+                let problem = (*fetched.problem.lock())?;
+                Some(KeySetReport { problem, kept: fetched.kept().is_some() })
+            }
+        }
+    }
+}
+
+/// The key set at a URL.
+pub struct Fetched {
+    url: Uri,
+    client: Client<HttpsConnector<BoundedConnector>, Empty<Bytes>>,
+    last: ArcSwapOption<Kept>,
+    problem: Mutex<Option<FetchProblem>>,
+    /// A token names a key that is not in the set.
+    asked: Arc<Notify>,
+}
+
+/// A key set that was fetched.
+struct Kept {
+    keys: KeySet,
+    at: Instant,
+}
+
+impl Fetched {
+    /// A key set that is not fetched yet.
+    ///
+    /// # Errors
+    /// Names the field that is invalid.
+    pub fn new(source: &KeySetUrl, policy: &AddressPolicy) -> Result<Self, InvalidField> {
+        let url: Uri =
+            source.url.parse().map_err(|_| InvalidField::new("keys.url", format!("{} is not a URL", source.url)))?;
+        let roots = match &source.ca_bundle {
+            None => public_web(),
+            Some(pem) => authorities("keys.caBundle", pem)?,
+        };
+        let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build(connector.wrap_connector(BoundedConnector(PolicyConnector::new(policy.clone()))));
+        Ok(Self { url, client, last: ArcSwapOption::empty(), problem: Mutex::default(), asked: Arc::default() })
+    }
+
+    fn kept(&self) -> Option<Arc<Kept>> {
+        self.last.load_full().filter(|kept| kept.at.elapsed() < KEPT)
+    }
+
+    /// Fetches the key set once. What was fetched before is kept when that fails.
+    async fn fetch(&self) -> Result<(), FetchProblem> {
+        let fetched = timeout(TIMEOUT, self.request()).await.unwrap_or(Err(FetchProblem::Unreachable));
+        let fetched = fetched.map(|keys| self.last.store(Some(Arc::new(Kept { keys, at: Instant::now() }))));
+        let problem = fetched.err();
+        if std::mem::replace(&mut *self.problem.lock(), problem) != problem {
+            match problem {
+                Some(problem) => {
+                    tracing::warn!(url = %self.url, problem = problem.describe(), "cannot fetch a key set")
+                }
+                None => tracing::info!(url = %self.url, "fetched a key set again"),
+            }
+        }
+        fetched
+    }
+
+    async fn request(&self) -> Result<KeySet, FetchProblem> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = self.url.clone();
+        request.headers_mut().insert(ACCEPT, MEDIA_TYPES);
+        let answer = self.client.request(request).await.map_err(|error| cause(&error))?;
+        if answer.status() != StatusCode::OK {
+            return Err(FetchProblem::WrongStatus);
+        }
+        let body = Limited::new(answer.into_body(), MAX_KEY_SET).collect().await;
+        let body = body.map_err(|error| {
+            let is_too_long = error.is::<http_body_util::LengthLimitError>();
+            if is_too_long { FetchProblem::TooLong } else { FetchProblem::Unreachable }
+        })?;
+        KeySet::parse(&body.to_bytes()).map_err(|_| FetchProblem::Unusable)
+    }
+}
+
+/// Why there is no answer.
+fn cause(error: &(dyn Error + 'static)) -> FetchProblem {
+    let mut cause = error;
+    loop {
+        if let Some(rustls::Error::InvalidCertificate(_)) = cause.downcast_ref() {
+            return FetchProblem::Untrusted;
+        }
+        let io = cause.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            return FetchProblem::AddressRefused;
+        }
+        // An I/O error returns the source of the error that it wraps, and so hides that error.
+        let inner = io.and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
+        match inner.or_else(|| cause.source()) {
+            Some(inner) => cause = inner,
+            None => return FetchProblem::Unreachable,
+        }
+    }
+}
+
+/// All key sets that are fetched, each once, for as long as somebody uses it.
+pub struct KeySets {
+    addresses: AddressPolicy,
+    known: Mutex<HashMap<KeySetUrl, Weak<Fetched>>>,
+}
+
+impl KeySets {
+    /// Nothing is fetched yet. Connections are made to these addresses only.
+    #[must_use]
+    pub fn new(addresses: AddressPolicy) -> Self {
+        Self { addresses, known: Mutex::default() }
+    }
+
+    /// The key set at a URL. It is fetched in the background from now on.
+    ///
+    /// # Errors
+    /// Names the field that is invalid.
+    pub fn get(&self, source: &KeySetUrl) -> Result<Arc<Fetched>, InvalidField> {
+        let mut known = self.known.lock();
+        known.retain(|_, fetched| fetched.strong_count() > 0);
+        if let Some(fetched) = known.get(source).and_then(Weak::upgrade) {
+            return Ok(fetched);
+        }
+        let fetched = Arc::new(Fetched::new(source, &self.addresses)?);
+        known.insert(source.clone(), Arc::downgrade(&fetched));
+        tokio::spawn(follow(Arc::downgrade(&fetched), fetched.asked.clone()));
+        Ok(fetched)
+    }
+}
+
+/// Fetches a key set again and again, until nobody uses it.
+async fn follow(fetched: Weak<Fetched>, asked: Arc<Notify>) {
+    let mut retry = RETRY;
+    loop {
+        let again = Instant::now() + AGAIN;
+        let Some(fetched) = fetched.upgrade() else { return };
+        let pause = match fetched.fetch().await {
+            Ok(()) => {
+                retry = RETRY;
+                EVERY
+            }
+            Err(_) => {
+                let pause = retry;
+                retry = (retry * 2).min(EVERY);
+                pause
+            }
+        };
+        drop(fetched);
+        let asked = async {
+            asked.notified().await;
+            sleep_until(again).await;
+        };
+        tokio::select! {
+            () = asked => {}
+            () = sleep(pause) => {}
+        }
+    }
+}
