@@ -160,6 +160,12 @@ impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + 'stat
         Some(Self::unpack(&entry))
     }
 
+    /// Whether an object exists.
+    #[must_use]
+    pub fn contains(&self, namespace: Option<&str>, name: &str) -> bool {
+        self.entries().contains_key(&Name::new(namespace, name))
+    }
+
     /// An object that another one depends on: one that does not match its schema must not count as absent.
     ///
     /// # Errors

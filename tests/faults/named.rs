@@ -50,7 +50,7 @@ async fn an_operator_for_named_namespaces_needs_no_secrets_elsewhere() {
     let (inside, second, outside) =
         (bed.namespace("inside").await, bed.namespace("inside").await, bed.namespace("outside").await);
     let account = unique("named");
-    let file = kubeconfig(&bed, &account, &[SYSTEM, "credence-edge", &inside, &second]).await;
+    let file = kubeconfig(&bed, &account, &[SYSTEM, "credence-edge", "credence-tokens", &inside, &second]).await;
     let user = format!("system:serviceaccount:{SYSTEM}:{account}");
     let kubectl = format!("{}/kubectl", bed.env("BED_BIN"));
     let can = |namespace: &str| {

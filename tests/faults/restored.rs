@@ -128,7 +128,7 @@ impl Restored {
     /// Installs the chart of this version.
     pub fn upgrade(&self) {
         let root = env!("CARGO_MANIFEST_DIR");
-        let values = format!("CREDENCE_VALUES={root}/tests/bed/test-values.yaml");
+        let values = format!("CREDENCE_VALUES={root}/tests/faults/upgrade-values.yaml");
         let command = format!("{root}/tests/bed/bed");
         let (ok, output) = run("env", &[&values, &command, "upgrade", "--dir", &self.folder], "");
         assert!(ok, "{output}");

@@ -423,7 +423,9 @@ async fn what_0_2_0_left_behind_is_taken_over_without_a_loss_or_a_needless_write
         both.is_some_and(|(now, before)| now.is_reworded(before))
     };
     let most = |object: &str| allowed(object, &route) + usize::from(is_reworded(object));
-    let needless: Vec<_> = writes.iter().filter(|(object, count)| **count > most(object)).collect();
+    let needless = writes.iter().filter(|(object, count)| **count > most(object));
+    let needless: Vec<_> =
+        needless.map(|(object, count)| (object, count, before.get(object), after.get(object))).collect();
     assert!(needless.is_empty(), "{needless:#?}");
     // One identity was in the middle of it, so at most one of the others has begun.
     let holder = before["RotationPolicy turning/order"].status["inProgress"][0].as_str().unwrap();

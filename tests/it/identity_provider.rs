@@ -25,9 +25,11 @@ impl Provider {
         std::fs::create_dir_all(&folder).unwrap();
         let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
         let subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"];
+        // It is its own root, and no authority: a server that is one is refused.
+        let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
         let key = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
         let files = ["-keyout", &file("tls.key"), "-out", &file("tls.crt")];
-        openssl(&[&key[..], &subject, &files].concat());
+        openssl(&[&key[..], &subject, &leaf, &files].concat());
         Self::run(folder, bed.env("PROVIDER").into(), port, keys)
     }
 

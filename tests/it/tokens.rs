@@ -238,9 +238,10 @@ fn signed_with(token: &str) -> String {
     serde_json::from_slice::<Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
 }
 
-/// A policy that asks for another key of a trust domain, now.
+/// A policy that asks for another key of a trust domain. Times are in whole seconds: a key of this second is from before the next.
 fn turn(name: &str, domain: &str) -> Value {
-    let spec = json!({"targets": [{"kind": "TrustDomain", "name": domain}], "issuedBefore": jiff::Timestamp::now().to_string()});
+    let next = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1);
+    let spec = json!({"targets": [{"kind": "TrustDomain", "name": domain}], "issuedBefore": next.to_string()});
     manifest("RotationPolicy", Some("credence-system"), name, spec)
 }
 

@@ -156,7 +156,9 @@ impl TokenCalls {
             None => self.load(own, name).await?,
         };
         for (identity, caller) in std::mem::take(&mut *namespace.pending.lock()) {
-            known.set(&identity, caller);
+            // A reconcile that began before the identity was deleted may end after that.
+            let exists = self.identities.store().contains(Some(name), &identity);
+            known.set(&identity, caller.filter(|_| exists));
         }
         let stored = self.store(own, name, &known).await;
         let left_out = known.left_out.clone();

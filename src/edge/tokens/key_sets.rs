@@ -31,7 +31,7 @@ use crate::network::http::{PolicyConnector, authorities, public_web};
 /// How often a key set is fetched.
 const EVERY: Duration = Duration::from_secs(300);
 /// How soon it is fetched again at the earliest, when a token names a key that is not in it.
-const AGAIN: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_secs(15);
 /// How soon a fetch that failed is repeated at first; then after twice the time, and so on up to [`EVERY`].
 const RETRY: Duration = Duration::from_secs(2);
 /// For how long a key set is used that cannot be fetched any more.

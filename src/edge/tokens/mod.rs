@@ -12,6 +12,8 @@ mod answer;
 mod audit;
 mod bundle;
 mod calls;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod issuer;
 mod key_sets;
 mod metrics;
