@@ -104,7 +104,7 @@ impl Drop for Provider {
     }
 }
 
-/// A subject issuer of the TrustDomain `demo`, beside those of other tests.
+/// A subject issuer of the trust domain `demo`, beside those of other tests.
 pub struct SubjectIssuer {
     pub name: String,
 }

@@ -157,9 +157,9 @@ mod tests {
         .unwrap()
     }
 
-    fn secret(entry: &str, text: impl Into<Vec<u8>>) -> Option<Secret> {
+    fn secret(entry: &str, text: impl Into<Vec<u8>>) -> Secret {
         let data = Some(BTreeMap::from([(entry.to_owned(), ByteString(text.into()))]));
-        Some(Secret { data, ..Secret::default() })
+        Secret { data, ..Secret::default() }
     }
 
     #[test]
@@ -173,9 +173,9 @@ mod tests {
     #[test]
     fn keys_that_cannot_be_used_are_told_and_not_repeated() {
         assert!(jwks(None).unwrap_err().contains("does not exist"));
-        assert!(jwks(secret("other", "{}")).unwrap_err().contains("no jwks.json"));
-        assert!(jwks(secret(ENTRY, vec![b' '; MAX_KEY_SET + 1])).unwrap_err().contains("32 KiB"));
-        assert!(jwks(secret(ENTRY, [0xff])).unwrap_err().contains("not text"));
+        assert!(jwks(Some(secret("other", "{}"))).unwrap_err().contains("no jwks.json"));
+        assert!(jwks(Some(secret(ENTRY, vec![b' '; MAX_KEY_SET + 1]))).unwrap_err().contains("32 KiB"));
+        assert!(jwks(Some(secret(ENTRY, [0xff]))).unwrap_err().contains("not text"));
         for broken in ["s3cret", r#"{"keys":[{"kty":"oct","k":"s3cret"}]}"#, r#"{"keys":[]}"#] {
             let Refusal { reason, message } =
                 document(&issuer(), SubjectKeysDocument::Jwks(broken.to_owned())).unwrap_err();

@@ -4,7 +4,7 @@ mod key_set;
 mod members;
 mod signer;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 mod token;
 
 pub use key_set::{InvalidKeySet, KeySet};

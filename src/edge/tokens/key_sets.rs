@@ -121,11 +121,10 @@ impl Fetched {
         let fetched = fetched.map(|keys| self.last.store(Some(Arc::new(Kept { keys, at: Instant::now() }))));
         let problem = fetched.err();
         if std::mem::replace(&mut *self.problem.lock(), problem) != problem {
+            let url = &self.url;
             match problem {
-                Some(problem) => {
-                    tracing::warn!(url = %self.url, problem = problem.describe(), "cannot fetch a key set")
-                }
-                None => tracing::info!(url = %self.url, "fetched a key set again"),
+                Some(why) => tracing::warn!(%url, why = why.describe(), "cannot fetch a key set"),
+                None => tracing::info!(%url, "fetched a key set again"),
             }
         }
         fetched
