@@ -104,11 +104,14 @@ impl Services {
             Language::Python => Command::new(format!("{}/bin/python3", self.bed.env("SIGNERS"))),
             Language::Go => Command::new(self.bed.env("GO_SERVICE")),
             Language::Java => Command::new("java"),
+            Language::JavaScript => Command::new("node"),
+            Language::Rust => Command::new(self.bed.env("RUST_SERVICE")),
         };
         match language {
             Language::Python => _ = command.arg(SERVICE),
-            Language::Go => {}
+            Language::Go | Language::Rust => {}
             Language::Java => _ = command.args(["-jar", self.bed.env("JAVA_SERVICE")]),
+            Language::JavaScript => _ = command.arg(self.bed.env("JAVASCRIPT_SERVICE")),
         }
         command.env("IDENTITY", folder).env("SPIFFE_ID", own);
         command.env("ISSUER", self.bed.env("TOKENS_ISSUER")).env("ISSUER_CA", self.bed.env("EDGE_CA"));
@@ -158,4 +161,10 @@ pub enum Language {
     Python,
     Go,
     Java,
+    JavaScript,
+    Rust,
+}
+
+impl Language {
+    pub const ALL: [Self; 5] = [Self::Python, Self::Go, Self::Java, Self::JavaScript, Self::Rust];
 }

@@ -74,9 +74,9 @@ async fn services_in_several_languages_agree_about_tokens() {
     let mut forged = token.clone();
     forged.replace_range(token.len() - 8..token.len() - 4, "AAAA");
     let of_others = [forged.as_str(), "x.y.z"];
-    for callee in [Language::Python, Language::Go, Language::Java] {
+    for callee in Language::ALL {
         let serving = Serving::start(services.example_in(callee, &services.payments, &payments));
-        for caller in [Language::Python, Language::Go, Language::Java] {
+        for caller in Language::ALL {
             let call = |token: Option<&str>, scope: &str| {
                 services.call_in(caller, &services.orders, &orders, &serving.1, token, scope)
             };

@@ -15,14 +15,19 @@ SHELLCHECK=$CACHE/shellcheck-$SHELLCHECK_VERSION
 CARGO_DENY=$CACHE/cargo-deny-$CARGO_DENY_VERSION
 CYCLONEDX=$CACHE/cargo-cyclonedx-$CYCLONEDX_VERSION
 NGINX=$CACHE/nginx-$NGINX_VERSION
-# The libraries that senders sign webhooks with, by a digest of their pinned versions.
+# The libraries that senders sign webhooks with, and that services verify tokens with, by a digest of their pinned versions.
 SIGNERS=$CACHE/signers-$(sha256sum <"$PROJECT/tests/signers/requirements.txt" | cut -c1-12)
 NODE_SIGNERS=$CACHE/node-signers-$(sha256sum <"$PROJECT/tests/signers/package.json" | cut -c1-12)
 # The examples of services that call each other, by a digest of their sources.
 SERVICES=$PROJECT/examples/services
-digest_of() { (cd "$1" && find . -type f -not -path './target/*' -not -name service -print0 | sort -z | xargs -0 cat) | sha256sum | cut -c1-12; }
+digest_of() {
+    (cd "$1" && find . -type f -not -path './target/*' -not -path './node_modules/*' -not -name service -print0 |
+        sort -z | xargs -0 cat) | sha256sum | cut -c1-12
+}
 GO_SERVICE=$CACHE/go-service-$(digest_of "$SERVICES/go")
 JAVA_SERVICE=$CACHE/java-service-$(digest_of "$SERVICES/java")
+JAVASCRIPT_SERVICE=$CACHE/javascript-service-$(digest_of "$SERVICES/javascript")
+RUST_SERVICE=$CACHE/rust-service-$(digest_of "$SERVICES/rust")
 # The OpenID provider that users log in at, by a digest of its scripts and of its pinned versions.
 PROVIDER=$CACHE/provider-$(cat "$PROJECT/tests/it/provider/"*.{mjs,json} | sha256sum | cut -c1-12)
 
@@ -30,7 +35,10 @@ parts_for() { # bed, demo, tests, bench or lint
     case $1 in
     bed) echo kubernetes etcd helm kafka ;;
     demo) echo kubernetes etcd helm kafka signers ;;
-    tests) echo kubernetes etcd helm kafka signers node-signers go-service java-service provider promtool glua ;;
+    tests)
+        echo kubernetes etcd helm kafka signers node-signers promtool glua \
+            go-service java-service javascript-service rust-service provider
+        ;;
     bench) echo kubernetes etcd helm kafka nginx ;;
     lint) echo shellcheck cargo-deny ;;
     *) return 1 ;;
@@ -46,10 +54,12 @@ describe_part() { # PART
     promtool) set -- "$PROMTOOL" build_promtool go 2 "building promtool $PROMTOOL_VERSION" ;;
     glua) set -- "$GLUA" build_glua go 0.1 "building glua $GLUA_VERSION" ;;
     kafka) set -- "$KAFKA" download_kafka mvn 0.5 "downloading Kafka $KAFKA_VERSION" ;;
-    signers) set -- "$SIGNERS" install_signers python3 0.3 "installing the Python libraries that sign webhooks" ;;
+    signers) set -- "$SIGNERS" install_signers python3 0.3 "installing the Python libraries that sign webhooks and verify tokens" ;;
     node-signers) set -- "$NODE_SIGNERS" install_node_signers npm 0.1 "installing the JavaScript libraries that sign webhooks" ;;
     go-service) set -- "$GO_SERVICE" build_go_service go 0.5 "building the example service in Go" ;;
     java-service) set -- "$JAVA_SERVICE" build_java_service mvn 0.3 "building the example service in Java" ;;
+    javascript-service) set -- "$JAVASCRIPT_SERVICE" install_javascript_service npm 0.1 "installing the example service in JavaScript" ;;
+    rust-service) set -- "$RUST_SERVICE" build_rust_service cargo 1 "building the example service in Rust" ;;
     provider) set -- "$PROVIDER" install_provider npm 0.1 "installing the OpenID provider" ;;
     shellcheck) set -- "$SHELLCHECK" install_shellcheck python3 0.1 "installing shellcheck $SHELLCHECK_VERSION" ;;
     cargo-deny) set -- "$CARGO_DENY" build_cargo_deny cargo 1.5 "building cargo-deny $CARGO_DENY_VERSION" ;;
@@ -196,6 +206,18 @@ build_java_service() { # INTO
     cp --recursive "$SERVICES/java" "$1/build"
     mvn --quiet --batch-mode --file "$1/build/pom.xml" package
     mv "$1/build/target/service.jar" "$1/"
+    rm --recursive "$1/build"
+}
+
+install_javascript_service() { # INTO
+    cp "$SERVICES"/javascript/{package.json,package-lock.json,service.js} "$1/"
+    npm ci --prefix "$1" --ignore-scripts --no-fund --no-audit --no-update-notifier
+}
+
+# Without optimizations: it is built in less time.
+build_rust_service() { # INTO
+    (cd "$SERVICES/rust" && cargo build --locked --target-dir "$1/build")
+    mv "$1/build/debug/service" "$1/"
     rm --recursive "$1/build"
 }
 
