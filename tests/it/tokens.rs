@@ -97,6 +97,28 @@ async fn services_in_several_languages_agree_about_tokens() {
 }
 
 #[tokio::test]
+async fn a_token_is_verified_through_discovery_alone() {
+    let services = Services::new("discovery").await;
+    let (token, audience) = (services.token("pay:read"), services.audience());
+    let python = format!("{}/bin/python3", services.bed.env("SIGNERS"));
+    let verify = |audience: &str, token: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/signers/verify_token.py");
+        run(&python, &[script, services.bed.env("TOKENS_ISSUER"), services.bed.env("EDGE_CA"), audience, token], "")
+    };
+    let (ok, text) = verify(&audience, &token);
+    assert!(ok, "{text}");
+    let claims: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&claims["client_id"], &claims["scope"]), (&json!(id(&services.shop, "orders")), &json!("pay:read")));
+    let mut forged = token.clone();
+    forged.replace_range(token.len() - 8..token.len() - 4, "AAAA");
+    let other = id(&services.shop, "orders");
+    for (audience, token, why) in [(&audience, &forged, "bad_signature"), (&other, &token, "'aud'")] {
+        let (ok, text) = verify(audience, token);
+        assert!(!ok && text.contains("refused: ") && text.contains(why), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn what_both_sides_do_not_grant_is_refused() {
     let services = Services::new("refused").await;
     let (bed, shop, audience) = (&services.bed, services.shop.as_str(), services.audience());
