@@ -5,6 +5,9 @@
 #[path = "../it/bed.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod bed;
+#[path = "../it/calls.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod calls;
 mod fanout;
 #[path = "../it/hooks.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
@@ -20,6 +23,7 @@ mod report;
 mod restart;
 mod schemes;
 mod single;
+mod tokens;
 mod watch;
 mod webhooks;
 
@@ -91,6 +95,9 @@ pub struct Sizes {
     /// Idle connections in the scenario `webhooks`. This program and the edge need a file descriptor for each.
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
+    /// Identities that call each other in the scenario `tokens`.
+    #[arg(long, default_value_t = 10_000)]
+    callers: usize,
     /// Objects that are created in each step of the scenario `scale`.
     #[arg(long, default_value_t = 1_000)]
     step: usize,
@@ -107,6 +114,7 @@ impl Sizes {
             &mut self.objects,
             &mut self.step,
             &mut self.endpoints,
+            &mut self.callers,
         ];
         for size in all {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
@@ -127,6 +135,8 @@ enum Scenario {
     Webhooks,
     /// The edge beside nginx as a plain TLS proxy, in turns
     Nginx,
+    /// Access tokens and key sets of the token issuer
+    Tokens,
     /// Many new identities at once
     Burst,
     /// An idle operator
@@ -161,6 +171,7 @@ impl Bench {
             Scenario::Single => single::measure(self).await,
             Scenario::Webhooks => webhooks::measure(self).await,
             Scenario::Nginx => nginx::measure(self).await,
+            Scenario::Tokens => tokens::measure(self).await,
             Scenario::Burst => identities::burst(self).await,
             Scenario::Idle => identities::idle(self).await,
             Scenario::Rotation => identities::rotation(self).await,

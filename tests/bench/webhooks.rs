@@ -1,7 +1,9 @@
 //! Verified deliveries through the edge: rate, latency, and the CPU time and memory of the edge.
 
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -15,7 +17,7 @@ use hyper::rt::Read;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
@@ -55,8 +57,8 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     bed.ready("WebhookEndpoint", Some(&others), &format!("more-{}", sizes.endpoints - 1)).await;
     report.add(format!("memory with {} endpoints", sizes.endpoints), memory("VmRSS"), "MiB");
     let count = sizes.seconds * PER_SECOND;
-    let plain = Destination::plain(port);
-    load(bed, &plain, prepare(&schemes[0], "/hooks", 0..count), None).await?.add_to(report, "straight to the target");
+    let plain = Destination::plain(bed, port);
+    load(&plain, prepare(&schemes[0], "/hooks", 0..count), None).await?.add_to(report, "straight to the target");
     let each = count / u64::try_from(ROUNDS).unwrap();
     let mut numbers = (1..).map(|round| round * each..(round + 1) * each);
     let mut numbers = || numbers.next().unwrap();
@@ -67,7 +69,7 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
         bed.ready("WebhookEndpoint", Some(&namespace), &endpoint).await;
         let path = |index| format!("/{namespace}/scheme-{index}");
         if index == 0 {
-            load(bed, &Destination::edge(bed), prepare(scheme, &path(0), numbers()), None)
+            load(&Destination::edge(bed), prepare(scheme, &path(0), numbers()), None)
                 .await?
                 .add_to(report, scheme.name);
             report.add("memory under load, peak", memory("VmHWM"), "MiB");
@@ -76,8 +78,8 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
         // Alternating with the plain token, which has no verification, because the speed of the machine varies.
         let (mut all, mut ratios) = (Load::default(), Vec::new());
         for _ in 0..ROUNDS {
-            let own = load(bed, &Destination::edge(bed), prepare(scheme, &path(index), numbers()), None).await?;
-            let rest = load(bed, &Destination::edge(bed), prepare(&schemes[0], &path(0), numbers()), None).await?;
+            let own = load(&Destination::edge(bed), prepare(scheme, &path(index), numbers()), None).await?;
+            let rest = load(&Destination::edge(bed), prepare(&schemes[0], &path(0), numbers()), None).await?;
             ratios.push(own.cpu() / rest.cpu());
             all.add(own);
         }
@@ -91,7 +93,7 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
     let topic = kafka_endpoint(bed, &namespace, &schemes[1]).await?;
     let path = format!("/{namespace}/{topic}");
     let records = prepare(&schemes[1], &path, numbers());
-    load(bed, &Destination::edge(bed), records, None).await?.add_to(report, "GitHub, to a topic of Kafka");
+    load(&Destination::edge(bed), records, None).await?.add_to(report, "GitHub, to a topic of Kafka");
     report.add("memory after all of these, peak", process_memory(bed.env("EDGE_PID"), "VmHWM"), "MiB");
     report.add("full TLS handshakes", handshakes(bed, sizes.seconds).await, "/s");
     let with_idle = memory_with_idle_connections(bed, sizes.connections).await;
@@ -116,8 +118,8 @@ async fn fixed_rate(bench: &mut Bench, port: u16, scheme: &Scheme, namespace: &s
     let count = sizes.seconds * PACE;
     let numbers = u64::MAX / 2..u64::MAX / 2 + count;
     let path = format!("/{namespace}/scheme-1");
-    let edge = load(bed, &Destination::edge(bed), prepare(scheme, &path, numbers.clone()), Some(PACE)).await?;
-    let direct = load(bed, &Destination::plain(port), prepare(scheme, "/hooks", numbers), Some(PACE)).await?;
+    let edge = load(&Destination::edge(bed), prepare(scheme, &path, numbers.clone()), Some(PACE)).await?;
+    let direct = load(&Destination::plain(bed, port), prepare(scheme, "/hooks", numbers), Some(PACE)).await?;
     for percent in [50, 99] {
         let (edge, direct) = (edge.latency(percent), direct.latency(percent));
         report.add(format!("{}, {PACE}/s: latency, p{percent}", scheme.name), edge, "ms");
@@ -196,11 +198,22 @@ pub fn prepare(scheme: &Scheme, path: &str, numbers: Range<u64>) -> Prepared {
 pub struct Destination {
     port: u16,
     tls: Option<TlsConnector>,
+    /// The process whose CPU time is measured.
+    process: String,
+    /// The last byte of the address that the next connection comes from; `None` for connections from one address.
+    next_address: Option<AtomicU8>,
 }
 
 impl Destination {
-    fn plain(port: u16) -> Self {
-        Self { port, tls: None }
+    fn plain(bed: &Bed, port: u16) -> Self {
+        Self { port, tls: None, process: bed.env("EDGE_PID").to_owned(), next_address: None }
+    }
+
+    /// The token issuer, which limits the requests from each address.
+    pub fn tokens(bed: &Bed, tls: TlsConnector) -> Self {
+        let port = port(bed.env("TOKENS_ISSUER"));
+        let process = bed.env("TOKENS_PID").to_owned();
+        Self { port, tls: Some(tls), process, next_address: Some(AtomicU8::new(2)) }
     }
 
     pub fn edge(bed: &Bed) -> Self {
@@ -209,12 +222,17 @@ impl Destination {
 
     /// The edge or nginx.
     pub fn over_tls(bed: &Bed, part: &str) -> Self {
-        let port = bed.env(&format!("{part}_URL")).rsplit_once(':').unwrap().1.parse().unwrap();
-        Self { port, tls: Some(TlsConnector::from(Arc::new(tls(bed)))) }
+        let port = port(bed.env(&format!("{part}_URL")));
+        let process = bed.env("EDGE_PID").to_owned();
+        Self { port, tls: Some(TlsConnector::from(Arc::new(tls(bed)))), process, next_address: None }
     }
 
     pub async fn connect(&self) -> SendRequest<Full<Bytes>> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        if let Some(next) = &self.next_address {
+            socket.bind((Ipv4Addr::new(127, 0, 0, next.fetch_add(1, Ordering::Relaxed)), 0).into()).unwrap();
+        }
+        let stream = socket.connect((Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         match &self.tls {
             None => handshake(TokioIo::new(stream)).await,
@@ -226,6 +244,10 @@ impl Destination {
     }
 }
 
+fn port(url: &str) -> u16 {
+    url.rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
 async fn handshake(io: impl Read + hyper::rt::Write + Unpin + Send + 'static) -> SendRequest<Full<Bytes>> {
     let (sender, connection) = http1::handshake(io).await.unwrap();
     tokio::spawn(connection);
@@ -234,9 +256,9 @@ async fn handshake(io: impl Read + hyper::rt::Write + Unpin + Send + 'static) ->
 
 /// The results of a load.
 #[derive(Default)]
-struct Load {
+pub struct Load {
     took: Duration,
-    /// CPU time of the edge, in seconds.
+    /// CPU time of the process, in seconds.
     cpu: f64,
     /// Sorted.
     latencies: Vec<Duration>,
@@ -254,21 +276,25 @@ impl Load {
         float(self.latencies.len()) / self.took.as_secs_f64()
     }
 
-    /// CPU time of the edge for each delivery, in microseconds.
+    /// CPU time of the process for each request, in microseconds.
     fn cpu(&self) -> f64 {
         1e6 * self.cpu / float(self.latencies.len())
     }
 
-    fn latency(&self, percent: usize) -> f64 {
+    pub fn latency(&self, percent: usize) -> f64 {
         percentile(&self.latencies, percent)
     }
 
     fn add_to(&self, report: &mut crate::report::Report, name: &str) {
-        report.add(format!("{name}: deliveries"), self.rate(), "/s");
+        self.add_as(report, name, "deliveries", "the edge");
+    }
+
+    pub fn add_as(&self, report: &mut crate::report::Report, name: &str, what: &str, process: &str) {
+        report.add(format!("{name}: {what}"), self.rate(), "/s");
         for percent in [50, 99] {
             report.add(format!("{name}: latency, p{percent}"), self.latency(percent), "ms");
         }
-        report.add(format!("{name}: processor of the edge for each"), self.cpu(), "µs");
+        report.add(format!("{name}: processor of {process} for each"), self.cpu(), "µs");
     }
 }
 
@@ -279,14 +305,14 @@ pub fn percentile(sorted: &[Duration], percent: usize) -> f64 {
 }
 
 /// Sends all requests, one after the other on each connection: at full speed, or at a total rate per second.
-async fn load(bed: &Bed, to: &Destination, requests: Prepared, pace: Option<u64>) -> Result<Load, String> {
+pub async fn load(to: &Destination, requests: Prepared, pace: Option<u64>) -> Result<Load, String> {
     let mut connections = Vec::new();
     for requests in requests {
         connections.push((to.connect().await, requests));
     }
     let interval =
         pace.map(|pace| Duration::from_secs(1) * u32::try_from(CONNECTIONS).unwrap() / u32::try_from(pace).unwrap());
-    let (cpu, began) = (process_cpu(bed.env("EDGE_PID")), Instant::now());
+    let (cpu, began) = (process_cpu(&to.process), Instant::now());
     let mut senders = JoinSet::new();
     for (index, (mut connection, requests)) in connections.into_iter().enumerate() {
         senders.spawn(async move {
@@ -313,7 +339,7 @@ async fn load(bed: &Bed, to: &Destination, requests: Prepared, pace: Option<u64>
     while let Some(ended) = senders.join_next().await {
         latencies.extend(ended.unwrap()?);
     }
-    let (took, cpu) = (began.elapsed(), process_cpu(bed.env("EDGE_PID")) - cpu);
+    let (took, cpu) = (began.elapsed(), process_cpu(&to.process) - cpu);
     latencies.sort_unstable();
     Ok(Load { took, cpu, latencies })
 }

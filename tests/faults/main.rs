@@ -6,6 +6,9 @@ mod apiserver;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod bed;
 mod broker;
+#[path = "../it/calls.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod calls;
 mod clock;
 mod edge;
 mod expected;
@@ -14,6 +17,7 @@ mod gateway;
 #[path = "../it/hooks.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;
+mod issuers;
 mod judges;
 mod kills;
 mod lost_answers;

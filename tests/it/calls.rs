@@ -1,11 +1,14 @@
 //! Services that call each other with access tokens, and what asks for these.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, identity, run, until, with};
+use crate::bed::{Bed, identity, manifest, run, until, with};
 
 const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/services/python/service.py");
 
@@ -64,6 +67,11 @@ impl Services {
     }
 
     pub fn curl(&self, folder: Option<&Path>, path: &str, more: &[String]) -> (u16, String) {
+        self.try_curl(folder, path, more).unwrap_or_else(|| panic!("no answer to {path}"))
+    }
+
+    /// The status and the answer; `None` when there is none.
+    pub fn try_curl(&self, folder: Option<&Path>, path: &str, more: &[String]) -> Option<(u16, String)> {
         let url = format!("{}{path}", self.bed.env("TOKENS_ISSUER"));
         let mut arguments =
             ["--silent", "--show-error", "--cacert", self.bed.env("EDGE_CA"), "--write-out", "\n%{http_code}", &url]
@@ -75,9 +83,8 @@ impl Services {
         }
         arguments.extend_from_slice(more);
         let (ok, output) = run("curl", &arguments.iter().map(String::as_str).collect::<Vec<_>>(), "");
-        assert!(ok, "{output}");
-        let (text, status) = output.rsplit_once('\n').unwrap();
-        (status.parse().unwrap(), text.to_owned())
+        let (text, status) = output.rsplit_once('\n').filter(|_| ok)?;
+        Some((status.parse().unwrap(), text.to_owned()))
     }
 
     pub fn token(&self, scope: &str) -> String {
@@ -167,4 +174,40 @@ pub enum Language {
 
 impl Language {
     pub const ALL: [Self; 5] = [Self::Python, Self::Go, Self::Java, Self::JavaScript, Self::Rust];
+}
+
+/// A service of the examples, which ends with the test.
+pub struct Serving {
+    process: Child,
+    pub url: String,
+}
+
+impl Serving {
+    pub fn start(mut command: Command) -> Self {
+        let mut process = command.args(["serve", "0", "pay:read"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+        Self { process, url: format!("https://{address}/") }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The key that a token is signed with.
+pub fn signed_with(token: &str) -> String {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
+}
+
+/// A policy that asks for another key of a trust domain. Times are in whole seconds: a key of this second is from before the next.
+pub fn turn(name: &str, domain: &str) -> Value {
+    let next = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1);
+    let spec = json!({"targets": [{"kind": "TrustDomain", "name": domain}], "issuedBefore": next.to_string()});
+    manifest("RotationPolicy", Some("credence-system"), name, spec)
 }

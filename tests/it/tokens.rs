@@ -1,42 +1,18 @@
 //! Access tokens: asked for with curl, verified by the libraries of others.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, manifest, run, self_signed, unique, until, with};
-use crate::calls::{Language, Rule, Services, agreed, calling, id};
-
-/// A service of the example, which ends with the test.
-struct Serving(Child, String);
-
-impl Serving {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.args(["serve", "0", "pay:read"]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
-        Self(child, format!("https://{address}/"))
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::calls::{Language, Rule, Services, Serving, agreed, calling, id, signed_with, turn};
 
 #[tokio::test]
 async fn a_service_calls_another_one_with_a_token() {
     let services = Services::new("calls").await;
     let (orders, payments) = (id(&services.shop, "orders"), services.audience());
     let serving = Serving::start(services.example(&services.payments, &payments));
-    let call = |token: Option<&str>, scope: &str| services.call(&services.orders, &orders, &serving.1, token, scope);
+    let call = |token: Option<&str>, scope: &str| services.call(&services.orders, &orders, &serving.url, token, scope);
     let answer = call(None, "pay:read");
     let told: Value = serde_json::from_str(answer.strip_prefix("200 ").unwrap_or_else(|| panic!("{answer}"))).unwrap();
     assert_eq!(told, json!({"caller": orders, "scopes": ["pay:read"]}));
@@ -47,7 +23,7 @@ async fn a_service_calls_another_one_with_a_token() {
     // A token belongs to the service that got it, and to nobody else with a certificate.
     let token = services.token("pay:read");
     assert!(call(Some(&token), "").starts_with("200 "));
-    let stolen = services.call(&services.payments, &payments, &serving.1, Some(&token), "");
+    let stolen = services.call(&services.payments, &payments, &serving.url, Some(&token), "");
     assert!(stolen.starts_with("401 ") && stolen.contains("another service"), "{stolen}");
     // It still does after its certificate was renewed.
     services.bed.delete("Secret", Some(&services.shop), "orders-mtls").await;
@@ -56,7 +32,7 @@ async fn a_service_calls_another_one_with_a_token() {
     })
     .await;
     let renewed = services.bed.mount(&services.shop, "orders-mtls").await;
-    let answer = services.call(&renewed, &orders, &serving.1, Some(&token), "");
+    let answer = services.call(&renewed, &orders, &serving.url, Some(&token), "");
     assert!(answer.starts_with("200 "), "{answer}");
     let mut forged = token.clone();
     forged.replace_range(token.len() - 8..token.len() - 4, "AAAA");
@@ -78,7 +54,7 @@ async fn services_in_several_languages_agree_about_tokens() {
         let serving = Serving::start(services.example_in(callee, &services.payments, &payments));
         for caller in Language::ALL {
             let call = |token: Option<&str>, scope: &str| {
-                services.call_in(caller, &services.orders, &orders, &serving.1, token, scope)
+                services.call_in(caller, &services.orders, &orders, &serving.url, token, scope)
             };
             let answer = call(None, "pay:read");
             let told = answer.strip_prefix("200 ").unwrap_or_else(|| panic!("{caller:?} to {callee:?}: {answer}"));
@@ -89,7 +65,7 @@ async fn services_in_several_languages_agree_about_tokens() {
                 for token in of_others {
                     assert!(call(Some(token), "").starts_with("401 "), "{callee:?}");
                 }
-                let stolen = services.call_in(caller, &services.payments, &payments, &serving.1, Some(&token), "");
+                let stolen = services.call_in(caller, &services.payments, &payments, &serving.url, Some(&token), "");
                 assert!(stolen.starts_with("401 "), "{callee:?}: {stolen}");
             }
         }
@@ -254,25 +230,12 @@ async fn phases(bed: &Bed, domain: &str) -> Vec<(String, String)> {
     status.as_array().into_iter().flatten().map(|key| (text(&key["id"]), text(&key["phase"]))).collect()
 }
 
-/// The key that a token is signed with.
-fn signed_with(token: &str) -> String {
-    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
-    serde_json::from_slice::<Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
-}
-
-/// A policy that asks for another key of a trust domain. Times are in whole seconds: a key of this second is from before the next.
-fn turn(name: &str, domain: &str) -> Value {
-    let next = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1);
-    let spec = json!({"targets": [{"kind": "TrustDomain", "name": domain}], "issuedBefore": next.to_string()});
-    manifest("RotationPolicy", Some("credence-system"), name, spec)
-}
-
 #[tokio::test]
 async fn keys_are_rotated_and_no_good_token_is_refused() {
     let services = Services::new("turned").await;
     let (bed, orders, payments) = (&services.bed, id(&services.shop, "orders"), services.audience());
     let serving = Serving::start(services.example(&services.payments, &payments));
-    let call = |token: Option<&str>| services.call(&services.orders, &orders, &serving.1, token, "pay:read");
+    let call = |token: Option<&str>| services.call(&services.orders, &orders, &serving.url, token, "pay:read");
     let first = services.token("pay:read");
     let (before, policy) = (phases(bed, "demo").await, unique("turn"));
     bed.apply(turn(&policy, "demo")).await.unwrap();

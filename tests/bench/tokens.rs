@@ -1,0 +1,149 @@
+//! The token issuer: tokens and key sets per second, latency, and its CPU time and memory.
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tokio_rustls::TlsConnector;
+
+use crate::Bench;
+use crate::bed::{Bed, until};
+use crate::calls::{agreed, calling, id};
+use crate::hooks::{tls, tls_builder};
+use crate::load::{Burst, namespaces, spread};
+use crate::measure::{Probe, process_memory};
+use crate::watch::Watch;
+use crate::webhooks::{CONNECTIONS, Destination, Load, load};
+
+/// Requests of a load at full speed, for each second that it should take.
+const PER_SECOND: usize = 10_000;
+/// Requests per second that do not saturate the processors.
+const PACE: u64 = 1_000;
+const EXCHANGE: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange";
+const JWT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt";
+const FORM: &str = "application/x-www-form-urlencoded";
+/// Who the users of the load belong to.
+const LOGIN: &str = "https://login.bench.example";
+
+pub async fn measure(bench: &mut Bench) -> Result<(), String> {
+    let Bench { bed, sizes, report } = bench;
+    let memory = |field| process_memory(bed.env("TOKENS_PID"), field);
+    report.add("memory at rest", memory("VmRSS"), "MiB");
+    let namespace = namespaces(bed, "tokens", 1).await?.remove(0);
+    let (caller, callee) = (id(&namespace, "orders"), id(&namespace, "payments"));
+    let scopes: &[&str] = &["pay:read", "pay:write"];
+    bed.apply(calling(&namespace, "orders", &[(&namespace, "payments", scopes)], &[])).await?;
+    bed.apply(calling(&namespace, "payments", &[], &[(&namespace, "orders", scopes)])).await?;
+    agreed(bed, &namespace, "orders").await;
+    let user = user(bed, &namespace, &caller).await?;
+    let folder = bed.mount(&namespace, "orders-mtls").await;
+    let service = {
+        let chain = CertificateDer::pem_file_iter(folder.join("tls.crt")).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(folder.join("tls.key")).unwrap();
+        let tls = tls_builder(bed).with_client_auth_cert(chain, key).unwrap();
+        Destination::tokens(bed, TlsConnector::from(Arc::new(tls)))
+    };
+    let anybody = Destination::tokens(bed, TlsConnector::from(Arc::new(tls(bed))));
+    let stored = bed.get("ConfigMap", Some("credence-tokens"), "bed-tokens").await.unwrap().metadata.resource_version;
+    let own = format!("grant_type=client_credentials&scope=pay:read&audience={callee}");
+    let exchanged =
+        format!("grant_type={EXCHANGE}&scope=pay:read&audience={callee}&subject_token_type={JWT}&subject_token={user}");
+    let seconds = usize::try_from(sizes.seconds).unwrap();
+    let paced = seconds * usize::try_from(PACE).unwrap();
+    for (name, body, at_once) in [("with an SVID", &own, PER_SECOND), ("for a user", &exchanged, PER_SECOND / 2)] {
+        let fast = load(&service, posts(bed, body, seconds * at_once), None).await?;
+        add_to(&fast, report, name, "tokens");
+        let slow = load(&service, posts(bed, body, paced), Some(PACE)).await?;
+        for percent in [50, 99] {
+            report.add(format!("{name}, {PACE}/s: latency, p{percent}"), slow.latency(percent), "ms");
+        }
+    }
+    let keys = (0..seconds * PER_SECOND * 2).map(|_| request(bed, "GET", "/jwks.json", "")).collect();
+    add_to(&load(&anybody, by_connection(keys), None).await?, report, "key set", "answers");
+    report.add("memory under load, peak", memory("VmHWM"), "MiB");
+    let now = bed.get("ConfigMap", Some("credence-tokens"), "bed-tokens").await.unwrap().metadata.resource_version;
+    report.add("API writes meanwhile", f64::from(u8::from(stored != now)), "");
+    many(bench).await
+}
+
+/// Very many services, each of which may call the next one.
+async fn many(bench: &mut Bench) -> Result<(), String> {
+    let Bench { bed, sizes, report } = bench;
+    let homes = spread(bed, "callers").await?;
+    let home = |number: usize| homes[number % homes.len()].as_str();
+    let one = |number: usize| {
+        let (before, next) = ((number + sizes.callers - 1) % sizes.callers, (number + 1) % sizes.callers);
+        let (before_name, next_name) = (format!("service-{before}"), format!("service-{next}"));
+        let callee: &[(&str, &str, &[&str])] = &[(home(next), &next_name, &["read"])];
+        calling(home(number), &format!("service-{number}"), callee, &[(home(before), &before_name, &["read"])])
+    };
+    let mut watch = Watch::open(bed, "ServiceIdentity", None).await;
+    let probe = Probe::begin(bed).await?;
+    let burst = Burst::run(bed, &mut watch, "callers", (0..sizes.callers).map(one).collect()).await?;
+    let cost = probe.end(bed).await?;
+    report.add("identities that call, Ready", burst.rate(), "/s");
+    cost.add_to(report, "identity that calls", sizes.callers);
+    let memory = process_memory(bed.env("TOKENS_PID"), "VmRSS");
+    report.add(format!("memory with {} identities that call", sizes.callers), memory, "MiB");
+    Ok(())
+}
+
+fn add_to(load: &Load, report: &mut crate::report::Report, name: &str, what: &str) {
+    load.add_as(report, name, what, "the token issuer");
+}
+
+fn posts(bed: &Bed, body: &str, count: usize) -> Vec<Vec<Request<Full<Bytes>>>> {
+    by_connection((0..count).map(|_| request(bed, "POST", "/token", body)).collect())
+}
+
+fn request(bed: &Bed, method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
+    let authority = bed.env("TOKENS_ISSUER").trim_start_matches("https://");
+    let request = Request::builder().method(method).uri(path).header("host", authority).header("content-type", FORM);
+    request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap()
+}
+
+fn by_connection(requests: Vec<Request<Full<Bytes>>>) -> Vec<Vec<Request<Full<Bytes>>>> {
+    let mut prepared: Vec<Vec<_>> = (0..CONNECTIONS).map(|_| Vec::new()).collect();
+    for (request, connection) in requests.into_iter().zip((0..CONNECTIONS).cycle()) {
+        prepared[connection].push(request);
+    }
+    prepared
+}
+
+/// A token of a user of an identity provider, for a service that may act for its users.
+async fn user(bed: &Bed, namespace: &str, service: &str) -> Result<String, String> {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let jwk = json!({"kty": "EC", "crv": "P-256", "kid": "bench", "x": encode(x), "y": encode(y)});
+    let metadata = json!({"name": "bench-login", "namespace": "credence-system"});
+    let entry = json!({"jwks.json": json!({"keys": [jwk]}).to_string()});
+    bed.apply(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": entry})).await?;
+    let issuer = json!({
+        "name": "bench", "issuer": LOGIN, "namespaceSelector": {}, "tenant": {"claim": "org"},
+        "keys": {"secretRef": {"name": "bench-login"}},
+    });
+    let spec = json!({"subjectIssuers": [issuer]});
+    let domain = json!({"apiVersion": "credence.dev/v1alpha1", "kind": "TrustDomain", "metadata": {"name": "demo"}, "spec": spec});
+    bed.apply(domain).await?;
+    until("the service to be able to act for users", || async {
+        let status = bed.get("ServiceIdentity", Some(namespace), "orders").await.unwrap().data["status"].clone();
+        if status["calls"]["subjectIssuers"][0] == "bench" { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    let now = jiff::Timestamp::now().as_second();
+    let claims: Value =
+        json!({"iss": LOGIN, "aud": service, "sub": "4711", "org": "acme", "iat": now, "exp": now + 3600});
+    let header = json!({"alg": "ES256", "kid": "bench", "typ": "JWT"});
+    let signed = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+    let signature = key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+    Ok(format!("{signed}.{}", encode(signature.as_ref())))
+}
