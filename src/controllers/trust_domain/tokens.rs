@@ -183,3 +183,37 @@ async fn stored(controller: &Controller, namespace: &str, secret: &str) -> Resul
     };
     Ok(controller.token_secrets.read_as(namespace, secret, read).await?.flatten())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(bundle: &str, bundle_sequence: u64) -> IssuerDocument {
+        IssuerDocument {
+            trust_domain: "demo".into(),
+            uid: "u1".into(),
+            generation: 1,
+            digest: String::new(),
+            issuer: "https://tokens.example".into(),
+            access_token_seconds: 300,
+            bundle: bundle.into(),
+            bundle_sequence,
+            keys: Vec::new(),
+            subject_issuers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_number_of_a_bundle_grows_with_every_change_only() {
+        let at = |stored: Option<(&str, u64)>, second: i64| {
+            let stored = stored.map(|(bundle, number)| document(bundle, number));
+            sequence(stored.as_ref(), &document("new", 0), Timestamp::from_second(second).unwrap())
+        };
+        assert_eq!(at(Some(("new", 1_000)), 2_000), 1_000, "the same bundle");
+        assert_eq!(at(Some(("old", 1_000)), 2_000), 2_000, "another bundle");
+        assert_eq!(at(Some(("old", 1_000)), 1_000), 1_001, "another bundle in the same second");
+        assert_eq!(at(Some(("old", 1_000)), 500), 1_001, "another bundle after the clock was set back");
+        assert_eq!(at(None, 2_000), 2_000, "the first one, or a Secret that was lost");
+        assert_eq!(at(Some(("new", 0)), 2_000), 2_000, "stored without a number");
+    }
+}
