@@ -11,6 +11,7 @@ mod bed;
 mod beds;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod calls;
+mod federation;
 mod flooding_targets;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod hooks;

@@ -216,11 +216,13 @@ async fn the_issuer_publishes_keys_and_says_what_it_can() {
     assert!(keys["keys"].as_array().unwrap().len() >= 2, "the next key is published before it signs");
     let phases: Vec<String> = phases(bed, "demo").await.into_iter().map(|(_, phase)| phase).take(2).collect();
     assert_eq!(phases, ["Active", "Prepared"]);
-    let (_, head) = services.curl(None, "/jwks.json", &["--head".into()]);
-    let etag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().trim().to_owned();
-    assert!(head.contains("cache-control: public, max-age=300"), "{head}");
-    assert_eq!(services.curl(None, "/jwks.json", &["--header".into(), format!("If-None-Match: {etag}")]).0, 304);
-    assert_eq!(services.curl(None, "/jwks.json", &["--data".into(), "x".into()]).0, 405);
+    for path in ["/jwks.json", "/bundle.json"] {
+        let (_, head) = services.curl(None, path, &["--head".into()]);
+        let etag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().trim().to_owned();
+        assert!(head.contains("cache-control: public, max-age=300"), "{head}");
+        assert_eq!(services.curl(None, path, &["--header".into(), format!("If-None-Match: {etag}")]).0, 304, "{path}");
+        assert_eq!(services.curl(None, path, &["--data".into(), "x".into()]).0, 405, "{path}");
+    }
 }
 
 /// The keys of the issuer of a trust domain, each with its phase.

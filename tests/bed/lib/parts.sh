@@ -30,6 +30,8 @@ JAVASCRIPT_SERVICE=$CACHE/javascript-service-$(digest_of "$SERVICES/javascript")
 RUST_SERVICE=$CACHE/rust-service-$(digest_of "$SERVICES/rust")
 # The OpenID provider that users log in at, by a digest of its scripts and of its pinned versions.
 PROVIDER=$CACHE/provider-$(cat "$PROJECT/tests/it/provider/"*.{mjs,json} | sha256sum | cut -c1-12)
+# The client that fetches trust bundles as another trust domain would, by a digest of its sources.
+FEDERATION=$CACHE/federation-$(digest_of "$PROJECT/tests/it/federation")
 
 parts_for() { # bed, demo, tests, bench or lint
     case $1 in
@@ -37,7 +39,7 @@ parts_for() { # bed, demo, tests, bench or lint
     demo) echo kubernetes etcd helm kafka signers ;;
     tests)
         echo kubernetes etcd helm kafka signers node-signers promtool glua \
-            go-service java-service javascript-service rust-service provider
+            go-service java-service javascript-service rust-service provider federation
         ;;
     bench) echo kubernetes etcd helm kafka nginx ;;
     lint) echo shellcheck cargo-deny ;;
@@ -61,6 +63,7 @@ describe_part() { # PART
     javascript-service) set -- "$JAVASCRIPT_SERVICE" install_javascript_service npm 0.1 "installing the example service in JavaScript" ;;
     rust-service) set -- "$RUST_SERVICE" build_rust_service cargo 1 "building the example service in Rust" ;;
     provider) set -- "$PROVIDER" install_provider npm 0.1 "installing the OpenID provider" ;;
+    federation) set -- "$FEDERATION" build_federation go 0.5 "building the client of the bundle endpoint" ;;
     shellcheck) set -- "$SHELLCHECK" install_shellcheck python3 0.1 "installing shellcheck $SHELLCHECK_VERSION" ;;
     cargo-deny) set -- "$CARGO_DENY" build_cargo_deny cargo 1.5 "building cargo-deny $CARGO_DENY_VERSION" ;;
     cyclonedx) set -- "$CYCLONEDX" build_cyclonedx cargo 1 "building cargo-cyclonedx $CYCLONEDX_VERSION" ;;
@@ -225,6 +228,10 @@ build_rust_service() { # INTO
 install_provider() { # INTO
     cp "$PROJECT/tests/it/provider/"*.{mjs,json} "$1/"
     npm ci --prefix "$1" --ignore-scripts --no-fund --no-audit --no-update-notifier
+}
+
+build_federation() { # INTO
+    (cd "$PROJECT/tests/it/federation" && go build -trimpath -o "$1/federation" .)
 }
 
 # The package is only unpacked: installing it would start a server.
