@@ -4,8 +4,9 @@ pub mod bounded;
 pub mod http;
 mod pieces;
 
-use std::io;
+use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
+use std::{io, iter};
 
 use tokio::net::{TcpStream, lookup_host};
 
@@ -47,6 +48,16 @@ pub fn admitted(found: impl Iterator<Item = SocketAddr>, policy: &AddressPolicy)
 fn denied(address: IpAddr, why: Refused) -> io::Error {
     tracing::debug!(%address, %why, "refused to connect to an address");
     io::Error::new(io::ErrorKind::PermissionDenied, why)
+}
+
+/// An error, and what it came from, the last cause last.
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |cause| {
+        let cause: &'a (dyn Error + 'static) = *cause;
+        // An I/O error returns the source of the error that it wraps, and so hides that error.
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| cause.source())
+    })
 }
 
 /// Why a connection was refused before it was made, if it was.

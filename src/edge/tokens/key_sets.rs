@@ -27,6 +27,7 @@ use crate::domain::invalid_field::InvalidField;
 use crate::edge::jose::KeySet;
 use crate::network::bounded::BoundedConnector;
 use crate::network::http::{PolicyConnector, authorities, public_web};
+use crate::network::{causes, refusal};
 
 /// How often a key set is fetched.
 const EVERY: Duration = Duration::from_secs(300);
@@ -134,7 +135,7 @@ impl Fetched {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.url.clone();
         request.headers_mut().insert(ACCEPT, MEDIA_TYPES);
-        let answer = self.client.request(request).await.map_err(|error| cause(&error))?;
+        let answer = self.client.request(request).await.map_err(|error| why(&error))?;
         if answer.status() != StatusCode::OK {
             return Err(FetchProblem::WrongStatus);
         }
@@ -148,23 +149,13 @@ impl Fetched {
 }
 
 /// Why there is no answer.
-fn cause(error: &(dyn Error + 'static)) -> FetchProblem {
-    let mut cause = error;
-    loop {
-        if let Some(rustls::Error::InvalidCertificate(_)) = cause.downcast_ref() {
-            return FetchProblem::Untrusted;
-        }
-        let io = cause.downcast_ref::<io::Error>();
-        if io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
-            return FetchProblem::AddressRefused;
-        }
-        // An I/O error returns the source of the error that it wraps, and so hides that error.
-        let inner = io.and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
-        match inner.or_else(|| cause.source()) {
-            Some(inner) => cause = inner,
-            None => return FetchProblem::Unreachable,
-        }
-    }
+fn why(error: &(dyn Error + 'static)) -> FetchProblem {
+    let known = causes(error).find_map(|cause| match (cause.downcast_ref(), cause.downcast_ref::<io::Error>()) {
+        (Some(rustls::Error::InvalidCertificate(_)), _) => Some(FetchProblem::Untrusted),
+        (_, Some(error)) if refusal(error).is_some() => Some(FetchProblem::AddressRefused),
+        _ => None,
+    });
+    known.unwrap_or(FetchProblem::Unreachable)
 }
 
 /// All key sets that are fetched, each once, for as long as somebody uses it.

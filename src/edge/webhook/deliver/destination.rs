@@ -31,6 +31,7 @@ use crate::domain::schedule::duration;
 use crate::domain::text::foreign;
 use crate::edge::webhook::outcome::Reason;
 use crate::network::bounded::BoundedConnector;
+use crate::network::causes;
 use crate::network::http::{PolicyConnector, authorities, public_web};
 
 /// Maximum number of deliveries on the way to one destination: a destination that hangs must not use up what others need.
@@ -126,22 +127,17 @@ fn is_retryable(status: StatusCode) -> bool {
 
 /// What a failed connection means, and its cause. An address or a certificate that is refused now is refused at a retry as well.
 fn failed(error: &(dyn Error + 'static)) -> (Answer, String) {
-    let mut cause = error;
-    loop {
+    let mut last = error;
+    for cause in causes(error) {
         if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
             return (Answer::permanent(Reason::TargetUntrusted, None), why.to_string());
         }
-        let io = cause.downcast_ref::<io::Error>();
-        if io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        if cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
             return (Answer::permanent(Reason::AddressRefused, None), cause.to_string());
         }
-        // An I/O error returns the source of the error that it wraps, and so hides that error.
-        let inner = io.and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
-        match inner.or_else(|| cause.source()) {
-            Some(inner) => cause = inner,
-            None => return (Answer::retryable(Reason::TargetUnreachable), cause.to_string()),
-        }
+        last = cause;
     }
+    (Answer::retryable(Reason::TargetUnreachable), last.to_string())
 }
 
 fn tls(public_keys: &[String], ca_bundle: Option<&str>) -> Result<ClientConfig, InvalidField> {
