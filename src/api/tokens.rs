@@ -46,6 +46,11 @@ pub struct SignedToken {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub callees: Vec<CallRule>,
+
+    /// Whether a token is of use only with the certificate that it was asked for with (RFC 8705 section 3). Then it ends when this
+    /// one is renewed, and the service has to ask for another. Default: it is of use with any certificate of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_bound: Option<bool>,
 }
 
 /// Another service, and the scopes of calls between it and this one.

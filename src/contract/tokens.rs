@@ -125,6 +125,14 @@ pub struct CallerDocument {
     /// The audiences of tokens that name users who it may act for, by the name of the identity provider. Its SPIFFE ID is always one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub users: BTreeMap<String, BTreeSet<String>>,
+    /// Whether its tokens are bound to the certificate that they were asked for with.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub certificate_bound: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[cfg(test)]
@@ -156,7 +164,7 @@ mod tests {
         let calls = concat!(
             r#"{"callers":{"shop":{"trustDomain":"demo","spiffeID":"spiffe://d/ns/a/sa/shop","#,
             r#""callees":{"spiffe://d/ns/b/sa/pay":["pay:write"]}},"#,
-            r#""web":{"trustDomain":"demo","spiffeID":"spiffe://d/ns/a/sa/web","callees":{},"users":{"customers":["web-shop"]}}}}"#
+            r#""web":{"trustDomain":"demo","spiffeID":"spiffe://d/ns/a/sa/web","callees":{},"users":{"customers":["web-shop"]},"certificateBound":true}}}"#
         );
         let read: CallsDocument = serde_json::from_str(calls).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), calls);

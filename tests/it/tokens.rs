@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, identity, manifest, run, self_signed, unique, until, with};
@@ -91,6 +93,44 @@ async fn a_token_is_verified_through_discovery_alone() {
     for (audience, token, why) in [(&audience, &forged, "bad_signature"), (&other, &token, "'aud'")] {
         let (ok, text) = verify(audience, token);
         assert!(!ok && text.contains("refused: ") && text.contains(why), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_bound_token_ends_with_the_certificate_that_it_was_asked_for_with() {
+    let services = Services::new("bound").await;
+    let (bed, shop, payments) = (&services.bed, services.shop.as_str(), services.audience());
+    let orders = id(shop, "orders");
+    let to_pay: [Rule; 1] = [(&services.pay, "payments", &["pay:read"])];
+    let bound =
+        with(calling(shop, "orders", &to_pay, &[]), "/spec/authentication/signedToken/certificateBound", json!(true));
+    bed.apply(bound).await.unwrap();
+    let claims = |token: &str| -> Value {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+    };
+    let token = until("tokens to be bound", || async {
+        let token = services.token("pay:read");
+        let claims = claims(&token);
+        if claims["cnf"]["x5t#S256"].is_string() { Ok(token) } else { Err(claims.to_string()) }
+    })
+    .await;
+    bed.delete("Secret", Some(shop), "orders-mtls").await;
+    until("the certificate to be renewed", || async {
+        bed.secret(shop, "orders-mtls").await.map(|_| ()).ok_or_else(String::new)
+    })
+    .await;
+    let renewed = bed.mount(shop, "orders-mtls").await;
+    for language in Language::ALL {
+        let serving = Serving::start(services.example_in(language, &services.payments, &payments));
+        let call = |folder: &Path, token: Option<&str>| {
+            services.call_in(Language::Go, folder, &orders, &serving.url, token, "pay:read")
+        };
+        let answer = call(&services.orders, Some(&token));
+        assert!(answer.starts_with("200 "), "{language:?}: {answer}");
+        let answer = call(&renewed, Some(&token));
+        assert!(answer.starts_with("401 ") && answer.contains("another certificate"), "{language:?}: {answer}");
+        let answer = call(&renewed, None);
+        assert!(answer.starts_with("200 "), "{language:?}, with another token: {answer}");
     }
 }
 

@@ -53,6 +53,13 @@ pub async fn settle(
         spiffe_id: spiffe_id.to_string(),
         callees: agreed(&status, &looked_up),
         users: looked_up.users,
+        certificate_bound: identity
+            .spec
+            .authentication
+            .signed_token
+            .as_ref()
+            .and_then(|it| it.certificate_bound)
+            .unwrap_or_default(),
     });
     let caller = caller.filter(|_| identity.spec.authentication.signed_token.is_some());
     if controller.token_calls.record(&own, caller).await? {

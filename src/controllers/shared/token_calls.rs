@@ -231,6 +231,7 @@ mod tests {
             spiffe_id: "spiffe://d/ns/a/sa/s".into(),
             callees: callees.collect(),
             users: BTreeMap::new(),
+            certificate_bound: false,
         }
     }
 

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
 
 use super::authorities::Authorities;
 use super::names::{CertificateNames, not_after};
@@ -49,6 +50,11 @@ impl ClientCertificate {
             chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
             verdicts: Mutex::default(),
         })
+    }
+
+    /// Its thumbprint: the SHA-256 of its DER.
+    pub fn thumbprint(&self) -> [u8; 32] {
+        Sha256::digest(&self.chain[0]).into()
     }
 
     /// The last second in which it is valid, since 1970.

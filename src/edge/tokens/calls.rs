@@ -65,6 +65,7 @@ mod tests {
             spiffe_id: format!("spiffe://d/ns/a/sa/{name}"),
             callees: BTreeMap::from([(PAY.to_owned(), scopes(&["pay:read", "pay:write"]))]),
             users: BTreeMap::new(),
+            certificate_bound: false,
         }
     }
 

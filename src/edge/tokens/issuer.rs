@@ -122,6 +122,15 @@ pub struct Grant<'a> {
     pub subject: Option<&'a Subject>,
     /// When the certificate of the client ends, in seconds since 1970: the token does not outlive it.
     pub not_after: i64,
+    /// The thumbprint of that certificate, if the token is bound to it.
+    pub bound_to: Option<[u8; 32]>,
+}
+
+/// What a token is bound to (RFC 7800): a certificate (RFC 8705 section 3.1).
+#[derive(Serialize)]
+struct Confirmation {
+    #[serde(rename = "x5t#S256")]
+    thumbprint: String,
 }
 
 /// The claims of an access token (RFC 9068 section 2.2). A client that acts for nobody else is the subject itself.
@@ -140,6 +149,8 @@ struct Claims<'a> {
     tenant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     act: Option<&'a Actor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
 }
 
 impl Issuer {
@@ -194,7 +205,7 @@ impl Issuer {
     /// Issues a token. `None` if the library fails.
     #[must_use]
     pub fn issue(&self, grant: &Grant<'_>, now: Timestamp) -> Option<Issued> {
-        let Grant { client, audience, scopes, subject, not_after } = *grant;
+        let Grant { client, audience, scopes, subject, not_after, bound_to } = *grant;
         let (id, iat) = (Uuid::now_v7(), now.as_second());
         let exp = iat.saturating_add(self.lifetime).min(not_after);
         let exp = subject.map_or(exp, |subject| exp.min(subject.expires_at));
@@ -209,6 +220,7 @@ impl Issuer {
             scope: (!scopes.is_empty()).then(|| scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ")),
             tenant: subject.and_then(|subject| subject.tenant.as_deref()),
             act: subject.map(|subject| &subject.actors),
+            cnf: bound_to.map(|thumbprint| Confirmation { thumbprint: URL_SAFE_NO_PAD.encode(thumbprint) }),
         };
         Some(Issued { token: self.signer.sign(&claims)?, id, expires_in: exp.saturating_sub(iat) })
     }
@@ -241,6 +253,7 @@ fn metadata(url: &str) -> Value {
         "jwks_uri": format!("{url}{}", paths::JWKS),
         "grant_types_supported": ["client_credentials", EXCHANGE],
         "token_endpoint_auth_methods_supported": ["spiffe_x509"],
+        "tls_client_certificate_bound_access_tokens": true,
         "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
@@ -300,6 +313,7 @@ mod tests {
             scopes: &scopes,
             subject: None,
             not_after: 1_100,
+            bound_to: None,
         };
         let issued = issuer.issue(&grant, now).unwrap();
         let (message, signature) = issued.token.rsplit_once('.').unwrap();
@@ -321,6 +335,9 @@ mod tests {
         let long = issuer.issue(&Grant { scopes: &BTreeSet::new(), not_after: i64::MAX, ..grant }, now).unwrap();
         assert_eq!(long.expires_in, 300);
         assert_eq!(decode(long.token.split('.').nth(1).unwrap()).get("scope"), None);
+        let bound = issuer.issue(&Grant { bound_to: Some([0xff; 32]), ..grant }, now).unwrap();
+        let cnf = &decode(bound.token.split('.').nth(1).unwrap())["cnf"];
+        assert_eq!(*cnf, json!({"x5t#S256": "__________________________________________8"}), "43 characters");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::request::{MAX_REQUEST, TokenRequest};
 use crate::contract::report::Report;
 use crate::contract::tokens::CallsDocument;
 use crate::edge::front::{
-    AuditLog, CertificateError, Front, LoadedCertificate, ProcessLimits, Quota, Workers, network_of,
+    AuditLog, CertificateError, ClientCertificate, Front, LoadedCertificate, ProcessLimits, Quota, Workers, network_of,
 };
 use crate::edge::http::rate::RateLimit;
 use crate::edge::http::unassigned::UnassignedLines;
@@ -152,7 +152,7 @@ impl TokenService {
         if !self.front.audit().admits() {
             return Err(Reason::NotReady);
         }
-        let (client, not_after) = login(issuer, caller).ok_or_else(|| {
+        let (client, certificate) = login(issuer, caller).ok_or_else(|| {
             self.rate.failed(network, now);
             Reason::InvalidClient
         })?;
@@ -175,7 +175,9 @@ impl TokenService {
         let (audience, subject) = (&request.audience, subject.as_ref());
         record.subject = subject.map(|subject| subject.id.clone());
         record.tenant = subject.and_then(|subject| subject.tenant.clone());
-        let grant = Grant { client, audience, scopes: &scopes, subject, not_after };
+        let bound_to = calls.certificate_bound.then(|| certificate.thumbprint());
+        let not_after = certificate.not_after();
+        let grant = Grant { client, audience, scopes: &scopes, subject, not_after, bound_to };
         let issued = issuer.issue(&grant, now).ok_or(Reason::NotReady)?;
         record.scopes = scopes;
         Ok(issued)
@@ -191,11 +193,11 @@ impl TokenService {
     }
 }
 
-/// The SPIFFE ID of a client that the trust domain vouches for, and when its certificate ends, in seconds since 1970.
-fn login<'a>(issuer: &Issuer, caller: &'a Caller) -> Option<(&'a str, i64)> {
+/// The SPIFFE ID of a client that the trust domain vouches for, and its certificate.
+fn login<'a>(issuer: &Issuer, caller: &'a Caller) -> Option<(&'a str, &'a ClientCertificate)> {
     let certificate = caller.certificate.as_ref()?;
     let names = certificate.names_by(&issuer.authorities, Timestamp::now())?;
-    Some((names.spiffe_id.as_deref()?, certificate.not_after()))
+    Some((names.spiffe_id.as_deref()?, certificate))
 }
 
 impl Service for TokenService {

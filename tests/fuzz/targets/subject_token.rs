@@ -52,6 +52,7 @@ fn parties() -> Parties {
         spiffe_id: WEB.into(),
         callees: BTreeMap::new(),
         users: BTreeMap::from([("customers".to_owned(), BTreeSet::from(["web-shop".to_owned()]))]),
+        certificate_bound: false,
     };
     let keys = KeySet::parse(jwks.as_bytes()).unwrap();
     let providers = [SubjectIssuer::compile(&provider, |_| panic!("nothing is fetched")).unwrap()];

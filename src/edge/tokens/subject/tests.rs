@@ -41,6 +41,7 @@ fn service(spiffe_id: &str) -> CallerDocument {
         spiffe_id: spiffe_id.into(),
         callees: BTreeMap::new(),
         users: BTreeMap::from([("customers".to_owned(), BTreeSet::from(["web-shop".to_owned()]))]),
+        certificate_bound: false,
     }
 }
 
