@@ -13,12 +13,15 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -204,9 +207,10 @@ func verify(r *http.Request, verifier *oidc.IDTokenVerifier, peer string) (strin
 		return "", err
 	}
 	var claims struct {
-		ID       string `json:"jti"`
-		ClientID string `json:"client_id"`
-		Scope    string `json:"scope"`
+		ID           string          `json:"jti"`
+		ClientID     string          `json:"client_id"`
+		Confirmation json.RawMessage `json:"cnf"`
+		Scope        string          `json:"scope"`
 	}
 	if err := token.Claims(&claims); err != nil {
 		return "", err
@@ -218,7 +222,19 @@ func verify(r *http.Request, verifier *oidc.IDTokenVerifier, peer string) (strin
 	if claims.ClientID != peer {
 		return "", errors.New("the token was issued to another service")
 	}
+	// One that is bound to a certificate is for this certificate only. A binding that is not understood is not ignored.
+	if claims.Confirmation != nil && !confirms(claims.Confirmation, r.TLS.PeerCertificates[0]) {
+		return "", errors.New("the token is bound to another certificate")
+	}
 	return claims.Scope, nil
+}
+
+// confirms tells whether a cnf claim has the digest of a certificate, and nothing else (RFC 8705 section 3.1).
+func confirms(confirmation json.RawMessage, certificate *x509.Certificate) bool {
+	digest := sha256.Sum256(certificate.Raw)
+	var members map[string]string
+	err := json.Unmarshal(confirmation, &members)
+	return err == nil && maps.Equal(members, map[string]string{"x5t#S256": base64.RawURLEncoding.EncodeToString(digest[:])})
 }
 
 // requireAccessToken checks the header, of which go-oidc only looks at the algorithm and the key: a token of another type, which the same

@@ -8,10 +8,11 @@
 // the issuer of tokens, and ISSUER_CA a file with the authorities that vouch for the issuer's host. TOKEN is a token for call, which
 // then asks for none.
 
-import { X509Certificate } from 'node:crypto';
+import { createHash, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import * as jose from 'jose';
 import * as oauth from 'oauth4webapi';
 import { Agent, fetch } from 'undici';
@@ -48,6 +49,11 @@ function spiffeId(certificate) {
   return ids[0].slice('URI:'.length);
 }
 
+/** The digest of a certificate that a token may be bound to (RFC 8705 section 3.1). */
+function thumbprint(certificate) {
+  return createHash('sha256').update(certificate.raw).digest('base64url');
+}
+
 /** A fetch over TLS with these options. */
 function fetchOver(tls) {
   const dispatcher = new Agent({ connect: tls });
@@ -62,7 +68,7 @@ async function metadata(fetchIssuer) {
 }
 
 /** The claims of a token that the peer got for this service. */
-async function verify(authorization, peer, keys, scope) {
+async function verify(authorization, peer, certificate, keys, scope) {
   const bearer = authorization.length === 1 && /^Bearer (.+)$/i.exec(authorization[0]);
   if (!bearer) throw new Refused(401, 'send one Authorization header with a bearer token');
   const expected = {
@@ -78,6 +84,10 @@ async function verify(authorization, peer, keys, scope) {
   });
   // The token belongs to the caller that got it. This holds when its certificate is renewed as well.
   if (claims.client_id !== peer) throw new Refused(401, 'the token was issued to another service');
+  // One that is bound to a certificate is for this certificate only. A binding that is not understood is not ignored.
+  if ('cnf' in claims && !isDeepStrictEqual(claims.cnf, { 'x5t#S256': thumbprint(certificate) })) {
+    throw new Refused(401, 'the token is bound to another certificate');
+  }
   if (!scopes(claims).includes(scope)) throw new Refused(403, `the token has no scope ${scope}`);
   return claims;
 }
@@ -94,8 +104,9 @@ async function serve(port, scope) {
 
   const answer = async (request) => {
     if (request.method !== 'GET') throw new Refused(405, 'only GET is allowed');
-    const peer = spiffeId(request.socket.getPeerX509Certificate());
-    const claims = await verify(request.headersDistinct.authorization ?? [], peer, keys, scope);
+    const certificate = request.socket.getPeerX509Certificate();
+    const peer = spiffeId(certificate);
+    const claims = await verify(request.headersDistinct.authorization ?? [], peer, certificate, keys, scope);
     return { caller: peer, scopes: scopes(claims) };
   };
   const tls = { ...certificate(), ca: readFileSync(join(IDENTITY, 'ca.crt')), requestCert: true, rejectUnauthorized: true };

@@ -7,6 +7,8 @@ IDENTITY is a folder with tls.crt, tls.key and ca.crt of the service's ServiceId
 the issuer of tokens, and ISSUER_CA a file with the authorities that vouch for the issuer's host.
 """
 
+import base64
+import hashlib
 import http.client
 import json
 import os
@@ -46,6 +48,11 @@ def spiffe_id(certificate):
     return ids[0]
 
 
+def thumbprint(certificate):
+    """The digest of a certificate in DER that a token may be bound to (RFC 8705 section 3.1)."""
+    return base64.urlsafe_b64encode(hashlib.sha256(certificate).digest()).rstrip(b"=").decode()
+
+
 def metadata(tls):
     """What the issuer says about itself (RFC 8414)."""
     with urllib.request.urlopen(f"{ISSUER}/.well-known/oauth-authorization-server", context=tls) as answer:
@@ -55,7 +62,7 @@ def metadata(tls):
     return found
 
 
-def verify(authorization, peer, keys, scope):
+def verify(authorization, peer, certificate, keys, scope):
     """The claims of a token that the peer got for this service."""
     if len(authorization) != 1 or not authorization[0].lower().startswith("bearer "):
         raise Refused(401, "send one Authorization header with a bearer token")
@@ -77,6 +84,9 @@ def verify(authorization, peer, keys, scope):
     # The token belongs to the caller that got it. This holds when its certificate is renewed as well.
     if claims["client_id"] != peer:
         raise Refused(401, "the token was issued to another service")
+    # One that is bound to a certificate is for this certificate only. A binding that is not understood is not ignored.
+    if "cnf" in claims and claims["cnf"] != {"x5t#S256": thumbprint(certificate)}:
+        raise Refused(401, "the token is bound to another certificate")
     if scope not in str(claims.get("scope", "")).split(" "):
         raise Refused(403, f"the token has no scope {scope}")
     return claims
@@ -99,7 +109,8 @@ def serve(port, scope):
         def do_GET(self):
             try:
                 peer = spiffe_id(self.request.getpeercert())
-                claims = verify(self.headers.get_all("Authorization") or [], peer, keys, scope)
+                certificate = self.request.getpeercert(binary_form=True)
+                claims = verify(self.headers.get_all("Authorization") or [], peer, certificate, keys, scope)
                 status, body = 200, {"caller": peer, "scopes": claims["scope"].split(" ")}
             except Refused as refused:
                 status, body = refused.args[0], {"error": refused.args[1]}

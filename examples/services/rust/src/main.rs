@@ -127,9 +127,11 @@ fn client(tls: ClientConfig) -> reqwest::Result<Client> {
 async fn answer_all(stream: TcpStream, acceptor: TlsAcceptor, verifier: Arc<Verifier>, scope: Arc<str>) {
     // An error of the handshake, or of the connection below, concerns this peer only, which sees it as well.
     let Ok(Ok(stream)) = timeout(TIMEOUT, acceptor.accept(stream)).await else { return };
-    let peer = tls::peer(stream.get_ref().1.peer_certificates());
+    // The SPIFFE ID of the peer, and the digest of its certificate.
+    let chain = stream.get_ref().1.peer_certificates();
+    let peer = tls::peer(chain).zip(tls::thumbprint(chain));
     let service = service_fn(async |request: Request<Incoming>| {
-        let (status, body) = match answer(&request, peer.as_deref(), &verifier, &scope).await {
+        let (status, body) = match answer(&request, peer.as_ref(), &verifier, &scope).await {
             Ok(welcome) => (StatusCode::OK, welcome),
             Err(Refused(status, message)) => (status, json!({"error": message})),
         };
@@ -145,16 +147,16 @@ async fn answer_all(stream: TcpStream, acceptor: TlsAcceptor, verifier: Arc<Veri
 
 async fn answer(
     request: &Request<Incoming>,
-    peer: Option<&str>,
+    peer: Option<&(String, String)>,
     verifier: &Verifier,
     scope: &str,
 ) -> Result<serde_json::Value, Refused> {
     if request.method() != Method::GET {
         return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed".to_owned()));
     }
-    let peer = peer.ok_or_else(|| Refused::unauthorized("the certificate has no SPIFFE ID"))?;
+    let (peer, thumbprint) = peer.ok_or_else(|| Refused::unauthorized("the certificate has no SPIFFE ID"))?;
     let authorization: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().collect();
-    let scopes = verifier.verify(&authorization, peer).await?;
+    let scopes = verifier.verify(&authorization, peer, thumbprint).await?;
     if !scopes.iter().any(|granted| granted == scope) {
         return Err(Refused(StatusCode::FORBIDDEN, format!("the token has no scope {scope}")));
     }

@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
@@ -36,7 +39,7 @@ pub fn to_service(identity: &Path, spiffe_id: &str) -> Fallible<ClientConfig> {
     let callee = Callee {
         spiffe_id: spiffe_id.to_owned(),
         authorities: authorities(&identity.join("ca.crt"))?,
-        algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
+        algorithms: rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms,
     };
     let (chain, key) = certificate(identity)?;
     let builder = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(callee));
@@ -50,6 +53,11 @@ pub fn peer(chain: Option<&[CertificateDer<'_>]>) -> Option<String> {
     let ids: Vec<&str> =
         names.iter().filter_map(|name| if let GeneralName::URI(id) = name { Some(*id) } else { None }).collect();
     if let [id] = ids[..] { Some(id.to_owned()) } else { None }
+}
+
+/// The digest of the certificate of a peer, which a token may be bound to (RFC 8705 section 3.1).
+pub fn thumbprint(chain: Option<&[CertificateDer<'_>]>) -> Option<String> {
+    Some(URL_SAFE_NO_PAD.encode(digest(&SHA256, chain?.first()?)))
 }
 
 fn certificate(identity: &Path) -> Fallible<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {

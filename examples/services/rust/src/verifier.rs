@@ -8,6 +8,7 @@ use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use reqwest::Client;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
 /// How long keys are trusted without asking the issuer again.
@@ -34,6 +35,8 @@ struct Claims {
     client_id: String,
     #[serde(default)]
     scope: String,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 pub struct Verifier {
@@ -54,7 +57,12 @@ impl Verifier {
     }
 
     /// The scopes of a token that the peer got for this service.
-    pub async fn verify(&self, authorization: &[&HeaderValue], peer: &str) -> Result<Vec<String>, Refused> {
+    pub async fn verify(
+        &self,
+        authorization: &[&HeaderValue],
+        peer: &str,
+        thumbprint: &str,
+    ) -> Result<Vec<String>, Refused> {
         let token = bearer(authorization)
             .ok_or_else(|| Refused::unauthorized("send one Authorization header with a bearer token"))?;
         let header = jsonwebtoken::decode_header(token).map_err(Refused::unauthorized)?;
@@ -72,6 +80,11 @@ impl Verifier {
         // The token belongs to the caller that got it. This holds when its certificate is renewed as well.
         if claims.client_id != peer {
             return Err(Refused::unauthorized("the token was issued to another service"));
+        }
+        // One that is bound to a certificate is for this certificate only. A binding that is not understood is not
+        // ignored.
+        if claims.others.get("cnf").is_some_and(|binding| *binding != json!({"x5t#S256": thumbprint})) {
+            return Err(Refused::unauthorized("the token is bound to another certificate"));
         }
         Ok(claims.scope.split(' ').map(str::to_owned).collect())
     }

@@ -11,6 +11,7 @@ import com.nimbusds.jose.proc.JWSVerificationKeySelector;
 import com.nimbusds.jose.proc.SecurityContext;
 import com.nimbusds.jose.util.DefaultResourceRetriever;
 import com.nimbusds.jose.util.JSONObjectUtils;
+import com.nimbusds.jose.util.X509CertUtils;
 import com.nimbusds.jwt.JWTClaimsSet;
 import com.nimbusds.jwt.proc.DefaultJWTClaimsVerifier;
 import com.nimbusds.jwt.proc.DefaultJWTProcessor;
@@ -147,7 +148,12 @@ public final class Service {
 
     /** The claims of a token that the peer got for this service. */
     private static JWTClaimsSet verify(
-            List<String> authorization, String peer, JWTProcessor<SecurityContext> verifier, String scope) throws Refused {
+            List<String> authorization,
+            String peer,
+            X509Certificate certificate,
+            JWTProcessor<SecurityContext> verifier,
+            String scope)
+            throws Refused {
         String scheme = "Bearer ";
         if (authorization.size() != 1 || !authorization.get(0).regionMatches(true, 0, scheme, 0, scheme.length())) {
             throw new Refused(401, "send one Authorization header with a bearer token");
@@ -157,6 +163,12 @@ public final class Service {
             // The token belongs to the caller that got it. This holds when its certificate is renewed as well.
             if (!peer.equals(claims.getStringClaim("client_id"))) {
                 throw new Refused(401, "the token was issued to another service");
+            }
+            // One that is bound to a certificate (RFC 8705 section 3.1) is for this certificate only. A binding that is not understood is
+            // not ignored.
+            Map<String, String> bound = Map.of("x5t#S256", X509CertUtils.computeSHA256Thumbprint(certificate).toString());
+            if (claims.getClaims().containsKey("cnf") && !bound.equals(claims.getClaim("cnf"))) {
+                throw new Refused(401, "the token is bound to another certificate");
             }
             if (!scopes(claims).contains(scope)) {
                 throw new Refused(403, "the token has no scope " + scope);
@@ -200,9 +212,10 @@ public final class Service {
             if (!exchange.getRequestMethod().equals("GET")) {
                 throw new Refused(405, "only GET is allowed");
             }
-            String peer = Tls.spiffeId((X509Certificate) exchange.getSSLSession().getPeerCertificates()[0]);
+            X509Certificate certificate = (X509Certificate) exchange.getSSLSession().getPeerCertificates()[0];
+            String peer = Tls.spiffeId(certificate);
             List<String> authorization = exchange.getRequestHeaders().getOrDefault("Authorization", List.of());
-            JWTClaimsSet claims = verify(authorization, peer, verifier, scope);
+            JWTClaimsSet claims = verify(authorization, peer, certificate, verifier, scope);
             send(exchange, 200, new TreeMap<>(Map.of("caller", peer, "scopes", scopes(claims))));
         } catch (Refused e) {
             send(exchange, e.status, Map.of("error", e.getMessage()));
