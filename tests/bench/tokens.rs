@@ -1,6 +1,7 @@
 //! The token issuer: tokens and key sets per second, latency, and its CPU time and memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -52,6 +53,8 @@ pub async fn measure(bench: &mut Bench) -> Result<(), String> {
         Destination::tokens(bed, TlsConnector::from(Arc::new(tls)))
     };
     let anybody = Destination::tokens(bed, TlsConnector::from(Arc::new(tls(bed))));
+    // The replica reports the subject issuer that it serves now.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let stored = bed.get("ConfigMap", Some("credence-tokens"), "bed-tokens").await.unwrap().metadata.resource_version;
     let own = format!("grant_type=client_credentials&scope=pay:read&audience={callee}");
     let exchanged =
