@@ -117,6 +117,38 @@ impl RateLimit {
     }
 }
 
+/// The share that each of many has of a rate.
+#[derive(Debug)]
+pub struct Shares {
+    per_second: u32,
+    used: Mutex<HashMap<String, Instant>>,
+}
+
+impl Shares {
+    /// Allows each this many requests per second. All names are remembered that have asked within the last second, so only those may
+    /// ask that are known.
+    #[must_use]
+    pub fn new(per_second: u32) -> Self {
+        Self { per_second, used: Mutex::default() }
+    }
+
+    /// Whether one more request is allowed now. A refused one does not count.
+    pub fn admits(&self, name: &str, now: Instant) -> bool {
+        let used = &mut *self.used.lock();
+        let Some(next) = next(used.get(name).copied(), self.per_second, now) else { return false };
+        match used.get_mut(name) {
+            Some(used) => *used = next,
+            None => _ = used.insert(name.to_owned(), next),
+        }
+        true
+    }
+
+    /// Forgets who has used nothing of its share.
+    pub fn forget_idle(&self, now: Instant) {
+        self.used.lock().retain(|_, used| now < *used);
+    }
+}
+
 fn interval(per_second: u32) -> Duration {
     Duration::from_secs(1) / per_second.max(1)
 }
@@ -133,6 +165,16 @@ mod tests {
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn nobody_uses_up_the_share_of_another() {
+        let (shares, now) = (Shares::new(10), Instant::now());
+        let allowed = |name: &str, at| (0..20).filter(|_| shares.admits(name, at)).count();
+        assert_eq!((allowed("a", now), allowed("b", now)), (10, 10));
+        assert_eq!(allowed("a", now + Duration::from_millis(500)), 5);
+        shares.forget_idle(now + Duration::from_millis(1200));
+        assert_eq!(shares.used.lock().len(), 1, "one of them has used nothing lately");
     }
 
     /// How many of 20 requests that somebody signs are allowed.

@@ -100,13 +100,21 @@ impl KeySet {
         id.is_none() || self.0.iter().any(|key| key.id.as_deref() == id)
     }
 
+    /// How many keys a signature with this algorithm is tried with, of a token that names this key, or none.
+    #[must_use]
+    pub fn candidates(&self, algorithm: &str, id: Option<&str>) -> usize {
+        self.matching(algorithm, id).count()
+    }
+
+    fn matching(&self, algorithm: &str, id: Option<&str>) -> impl Iterator<Item = &Jwk> {
+        let matches = move |key: &&Jwk| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id);
+        self.0.iter().filter(matches)
+    }
+
     /// Whether the signature is of a key with this algorithm and, where one is given, this ID.
     #[must_use]
     pub fn verifies(&self, algorithm: &str, id: Option<&str>, signed: &[u8], signature: &[u8]) -> bool {
-        self.0
-            .iter()
-            .filter(|key| key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id))
-            .any(|key| key.key.verify_sig(signed, signature).is_ok())
+        self.matching(algorithm, id).any(|key| key.key.verify_sig(signed, signature).is_ok())
     }
 }
 

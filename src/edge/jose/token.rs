@@ -65,6 +65,12 @@ impl<'a> UnverifiedToken<'a> {
         keys.verifies(self.algorithm(), self.key_id(), self.signed.as_bytes(), &self.signature)
     }
 
+    /// How many keys of this set it is tried with: each costs a verification.
+    #[must_use]
+    pub fn candidates(&self, keys: &KeySet) -> usize {
+        keys.candidates(self.algorithm(), self.key_id())
+    }
+
     /// The algorithm that it names.
     #[must_use]
     pub fn algorithm(&self) -> &str {

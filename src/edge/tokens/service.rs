@@ -26,13 +26,15 @@ use crate::contract::tokens::CallsDocument;
 use crate::edge::front::{
     AuditLog, CertificateError, ClientCertificate, Front, LoadedCertificate, ProcessLimits, Quota, Workers, network_of,
 };
-use crate::edge::http::rate::RateLimit;
+use crate::edge::http::rate::{RateLimit, Shares};
 use crate::edge::http::unassigned::UnassignedLines;
 use crate::edge::http::{Caller, Http, RequestError, Service, body, head};
 use crate::edge::role::Role;
 
 /// How many tokens are issued per second at most, and how many requests one network may make.
 const RATE: (u32, u32) = (20_000, 5_000);
+/// How many of these tokens the services of one namespace may ask for.
+const NAMESPACE_RATE: u32 = 5_000;
 
 /// What all requests share.
 pub struct TokenService {
@@ -45,6 +47,7 @@ pub struct TokenService {
     calls: RwLock<Calls>,
     bodies: Arc<Quota>,
     rate: RateLimit,
+    shares: Shares,
     unassigned: UnassignedLines,
     /// Counts.
     pub metrics: Metrics,
@@ -63,6 +66,7 @@ impl TokenService {
             calls: RwLock::default(),
             bodies: body::quota(limits),
             rate: RateLimit::new(RATE.0, RATE.1),
+            shares: Shares::new(NAMESPACE_RATE),
             unassigned: UnassignedLines::default(),
             metrics,
         }
@@ -109,6 +113,7 @@ impl TokenService {
     pub fn tidy(&self) {
         let now = Instant::now();
         self.rate.forget_idle(now);
+        self.shares.forget_idle(now);
         match self.unassigned.take_suppressed(now) {
             0 => {}
             lines => {
@@ -169,6 +174,9 @@ impl TokenService {
         }
         let (calls, now) = (self.calls.read().of(&issuer.trust_domain, client), Timestamp::now());
         let calls = calls.ok_or(Reason::UnauthorizedClient)?;
+        if !self.shares.admits(namespace(client), Instant::now()) {
+            return Err(Reason::TooMany);
+        }
         let scopes = grant(&calls, &request)?;
         record.audience = Some(request.audience.clone());
         let subject = request.subject_token.as_ref().map(|token| issuer.subject(token, &calls, now)).transpose()?;
@@ -191,6 +199,12 @@ impl TokenService {
         }
         self.metrics.requested(reason);
     }
+}
+
+/// The namespace of a service, by its SPIFFE ID.
+fn namespace(spiffe_id: &str) -> &str {
+    let (_, rest) = spiffe_id.split_once("/ns/").unwrap_or(("", spiffe_id));
+    rest.split_once('/').map_or(rest, |(namespace, _)| namespace)
 }
 
 /// The SPIFFE ID of a client that the trust domain vouches for, and its certificate.

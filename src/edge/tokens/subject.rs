@@ -21,6 +21,8 @@ const MAX_SUBJECT: usize = 255;
 const MAX_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 /// How far the clock of an issuer may be ahead.
 const AHEAD: SignedDuration = SignedDuration::from_mins(1);
+/// How many keys a token may be tried with, because it names none of them: each costs time that others wait for.
+const MAX_CANDIDATES: usize = 4;
 /// How many services may act for somebody, one through the other.
 const MAX_ACTORS: usize = 8;
 /// The type of access tokens that are issued here (RFC 9068 section 2.1).
@@ -206,7 +208,9 @@ impl SubjectIssuer {
         if token.media_type().is_some_and(|media_type| !OF_USERS.contains(&media_type.as_str())) {
             return Err(Reason::SubjectMalformed);
         }
-        let is_signed = self.keys.verify(token.key_id(), |keys| token.is_signed_by(keys));
+        let is_signed = self
+            .keys
+            .verify(token.key_id(), |keys| token.candidates(keys) <= MAX_CANDIDATES && token.is_signed_by(keys));
         if !self.algorithms.contains(token.algorithm()) || !is_signed.ok_or(Reason::SubjectKeysMissing)? {
             return Err(Reason::SubjectWrongSignature);
         }

@@ -157,6 +157,24 @@ fn users_wait_for_keys_that_are_not_fetched_yet() {
 }
 
 #[test]
+fn a_token_that_names_no_key_is_tried_with_few() {
+    let with = |others: u8| {
+        let key = |seed: u8| json!({"kty": "OKP", "crv": "Ed25519", "kid": format!("other-{seed}"), "x": testing::Issuer::new(seed).public_key()});
+        let mut keys: Vec<Value> = (10..10 + others).map(key).collect();
+        keys.push(serde_json::from_str::<Value>(&self::keys().1.jwks()).unwrap()["keys"][0].clone());
+        let jwks = SubjectKeysDocument::Jwks(json!({ "keys": keys }).to_string());
+        SubjectIssuer::compile(&SubjectIssuerDocument { keys: jwks, ..document() }, nothing_fetched).unwrap()
+    };
+    let own = KeySet::parse(keys().0.jwks().as_bytes()).unwrap();
+    let now = Timestamp::from_second(NOW).unwrap();
+    let accepts = |others: u8, header: &str| {
+        verify(&token(header, &claims()), &service(WEB), (URL, &own), &[with(others)], now).is_ok()
+    };
+    assert!(accepts(3, r#"{"alg":"EdDSA"}"#) && !accepts(4, r#"{"alg":"EdDSA"}"#));
+    assert!(accepts(31, r#"{"alg":"EdDSA","kid":"k1"}"#));
+}
+
+#[test]
 fn only_the_services_of_some_namespaces_act_for_users() {
     let nobody = CallerDocument { users: BTreeMap::new(), ..service(WEB) };
     let good = token(r#"{"alg":"EdDSA"}"#, &claims());
