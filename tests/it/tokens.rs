@@ -371,7 +371,7 @@ async fn a_key_signs_once_every_replica_serves_it_and_a_tainted_one_no_more() {
         .unwrap();
     agreed(bed, shop, "own").await;
     let own = bed.mount(shop, "own-mtls").await;
-    let status = bed.get("ServiceIdentity", Some(shop), "other").await.unwrap().data["status"]["spiffeID"].clone();
+    let status = bed.ready("ServiceIdentity", Some(shop), "other").await.data["status"]["spiffeID"].clone();
     let form = format!("grant_type=client_credentials&audience={}", status.as_str().unwrap());
     let ask = |host: &str| {
         let more = ["--header".to_owned(), format!("Host: {host}"), "--data".to_owned(), form.clone()];

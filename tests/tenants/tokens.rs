@@ -1,15 +1,24 @@
 //! Access tokens: nobody gets one in another's name, or for a service that does not name it, or uses up another's room.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::{StreamExt, stream};
+use http_body_util::Full;
+use hyper::Request;
 use kube::api::ListParams;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use crate::bed::{Bed, manifest, until};
+use crate::bed::{Bed, manifest, unique, until};
 use crate::calls::{Rule, Services, calling, id};
+use crate::hooks::{https, tls_builder};
 use crate::identity_provider::{Provider, SubjectIssuer, exchange};
 use crate::tenant::Tenant;
 
@@ -131,6 +140,75 @@ async fn a_tenant_acts_for_no_user_who_has_called_a_victim() {
     let (status, answer) = exchange(&victim, &victim.orders, &user["access_token"], &payments, "");
     assert_eq!(status, 200, "{answer} after {:?}", before.elapsed());
     issuer.remove(&tenant.bed).await;
+}
+
+/// A key set with so many keys.
+fn many_keys(count: usize) -> String {
+    let key = |number| {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+        let [x, y] = [x, y].map(|coordinate| URL_SAFE_NO_PAD.encode(coordinate));
+        json!({"kty": "EC", "crv": "P-256", "kid": format!("key-{number}"), "x": x, "y": y})
+    };
+    json!({"keys": (0..count).map(key).collect::<Vec<_>>()}).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_tokens_that_nobody_signed_delays_no_victim() {
+    let victim = Services::new("patient").await;
+    let tenant = Tenant::new("forging").await;
+    let (bed, namespace, secret) = (&tenant.bed, tenant.namespace.as_str(), unique("many-keys"));
+    let metadata = json!({"name": secret, "namespace": "credence-system"});
+    let entry = json!({"jwks.json": many_keys(32)});
+    bed.apply(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": entry})).await.unwrap();
+    let login = format!("https://{secret}.example");
+    let keys = json!({"secretRef": {"name": secret}});
+    let issuer = json!({"name": unique("idp"), "issuer": login, "namespaceSelector": {}, "keys": keys});
+    let issuer = SubjectIssuer::add(bed, &issuer).await;
+    let own = id(namespace, "own");
+    tenant.own.apply(calling(namespace, "own", &[(namespace, "own", &[])], &[(namespace, "own", &[])])).await.unwrap();
+    issuer.known_to(bed, namespace, "own").await;
+    let folder = bed.mount(namespace, "own-mtls").await;
+    // It names no key, so that all of them would have to be tried.
+    let parts = [r#"{"alg":"ES256"}"#.to_owned(), json!({"iss": login}).to_string(), "x".repeat(64)];
+    let forged = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let body = format!(
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&audience={own}&subject_token={forged}\
+         &subject_token_type=urn:ietf:params:oauth:token-type:jwt"
+    );
+    let chain = CertificateDer::pem_file_iter(folder.join("tls.crt")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(folder.join("tls.key")).unwrap();
+    let client = https(tls_builder(bed).with_client_auth_cert(chain, key).unwrap());
+    let ended = Arc::new(AtomicBool::new(false));
+    let url = format!("{}/token", bed.env("TOKENS_ISSUER"));
+    let mut attackers = JoinSet::new();
+    for _ in 0..16 {
+        let (client, url, body, ended) = (client.clone(), url.clone(), body.clone(), ended.clone());
+        attackers.spawn(async move {
+            let mut refused = 0_usize;
+            while !ended.load(Ordering::Relaxed) {
+                let request = Request::post(&url).header("content-type", "application/x-www-form-urlencoded");
+                let answer = client.request(request.body(Full::new(body.clone().into())).unwrap()).await.unwrap();
+                assert!(answer.status().is_client_error(), "{}", answer.status());
+                refused += 1;
+            }
+            refused
+        });
+    }
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let began = Instant::now();
+        let asked = tokio::task::block_in_place(|| victim.token("pay:read"));
+        assert!(!asked.is_empty());
+        slowest = slowest.max(began.elapsed());
+    }
+    ended.store(true, Ordering::Relaxed);
+    let refused: usize = attackers.join_all().await.into_iter().sum();
+    assert!(slowest < Duration::from_secs(2), "{slowest:?} beside {refused} forged tokens");
+    assert!(refused > 200, "the attack was no attack: {refused}");
+    assert_eq!(victim.audited(&own).last().unwrap()["reason"], "SubjectWrongSignature");
+    issuer.remove(bed).await;
+    bed.delete("Secret", Some("credence-system"), &secret).await;
 }
 
 #[tokio::test]
