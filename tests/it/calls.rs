@@ -47,6 +47,7 @@ impl Services {
         bed.apply(calling(&shop, "orders", &to_pay, &[])).await.unwrap();
         bed.apply(calling(&pay, "payments", &[], &from_shop)).await.unwrap();
         agreed(&bed, &shop, "orders").await;
+        bed.ready("ServiceIdentity", Some(&pay), "payments").await;
         let orders = bed.mount(&shop, "orders-mtls").await;
         let payments = bed.mount(&pay, "payments-mtls").await;
         Self { bed, shop, pay, orders, payments }
