@@ -96,11 +96,16 @@ impl Services {
         answer["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// The audit lines of the issuer about a client, the last one last.
-    pub fn audited(&self, client: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.bed.env("TOKENS_AUDIT_LOG")).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["client"] == client).collect()
+    /// The audit lines of the issuer about a client, once the last one has this reason: lines are written beside the answers.
+    pub async fn audited(&self, client: &str, last: &str) -> Vec<Value> {
+        until("the audit lines", || async {
+            let text = std::fs::read_to_string(self.bed.env("TOKENS_AUDIT_LOG")).unwrap();
+            let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_default());
+            let lines: Vec<Value> = lines.filter(|line| line["client"] == client).collect();
+            let reason = lines.last().map(|line| line["reason"].clone()).unwrap_or_default();
+            if reason == last { Ok(lines) } else { Err(format!("{last}: {reason}")) }
+        })
+        .await
     }
 
     pub fn example(&self, folder: &Path, own: &str) -> Command {

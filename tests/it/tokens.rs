@@ -39,7 +39,7 @@ async fn a_service_calls_another_one_with_a_token() {
     let mut forged = token.clone();
     forged.replace_range(token.len() - 8..token.len() - 4, "AAAA");
     assert!(call(Some(&forged), "").starts_with("401 "));
-    let lines = services.audited(&orders);
+    let lines = services.audited(&orders, "Issued").await;
     assert!(lines.iter().any(|line| line["reason"] == "Issued" && line["audience"] == payments.as_str()), "{lines:?}");
     assert!(!lines.iter().any(|line| line.to_string().contains(&token)), "no token in the audit log");
 }
@@ -175,8 +175,8 @@ async fn what_both_sides_do_not_grant_is_refused() {
     assert_eq!(services.curl(orders, "/token", &[]).0, 405);
     assert_eq!(services.curl(None, "/other", &[]).0, 404);
     assert_eq!(services.curl(None, "/jwks.json", &["--header".into(), "Host: other.example".into()]).0, 404);
-    let reasons: Vec<String> =
-        services.audited(&client).iter().map(|line| line["reason"].as_str().unwrap().to_owned()).collect();
+    let lines = services.audited(&client, "InvalidRequest").await;
+    let reasons: Vec<String> = lines.iter().map(|line| line["reason"].as_str().unwrap().to_owned()).collect();
     for reason in ["Issued", "InvalidClient", "InvalidRequest", "UnsupportedGrantType", "InvalidScope", "InvalidTarget"]
     {
         assert!(reasons.iter().any(|it| it == reason), "{reason}: {reasons:?}");
