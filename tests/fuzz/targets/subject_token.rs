@@ -98,7 +98,8 @@ fn signed(header: &[u8], claims: &[u8]) {
         return;
     };
     // A claim that nobody reads may hold bytes that are no text: then it is no JSON for others.
-    let (Ok(header), Ok(claims)) = (serde_json::from_slice::<Value>(header), serde_json::from_slice::<Value>(claims)) else {
+    let (Ok(header), Ok(claims)) = (serde_json::from_slice::<Value>(header), serde_json::from_slice::<Value>(claims))
+    else {
         return;
     };
     assert_eq!(header["alg"], "EdDSA");
