@@ -14,6 +14,7 @@ pub struct SubjectIssuer {
     /// Its name here, such as `customers`. It comes before the name of every user, as in `customers:4711`, so that users of two
     /// providers are never taken for each other. Do not give it to another provider later.
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self != 'spiffe'").message("name: the subjects of services begin with spiffe:, so no user may have one; use another name"))]
     pub name: String,
 
     /// The claim `iss` of its tokens, such as `https://login.shop.example`.
@@ -128,7 +129,7 @@ pub struct SubjectKeys {
     pub secret_ref: Option<SecretReference>,
 
     /// URL of it, `jwks_uri` in the metadata of the provider. The token issuer fetches it every five minutes, and when a token names a
-    /// key that is not in it, and goes on with the last one for a day.
+    /// key that is not in it. It uses a cached one for a day when it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 9, max = 1024), regex(pattern = r"^https://[^@#\s]+$"))]
     #[x_kube(validation = Rule::new("isURL(self)").message("url: use https:// and a host, without user, password and fragment"))]
