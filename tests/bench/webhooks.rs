@@ -197,23 +197,29 @@ pub fn prepare(scheme: &Scheme, path: &str, numbers: Range<u64>) -> Prepared {
 /// The destination of a load.
 pub struct Destination {
     port: u16,
-    tls: Option<TlsConnector>,
+    /// Connections take these in turn; none for plain HTTP.
+    tls: Vec<TlsConnector>,
     /// The process whose CPU time is measured.
     process: String,
-    /// The last byte of the address that the next connection comes from; `None` for connections from one address.
-    next_address: Option<AtomicU8>,
+    /// How many connections were opened.
+    opened: AtomicU8,
+    /// Whether each connection comes from an address of its own.
+    is_spread: bool,
 }
 
 impl Destination {
     fn plain(bed: &Bed, port: u16) -> Self {
-        Self { port, tls: None, process: bed.env("EDGE_PID").to_owned(), next_address: None }
+        Self::new(port, Vec::new(), bed.env("EDGE_PID"))
     }
 
     /// The token issuer, which limits the requests from each address.
-    pub fn tokens(bed: &Bed, tls: TlsConnector) -> Self {
-        let port = port(bed.env("TOKENS_ISSUER"));
-        let process = bed.env("TOKENS_PID").to_owned();
-        Self { port, tls: Some(tls), process, next_address: Some(AtomicU8::new(2)) }
+    pub fn tokens(bed: &Bed, tls: Vec<TlsConnector>) -> Self {
+        let to = Self::new(port(bed.env("TOKENS_ISSUER")), tls, bed.env("TOKENS_PID"));
+        Self { is_spread: true, ..to }
+    }
+
+    fn new(port: u16, tls: Vec<TlsConnector>, process: &str) -> Self {
+        Self { port, tls, process: process.to_owned(), opened: AtomicU8::new(0), is_spread: false }
     }
 
     pub fn edge(bed: &Bed) -> Self {
@@ -223,18 +229,18 @@ impl Destination {
     /// The edge or nginx.
     pub fn over_tls(bed: &Bed, part: &str) -> Self {
         let port = port(bed.env(&format!("{part}_URL")));
-        let process = bed.env("EDGE_PID").to_owned();
-        Self { port, tls: Some(TlsConnector::from(Arc::new(tls(bed)))), process, next_address: None }
+        Self::new(port, vec![TlsConnector::from(Arc::new(tls(bed)))], bed.env("EDGE_PID"))
     }
 
     pub async fn connect(&self) -> SendRequest<Full<Bytes>> {
         let socket = TcpSocket::new_v4().unwrap();
-        if let Some(next) = &self.next_address {
-            socket.bind((Ipv4Addr::new(127, 0, 0, next.fetch_add(1, Ordering::Relaxed)), 0).into()).unwrap();
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        if self.is_spread {
+            socket.bind((Ipv4Addr::new(127, 0, 1, number), 0).into()).unwrap();
         }
         let stream = socket.connect((Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        match &self.tls {
+        match self.tls.get(usize::from(number) % self.tls.len().max(1)) {
             None => handshake(TokioIo::new(stream)).await,
             Some(tls) => {
                 let name = ServerName::try_from("localhost").unwrap();
