@@ -216,7 +216,7 @@ reasons! {
     KeysInvalid,
     /// Some keys of a webhook are not used; the others are.
     KeysNotUsed,
-    /// The key set of an identity provider cannot be fetched, and no former one is left.
+    /// The key set of an identity provider cannot be fetched, and none is cached.
     KeysNotFetched,
     /// Every replica of the edge serves the webhook.
     Programmed,

@@ -38,8 +38,8 @@ pub struct ServedRoute {
 pub struct KeySetReport {
     /// Why not.
     pub problem: FetchProblem,
-    /// Whether one that was fetched before is used.
-    pub kept: bool,
+    /// Whether a cached one is used.
+    pub cached: bool,
 }
 
 /// Why a key set cannot be fetched.

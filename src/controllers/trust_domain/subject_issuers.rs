@@ -25,7 +25,7 @@ const ALGORITHMS: [SubjectAlgorithm; 2] = [SubjectAlgorithm::Es256, SubjectAlgor
 /// The identity providers of a trust domain.
 #[derive(Default)]
 pub struct SubjectIssuers {
-    /// Those that the token issuer is told of.
+    /// The documents for the token issuer, of the providers whose keys can be used.
     pub documents: Vec<SubjectIssuerDocument>,
     /// What is wrong with a provider, by its name.
     pub problems: BTreeMap<String, Problem>,
@@ -33,7 +33,7 @@ pub struct SubjectIssuers {
 
 /// What is wrong with a provider.
 pub struct Problem {
-    /// Why its users are refused, or would be if former keys were not used.
+    /// Why its users are refused, or will be once the cached keys are too old.
     pub refusal: Refusal,
     /// Whether its users are accepted nevertheless.
     pub is_usable: bool,
@@ -131,11 +131,12 @@ fn document(issuer: &SubjectIssuer, keys: SubjectKeysDocument) -> Result<Subject
 fn reported(issuer: &SubjectIssuer, serving: &BTreeMap<String, Option<ServedRoute>>) -> Option<Problem> {
     let url = issuer.keys.url.as_ref()?;
     let reports = serving.iter().filter_map(|(replica, it)| Some((replica, it.as_ref()?.key_sets.get(&issuer.name)?)));
-    let (replica, KeySetReport { problem, kept }) = reports.min_by_key(|(_, report)| report.kept)?;
-    let meanwhile = if *kept { "it goes on with the keys that it fetched before" } else { "its users are refused" };
+    let (replica, KeySetReport { problem, cached }) = reports.min_by_key(|(_, report)| report.cached)?;
+    let meanwhile = if *cached { "using the cached keys" } else { "its users are refused" };
     let problem = problem.describe();
-    let message = format!("{}: {replica} cannot fetch the key set {url}: {problem}; {meanwhile}", issuer.name);
-    Some(Problem { refusal: Refusal::new(Reason::KeysNotFetched, message), is_usable: *kept })
+    let message =
+        format!("{}: {replica} cannot fetch the key set {url}: {problem}; {meanwhile}, retrying", issuer.name);
+    Some(Problem { refusal: Refusal::new(Reason::KeysNotFetched, message), is_usable: *cached })
 }
 
 #[cfg(test)]
@@ -191,22 +192,22 @@ mod tests {
 
     #[test]
     fn a_replica_that_has_no_keys_is_told_first() {
-        let serving = |kept: Option<bool>| {
-            let report = kept.map(|kept| KeySetReport { problem: FetchProblem::WrongStatus, kept });
+        let serving = |cached: Option<bool>| {
+            let report = cached.map(|cached| KeySetReport { problem: FetchProblem::WrongStatus, cached });
             let key_sets = report.into_iter().map(|report| ("customers".to_owned(), report)).collect();
             Some(ServedRoute { key_sets, ..ServedRoute::default() })
         };
         let of = |replicas: &[Option<bool>]| {
             let mut fetched = issuer();
             fetched.keys = serde_json::from_value(json!({"url": "https://login.example/keys"})).unwrap();
-            let replicas = replicas.iter().zip(1..).map(|(kept, number)| (format!("tokens-{number}"), serving(*kept)));
+            let replicas =
+                replicas.iter().zip(1..).map(|(cached, number)| (format!("tokens-{number}"), serving(*cached)));
             reported(&fetched, &replicas.collect())
         };
         assert!(of(&[]).is_none() && of(&[None, None]).is_none());
-        let kept = of(&[None, Some(true)]).unwrap();
-        assert!(
-            kept.is_usable && kept.refusal.message.contains("tokens-2") && kept.refusal.message.contains("goes on")
-        );
+        let cached = of(&[None, Some(true)]).unwrap();
+        let told = cached.refusal.message;
+        assert!(cached.is_usable && told.contains("tokens-2") && told.contains("using the cached keys"), "{told}");
         let none = of(&[Some(true), Some(false)]).unwrap();
         assert!(!none.is_usable && none.refusal.message.contains("tokens-2"), "{}", none.refusal);
     }

@@ -1,7 +1,5 @@
 //! The answers of the issuer. Pure.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -74,10 +72,10 @@ fn matches(known: &HeaderValue, etag: &HeaderValue) -> bool {
 
 /// A token (RFC 6749 section 5.1); one that was exchanged says what it is (RFC 8693 section 2.2.1).
 #[must_use]
-pub fn token(issued: &Issued, scopes: &BTreeSet<String>, is_exchanged: bool) -> Answer {
+pub fn token(issued: &Issued, is_exchanged: bool) -> Answer {
     let mut body = json!({"access_token": issued.token, "token_type": "Bearer", "expires_in": issued.expires_in});
-    if !scopes.is_empty() {
-        body["scope"] = scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ").into();
+    if let Some(scope) = &issued.scope {
+        body["scope"] = scope.as_str().into();
     }
     if is_exchanged {
         body["issued_token_type"] = ACCESS_TOKEN.into();

@@ -108,6 +108,8 @@ pub struct Issued {
     pub id: Uuid,
     /// For how many seconds it is valid.
     pub expires_in: i64,
+    /// Its scopes (RFC 6749 section 3.3), if it has any.
+    pub scope: Option<String>,
 }
 
 /// Whom a token is issued to, and for what.
@@ -144,7 +146,7 @@ struct Claims<'a> {
     exp: i64,
     jti: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<String>,
+    scope: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -209,6 +211,7 @@ impl Issuer {
         let (id, iat) = (Uuid::now_v7(), now.as_second());
         let exp = iat.saturating_add(self.lifetime).min(not_after);
         let exp = subject.map_or(exp, |subject| exp.min(subject.expires_at));
+        let scope = (!scopes.is_empty()).then(|| scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
         let claims = Claims {
             iss: &self.url,
             sub: subject.map_or(client, |subject| &subject.id),
@@ -217,12 +220,12 @@ impl Issuer {
             iat,
             exp,
             jti: id,
-            scope: (!scopes.is_empty()).then(|| scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ")),
+            scope: scope.as_deref(),
             tenant: subject.and_then(|subject| subject.tenant.as_deref()),
             act: subject.map(|subject| &subject.actors),
             cnf: bound_to.map(|thumbprint| Confirmation { thumbprint: URL_SAFE_NO_PAD.encode(thumbprint) }),
         };
-        Some(Issued { token: self.signer.sign(&claims)?, id, expires_in: exp.saturating_sub(iat) })
+        Some(Issued { token: self.signer.sign(&claims)?, id, expires_in: exp.saturating_sub(iat), scope })
     }
 }
 

@@ -30,13 +30,13 @@ use crate::network::http::{PolicyConnector, authorities, public_web};
 use crate::network::{causes, refusal};
 
 /// How often a key set is fetched.
-const EVERY: Duration = Duration::from_secs(300);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// How soon it is fetched again at the earliest, when a token names a key that is not in it.
-const AGAIN: Duration = Duration::from_secs(15);
-/// How soon a fetch that failed is repeated at first; then after twice the time, and so on up to [`EVERY`].
-const RETRY: Duration = Duration::from_secs(2);
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(15);
+/// How soon a fetch that failed is repeated at first; then after twice the time, and so on up to [`REFRESH_INTERVAL`].
+const INITIAL_RETRY: Duration = Duration::from_secs(2);
 /// For how long a key set is used that cannot be fetched any more.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a fetch may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MEDIA_TYPES: HeaderValue = HeaderValue::from_static("application/jwk-set+json, application/json");
@@ -55,11 +55,11 @@ impl Keys {
         match self {
             Self::Given(keys) => Some(verify(keys)),
             Self::Fetched(fetched) => {
-                let kept = fetched.kept()?;
-                if !kept.keys.has(key_id) {
-                    fetched.asked.notify_one();
+                let cached = fetched.cached()?;
+                if !cached.keys.has(key_id) {
+                    fetched.refresh.notify_one();
                 }
-                Some(verify(&kept.keys))
+                Some(verify(&cached.keys))
             }
         }
     }
@@ -70,7 +70,7 @@ impl Keys {
             Self::Given(_) => None,
             Self::Fetched(fetched) => {
                 let problem = (*fetched.problem.lock())?;
-                Some(KeySetReport { problem, kept: fetched.kept().is_some() })
+                Some(KeySetReport { problem, cached: fetched.cached().is_some() })
             }
         }
     }
@@ -80,14 +80,14 @@ impl Keys {
 pub struct Fetched {
     url: Uri,
     client: Client<HttpsConnector<BoundedConnector>, Empty<Bytes>>,
-    last: ArcSwapOption<Kept>,
+    last: ArcSwapOption<Cached>,
     problem: Mutex<Option<FetchProblem>>,
     /// A token names a key that is not in the set.
-    asked: Arc<Notify>,
+    refresh: Arc<Notify>,
 }
 
 /// A key set that was fetched.
-struct Kept {
+struct Cached {
     keys: KeySet,
     at: Instant,
 }
@@ -109,23 +109,23 @@ impl Fetched {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build(connector.wrap_connector(BoundedConnector(PolicyConnector::new(policy.clone()))));
-        Ok(Self { url, client, last: ArcSwapOption::empty(), problem: Mutex::default(), asked: Arc::default() })
+        Ok(Self { url, client, last: ArcSwapOption::empty(), problem: Mutex::default(), refresh: Arc::default() })
     }
 
-    fn kept(&self) -> Option<Arc<Kept>> {
-        self.last.load_full().filter(|kept| kept.at.elapsed() < KEPT)
+    fn cached(&self) -> Option<Arc<Cached>> {
+        self.last.load_full().filter(|cached| cached.at.elapsed() < MAX_AGE)
     }
 
     /// Fetches the key set once. What was fetched before is kept when that fails.
     async fn fetch(&self) -> Result<(), FetchProblem> {
         let fetched = timeout(TIMEOUT, self.request()).await.unwrap_or(Err(FetchProblem::Unreachable));
-        let fetched = fetched.map(|keys| self.last.store(Some(Arc::new(Kept { keys, at: Instant::now() }))));
+        let fetched = fetched.map(|keys| self.last.store(Some(Arc::new(Cached { keys, at: Instant::now() }))));
         let problem = fetched.err();
         if std::mem::replace(&mut *self.problem.lock(), problem) != problem {
             let url = &self.url;
             match problem {
-                Some(why) => tracing::warn!(%url, why = why.describe(), "cannot fetch a key set"),
-                None => tracing::info!(%url, "fetched a key set again"),
+                Some(problem) => tracing::warn!(%url, problem = problem.describe(), "cannot fetch a key set; retrying"),
+                None => tracing::info!(%url, "fetched a key set"),
             }
         }
         fetched
@@ -135,7 +135,7 @@ impl Fetched {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.url.clone();
         request.headers_mut().insert(ACCEPT, MEDIA_TYPES);
-        let answer = self.client.request(request).await.map_err(|error| why(&error))?;
+        let answer = self.client.request(request).await.map_err(|error| problem_of(&error))?;
         if answer.status() != StatusCode::OK {
             return Err(FetchProblem::WrongStatus);
         }
@@ -149,7 +149,7 @@ impl Fetched {
 }
 
 /// Why there is no answer.
-fn why(error: &(dyn Error + 'static)) -> FetchProblem {
+fn problem_of(error: &(dyn Error + 'static)) -> FetchProblem {
     let known = causes(error).find_map(|cause| match (cause.downcast_ref(), cause.downcast_ref::<io::Error>()) {
         (Some(rustls::Error::InvalidCertificate(_)), _) => Some(FetchProblem::Untrusted),
         (_, Some(error)) if refusal(error).is_some() => Some(FetchProblem::AddressRefused),
@@ -183,35 +183,35 @@ impl KeySets {
         }
         let fetched = Arc::new(Fetched::new(source, &self.addresses)?);
         known.insert(source.clone(), Arc::downgrade(&fetched));
-        tokio::spawn(follow(Arc::downgrade(&fetched), fetched.asked.clone()));
+        tokio::spawn(follow(Arc::downgrade(&fetched), fetched.refresh.clone()));
         Ok(fetched)
     }
 }
 
 /// Fetches a key set again and again, until nobody uses it.
-async fn follow(fetched: Weak<Fetched>, asked: Arc<Notify>) {
-    let mut retry = RETRY;
+async fn follow(fetched: Weak<Fetched>, refresh: Arc<Notify>) {
+    let mut retry = INITIAL_RETRY;
     loop {
-        let again = Instant::now() + AGAIN;
+        let earliest = Instant::now() + MIN_REFRESH_INTERVAL;
         let Some(fetched) = fetched.upgrade() else { return };
         let pause = match fetched.fetch().await {
             Ok(()) => {
-                retry = RETRY;
-                EVERY
+                retry = INITIAL_RETRY;
+                REFRESH_INTERVAL
             }
             Err(_) => {
                 let pause = retry;
-                retry = (retry * 2).min(EVERY);
+                retry = (retry * 2).min(REFRESH_INTERVAL);
                 pause
             }
         };
         drop(fetched);
-        let asked = async {
-            asked.notified().await;
-            sleep_until(again).await;
+        let requested = async {
+            refresh.notified().await;
+            sleep_until(earliest).await;
         };
         tokio::select! {
-            () = asked => {}
+            () = requested => {}
             () = sleep(pause) => {}
         }
     }

@@ -134,7 +134,7 @@ impl TokenService {
         let (reason, answer) = match self.issue(issuer, caller, parts, body, &mut record).await {
             Ok(issued) => {
                 record.token = Some(issued.id);
-                (Reason::Issued, answer::token(&issued, &record.scopes, record.subject.is_some()))
+                (Reason::Issued, answer::token(&issued, record.subject.is_some()))
             }
             Err(reason) => (reason, answer::refusal(reason)),
         };
