@@ -13,6 +13,7 @@ use crate::tenant::{Tenant, Victim};
 
 const SYSTEM: &str = "credence-system";
 const EDGE: &str = "credence-edge";
+const TOKENS: &str = "credence-tokens";
 
 /// A text that stands in a Secret and nowhere else.
 struct Marker(String);
@@ -146,6 +147,34 @@ async fn of_the_platform(bed: &Bed, marker: &Marker, label: &str) -> Vec<Pair> {
     pairs
 }
 
+/// Trust domains with an identity provider whose key set is broken.
+fn of_providers(marker: &Marker, label: &str) -> Vec<Pair> {
+    let pair = |(number, form): (usize, Vec<u8>)| {
+        let name = format!("{label}-{number}-users");
+        let provider = json!({"name": "customers", "issuer": "https://login.example", "namespaceSelector": {},
+            "keys": {"secretRef": {"name": name}}});
+        let spec = json!({"domain": format!("{name}.example"), "environment": "development", "issuer": {"selfSigned": {}},
+            "tokens": {"issuer": format!("https://{name}.example")}, "subjectIssuers": [provider]});
+        let data = json!({"jwks.json": STANDARD.encode(form)});
+        (secret(SYSTEM, &name, json!({}), data), manifest("TrustDomain", None, &name, spec))
+    };
+    marker.broken_json().into_iter().enumerate().map(pair).collect()
+}
+
+/// Documents of the token issuer that are broken.
+fn of_the_token_issuer(marker: &Marker, label: &str) -> Vec<Value> {
+    let broken = |(component, prefix, entry): (&str, &str, &str)| {
+        let labels = json!({"app.kubernetes.io/managed-by": "credence", "credence.dev/component": component});
+        let document = |(number, form): (usize, Vec<u8>)| {
+            let data = json!({entry: STANDARD.encode(form)});
+            secret(TOKENS, &format!("{prefix}.{label}-{number}"), labels.clone(), data)
+        };
+        marker.broken_json().into_iter().enumerate().map(document).collect::<Vec<_>>()
+    };
+    let kinds = [("token-issuer", "issuer", "issuer.json"), ("token-calls", "calls", "calls.json")];
+    kinds.into_iter().flat_map(broken).collect()
+}
+
 /// Webhooks whose Secrets are broken: their own keys, those of an issuer of tokens, and those that a Service shares.
 fn of_the_tenant(namespace: &str, marker: &Marker) -> Vec<Pair> {
     let labels = json!({"credence.dev/webhook-keys": "true"});
@@ -221,14 +250,14 @@ async fn statuses(bed: &Bed, pairs: &[Pair]) -> Vec<String> {
     found
 }
 
-/// Everything that operator and edge say to anybody.
+/// Everything that operator, edge and token issuer say to anybody.
 async fn everything_said(bed: &Bed) -> Vec<(String, String)> {
     let mut said = Vec::new();
-    for log in ["operator.log", "edge.log", "edge-audit.log"] {
+    for log in ["operator.log", "edge.log", "edge-audit.log", "tokens.log", "tokens-audit.log"] {
         let path = format!("{}/logs/{log}", bed.env("BED_DIR"));
         said.push((log.to_owned(), String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()));
     }
-    for url in ["OPERATOR_METRICS_URL", "EDGE_METRICS_URL"].map(|name| bed.env(name)) {
+    for url in ["OPERATOR_METRICS_URL", "EDGE_METRICS_URL", "TOKENS_METRICS_URL"].map(|name| bed.env(name)) {
         for url in [url.to_owned(), url.replace("/metrics", "/readyz?verbose")] {
             let (ok, text) = run("curl", &["--silent", "--show-error", &url], "");
             assert!(ok, "{url}: {text}");
@@ -340,11 +369,22 @@ async fn nothing_that_is_read_from_a_secret_is_repeated() {
     bed.ready("WebhookEndpoint", Some(&tenant.namespace), "tok").await;
 
     let platform = of_the_platform(bed, &marker, &label).await;
-    let own = of_the_tenant(&tenant.namespace, &marker);
+    let (providers, own) = (of_providers(&marker, &label), of_the_tenant(&tenant.namespace, &marker));
     apply_all(bed, &platform).await;
+    apply_all(bed, &providers).await;
     apply_all(&tenant.own, &own).await;
-    let routes = break_what_is_written(&tenant, &marker).await;
+    let mut written = break_what_is_written(&tenant, &marker).await;
+    let documents = of_the_token_issuer(&marker, &label);
+    join_all(documents.iter().map(|document| async { bed.apply(document.clone()).await.unwrap() })).await;
+    written.extend(documents);
     let mut said: Vec<(String, String)> = Vec::new();
+    for status in statuses(bed, &providers).await {
+        assert!(
+            status.contains("SubjectIssuersReady") && status.contains("KeysInvalid"),
+            "the Secret was read: {status}"
+        );
+        said.push(("status".to_owned(), status));
+    }
     for status in statuses(bed, &platform).await.into_iter().chain(statuses(bed, &own).await) {
         said.push(("status".to_owned(), status));
     }
@@ -369,6 +409,9 @@ async fn nothing_that_is_read_from_a_secret_is_repeated() {
     let logged = said.iter().find(|(what, _)| what == "edge.log").unwrap();
     assert!(logged.1.contains("invalid certificate; not using it") && logged.1.contains("invalid route document"));
 
+    let logged = said.iter().find(|(what, _)| what == "tokens.log").unwrap();
+    assert!(logged.1.contains("invalid document; not using it"));
+
     let traces = marker.traces();
     for (what, text) in &said {
         for line in text.lines() {
@@ -376,7 +419,7 @@ async fn nothing_that_is_read_from_a_secret_is_repeated() {
             assert_eq!(found, None, "{what} repeats a Secret: {line}");
         }
     }
-    delete_all(bed, platform.iter().chain(&own).flat_map(|(secret, object)| [object, secret])).await;
-    delete_all(bed, routes.iter()).await;
+    delete_all(bed, platform.iter().chain(&providers).chain(&own).flat_map(|(secret, object)| [object, secret])).await;
+    delete_all(bed, written.iter()).await;
     victim.is_well(bed).await;
 }
