@@ -35,16 +35,14 @@ impl Replica {
             arguments.extend([option.to_owned(), value]);
         }
         let program = format!("{}/bin/credence", bed.env("BED_DIR"));
-        let environment = std::fs::read_to_string(format!("/proc/{}/environ", bed.env("TOKENS_PID"))).unwrap();
-        let process = spawn(&program, &arguments, &environment);
+        let process = spawn(bed, &program, &arguments);
         Self { process, arguments, program, port: listen }
     }
 
-    /// As a Deployment does it: it is asked to stop, and another one comes.
+    /// Replaces it as a Deployment does: SIGTERM, and a new process once it has ended.
     fn roll(&mut self, bed: &Bed) {
         self.stop();
-        let environment = std::fs::read_to_string(format!("/proc/{}/environ", bed.env("TOKENS_PID"))).unwrap();
-        self.process = spawn(&self.program, &self.arguments, &environment);
+        self.process = spawn(bed, &self.program, &self.arguments);
     }
 
     fn stop(&mut self) {
@@ -53,7 +51,9 @@ impl Replica {
     }
 }
 
-fn spawn(program: &str, arguments: &[String], environment: &str) -> Child {
+/// Starts a process with the environment of the bed's own replica.
+fn spawn(bed: &Bed, program: &str, arguments: &[String]) -> Child {
+    let environment = std::fs::read_to_string(format!("/proc/{}/environ", bed.env("TOKENS_PID"))).unwrap();
     let variables = environment.split_terminator('\0').filter_map(|entry| entry.split_once('='));
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(variables).stdout(Stdio::null()).stderr(Stdio::null());
@@ -66,7 +66,7 @@ impl Drop for Replica {
     }
 }
 
-/// The answer of the issuer at a port: curl says so to the name that the issuer has.
+/// Options with which curl connects to the replica at a port, under the name of the issuer.
 fn at(port: u16) -> Vec<String> {
     vec!["--connect-to".to_owned(), format!("::127.0.0.1:{port}")]
 }
